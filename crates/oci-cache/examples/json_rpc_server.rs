@@ -1,0 +1,83 @@
+//! A Unix-socket JSON-RPC 2.0 server that mounts `image.cache.prune`: the library, embedded.
+//!
+//! ```console
+//! $ cargo run --example json_rpc_server -- /tmp/oci.sock /var/cache/banger/oci
+//! $ echo '{"jsonrpc":"2.0","id":1,"method":"image.cache.prune","params":{"dry_run":true}}' | socat - /tmp/oci.sock
+//! ```
+//!
+//! One request a line, one response a line (JSON-RPC 2.0 specification). Requests are served in turn.
+
+use std::error::Error;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::SystemTime;
+
+use oci_cache::{CacheDir, Policy, Progress, PruneParams, PruneReport, apply, scan, select};
+use serde_json::{Value, json};
+
+/// The methods, as `docs/oci-import.md` lists them.
+const METHODS: [&str; 1] = ["image.cache.prune"];
+/// The longest request that is read.
+const MAX_REQUEST_BYTES: u64 = 1 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args_os().skip(1);
+    let (Some(socket), Some(cache_dir)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: json_rpc_server SOCKET CACHE_DIR".into());
+    };
+    for stream in UnixListener::bind(socket)?.incoming() {
+        // A client that goes away must not end the server.
+        let _ = serve(&stream?, Path::new(&cache_dir));
+    }
+    Ok(())
+}
+
+fn serve(stream: &UnixStream, cache_dir: &Path) -> std::io::Result<()> {
+    let mut requests = BufReader::new(stream);
+    let mut line = Vec::new();
+    while requests.by_ref().take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line)? > 0 {
+        if let Some(response) = respond(&line, cache_dir) {
+            writeln!(&*stream, "{response}")?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+/// The response to a request; none to a notification.
+fn respond(line: &[u8], cache_dir: &Path) -> Option<Value> {
+    let error = |id: &Value, code: i32, message: &str| {
+        Some(json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
+    };
+    let Ok(request) = serde_json::from_slice::<Value>(line) else {
+        return error(&Value::Null, -32700, "parse error");
+    };
+    let (id, method) = (request.get("id").cloned(), request["method"].as_str());
+    let (Some(method), true) = (method, request["jsonrpc"] == "2.0") else {
+        return error(&id.unwrap_or_default(), -32600, "invalid request");
+    };
+    let params = request.get("params").cloned().unwrap_or_else(|| json!({}));
+    let id = id?;
+    if !METHODS.contains(&method) {
+        return error(&id, -32601, &format!("method not found; methods: {}", METHODS.join(", ")));
+    }
+    match serde_json::from_value(params) {
+        Err(why) => error(&id, -32602, &format!("invalid params: {why}")),
+        Ok(params) => match prune(cache_dir, params) {
+            Ok(report) => Some(json!({"jsonrpc": "2.0", "id": id, "result": report})),
+            Err(why) => error(&id, -32000, &why.to_string()),
+        },
+    }
+}
+
+fn prune(cache_dir: &Path, params: PruneParams) -> Result<PruneReport, Box<dyn Error>> {
+    #[expect(clippy::disallowed_methods, reason = "the server's one clock")]
+    let now = SystemTime::now().into();
+    let mut cache = CacheDir::open(cache_dir, &std::env::home_dir().into_iter().collect::<Vec<_>>())?;
+    if !params.dry_run && !cache.try_lock()? {
+        return Err("another prune is at work".into());
+    }
+    let plan = select(scan(&cache)?, &Policy::default(), now);
+    Ok(if params.dry_run { plan.preview() } else { apply(&plan, &Progress::default()) })
+}

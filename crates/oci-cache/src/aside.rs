@@ -1,0 +1,192 @@
+//! The aside strategy: the whole cache leaves in one atomic step, then is removed where nobody looks.
+//!
+//! Guarantees: before the step nothing is touched; after it the cache's path holds an empty directory of
+//! the same mode and owner. Where the kernel can exchange two names (`RENAME_EXCHANGE`, `rename(2)`)
+//! there is no moment without a cache; elsewhere the cache is renamed and a prepared directory takes its
+//! place, and if that fails the cache goes back. If the process is killed, the next prune of either
+//! strategy removes what is left. Where it cannot work it refuses.
+//!
+//! What it does not guarantee: anything to a pull in flight, whose directory goes away beneath it.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, FlockOperation, Gid, Mode, RenameFlags, Uid, fchmod, fchown, flock, mkdirat, renameat,
+    renameat_with, unlinkat,
+};
+use rustix::io::Errno;
+
+use crate::cache_dir::{CacheDir, Root, Surroundings, open_directory};
+use crate::error::{Error, Refusal};
+use crate::escape::escape_path;
+use crate::leftover;
+use crate::names;
+use crate::plan::PrunePlan;
+use crate::progress::Progress;
+use crate::report::PruneReport;
+use crate::status::Status;
+
+/// Carries out a plan that removes everything by taking the cache aside.
+///
+/// The caller holds the cache's lock ([`CacheDir::try_lock`]) since before the scan. A cache that does
+/// not exist stays so; leftovers go in any case.
+///
+/// # Errors
+///
+/// [`Error::Refused`], with nothing touched, if the strategy cannot work there; [`Error::Io`] or
+/// [`Error::NotRestored`] if the cache could not be taken aside.
+pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
+    let mut report = plan.report_of_kept();
+    if let Some(root) = cache.root() {
+        let surroundings = check(cache, root, plan)?;
+        let prepared = Prepared::make(cache, root, surroundings)?;
+        let aside = prepared.take_the_place(cache, root)?;
+        let path = surroundings.path_of(&aside);
+        let descriptor = root.descriptor.try_clone();
+        let descriptor = descriptor.map_err(|source| Error::Io {
+            operation: "remove old oci cache",
+            path: path.clone(),
+            source,
+        })?;
+        leftover::remove_tree(surroundings.parent.as_fd(), &aside, descriptor, &path, progress, &mut report);
+    }
+    for leftover in &plan.inventory.leftovers {
+        if !progress.is_stopped() {
+            leftover.remove(progress, &mut report);
+        }
+    }
+    report.interrupted = progress.is_stopped();
+    Ok(report)
+}
+
+/// Refuses where the strategy cannot work.
+fn check<'a>(cache: &'a CacheDir, root: &Root, plan: &PrunePlan) -> Result<&'a Surroundings, Error> {
+    if !plan.is_everything() {
+        return Err(refused(cache, "it takes the whole cache, and something is to be kept".to_owned()));
+    }
+    if root.status.is_mount_root {
+        return Err(refused(cache, "the cache is a mount point".to_owned()));
+    }
+    if let Some(foreign) = plan.inventory.foreign().first() {
+        let example = escape_path(&foreign.path);
+        return Err(refused(cache, format!("`{example}` is not the cache's and would go with it")));
+    }
+    cache.surroundings().ok_or_else(|| refused(cache, "its parent directory cannot be opened".to_owned()))
+}
+
+fn refused(cache: &CacheDir, why: String) -> Error {
+    Error::Refused { path: cache.path().to_owned(), reason: Refusal::NotAside(why) }
+}
+
+/// An empty directory beside the cache, ready to take its place.
+struct Prepared<'a> {
+    surroundings: &'a Surroundings,
+    name: CString,
+    descriptor: OwnedFd,
+}
+
+impl<'a> Prepared<'a> {
+    fn make(cache: &CacheDir, root: &Root, surroundings: &'a Surroundings) -> Result<Self, Error> {
+        let name = names::random_aside(surroundings.name.as_bytes());
+        let Ok(name) = CString::new(name) else {
+            return Err(refused(cache, "its name holds a zero byte".to_owned()));
+        };
+        let refuse = |errno: Errno| {
+            let error = std::io::Error::from(errno);
+            refused(cache, format!("no directory can be made beside the cache ({error})"))
+        };
+        mkdirat(&surroundings.parent, &name, Mode::RWXU).map_err(refuse)?;
+        let made = open_directory(surroundings.parent.as_fd(), &name).and_then(|(descriptor, status)| {
+            let (owner, group) = (root.status.owner, root.status.group);
+            if (status.owner, status.group) != (owner, group) {
+                fchown(&descriptor, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
+            }
+            fchmod(&descriptor, Mode::from_raw_mode(root.status.mode))?;
+            // Who opens the cache from now on finds it locked, as before.
+            flock(&descriptor, FlockOperation::NonBlockingLockExclusive)?;
+            Ok(descriptor)
+        });
+        match made {
+            Ok(descriptor) => Ok(Self { surroundings, name, descriptor }),
+            Err(errno) => {
+                let _ = unlinkat(&surroundings.parent, &name, AtFlags::REMOVEDIR);
+                Err(refuse(errno))
+            }
+        }
+    }
+
+    /// Puts the prepared directory in the cache's place. Returns the name under which the cache is now.
+    fn take_the_place(self, cache: &CacheDir, root: &Root) -> Result<CString, Error> {
+        let (parent, cache_name) = (&self.surroundings.parent, &self.surroundings.name);
+        match renameat_with(parent, cache_name, parent, &self.name, RenameFlags::EXCHANGE) {
+            Ok(()) => self.check_exchanged(cache, root),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.rename_and_recreate(cache),
+            Err(errno) => {
+                self.discard();
+                Err(refused(cache, format!("the cache cannot be renamed ({})", std::io::Error::from(errno))))
+            }
+        }
+    }
+
+    /// What was exchanged must be the very directory that was scanned.
+    fn check_exchanged(self, cache: &CacheDir, root: &Root) -> Result<CString, Error> {
+        let parent = &self.surroundings.parent;
+        let is_the_cache =
+            Status::of_entry(parent.as_fd(), &self.name).is_ok_and(|status| status.id == root.status.id);
+        if is_the_cache {
+            return Ok(self.name);
+        }
+        let back = renameat_with(parent, &self.surroundings.name, parent, &self.name, RenameFlags::EXCHANGE);
+        back.map_err(Error::io("put back what was exchanged for oci cache", cache.path()))?;
+        self.discard();
+        Err(Error::io("rename oci cache aside", cache.path())(Errno::AGAIN))
+    }
+
+    /// The original way, where names cannot be exchanged.
+    fn rename_and_recreate(self, cache: &CacheDir) -> Result<CString, Error> {
+        let Surroundings { parent, name: cache_name, .. } = self.surroundings;
+        let Ok(aside) = CString::new(names::random_aside(cache_name.as_bytes())) else {
+            return Err(refused(cache, "its name holds a zero byte".to_owned()));
+        };
+        if let Err(errno) = renameat(parent, cache_name, parent, &aside) {
+            self.discard();
+            return Err(Error::io("rename oci cache aside", cache.path())(errno));
+        }
+        // Somebody may have made the cache anew in between: theirs stays.
+        let recreated = renameat_with(parent, &self.name, parent, cache_name, RenameFlags::NOREPLACE)
+            .or_else(|errno| match errno {
+                Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
+                    renameat(parent, &self.name, parent, cache_name)
+                }
+                errno => Err(errno),
+            });
+        match recreated {
+            Ok(()) => Ok(aside),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                self.discard();
+                Ok(aside)
+            }
+            Err(recreate) => {
+                let restored = renameat(parent, &aside, parent, cache_name);
+                let path = cache.path().to_owned();
+                self.discard();
+                Err(match restored {
+                    Ok(()) => Error::io("recreate oci cache", &path)(recreate),
+                    Err(restore) => Error::NotRestored {
+                        path,
+                        aside: self.surroundings.path_of(&aside),
+                        restore: restore.into(),
+                        recreate: recreate.into(),
+                    },
+                })
+            }
+        }
+    }
+
+    fn discard(&self) {
+        // It is empty; should it stay, the next prune takes it for what it is, a leftover.
+        let _ = &self.descriptor;
+        let _ = unlinkat(&self.surroundings.parent, &self.name, AtFlags::REMOVEDIR);
+    }
+}

@@ -1,0 +1,197 @@
+//! The directory being pruned: found, held by descriptor, checked against the rails, locked.
+//!
+//! Guarantees: the path is resolved once, when it is opened; from then on the cache is the directory
+//! behind the descriptor, whatever happens to the path. A directory that must not be pruned (`/`, a
+//! protected directory, an ancestor of one) is refused by identity, so no spelling, link or bind mount
+//! gets round the rail. At most one holder of the exclusive lock exists at a time.
+//!
+//! What it does not guarantee: `flock(2)` is advisory, it holds off only those who take it.
+
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::io::Errno;
+
+use crate::error::{Error, Refusal};
+use crate::status::{FileId, Status};
+
+/// The step of the prune that looks at the cache.
+pub(crate) const INSPECT: &str = "inspect oci cache";
+
+/// How a directory is opened: for listing, without following a link in the last component.
+pub(crate) const OPEN_DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A cache directory, held open; or the place of one that does not exist.
+#[derive(Debug)]
+pub struct CacheDir {
+    path: PathBuf,
+    protected: Vec<PathBuf>,
+    root: Option<Root>,
+    surroundings: Option<Surroundings>,
+}
+
+/// The directory itself.
+#[derive(Debug)]
+pub(crate) struct Root {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) status: Status,
+}
+
+/// Where the directory stands: what siblings are found by, and what an aside is made in.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) parent: OwnedFd,
+    pub(crate) parent_path: PathBuf,
+    pub(crate) name: CString,
+}
+
+impl CacheDir {
+    /// Opens the cache at `path`; a symbolic link is followed here, once.
+    ///
+    /// A path at which nothing exists is a cache too: an empty one. Besides `/`, the directories
+    /// `protected` and all their ancestors are refused; those that do not exist are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if `path` is empty, names something other than a directory, or is protected;
+    /// [`Error::Io`] if it cannot be opened.
+    pub fn open(path: &Path, protected: &[PathBuf]) -> Result<Self, Error> {
+        let refuse = |reason| Error::Refused { path: path.to_owned(), reason };
+        if path.as_os_str().is_empty() {
+            return Err(refuse(Refusal::EmptyPath));
+        }
+        let absolute = std::path::absolute(path).map_err(|source| Error::Io {
+            operation: INSPECT,
+            path: path.to_owned(),
+            source,
+        })?;
+        let flags = OPEN_DIRECTORY.difference(OFlags::NOFOLLOW);
+        let root = match openat(CWD, &absolute, flags, Mode::empty()) {
+            Ok(descriptor) => {
+                let status = Status::of_descriptor(descriptor.as_fd()).map_err(Error::io(INSPECT, path))?;
+                Some(Root { descriptor, status })
+            }
+            Err(Errno::NOENT) => None,
+            Err(Errno::NOTDIR) => return Err(refuse(Refusal::NotADirectory)),
+            Err(errno) => return Err(Error::io(INSPECT, path)(errno)),
+        };
+        if let Some(root) = &root
+            && let Some(reason) = protected_by(root.status.id, protected)
+        {
+            return Err(refuse(reason));
+        }
+        let surroundings = Surroundings::find(&absolute, root.as_ref());
+        Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings })
+    }
+
+    /// The path, absolute, with links as they were given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a directory was found at the path.
+    #[must_use]
+    pub const fn exists(&self) -> bool {
+        self.root.is_some()
+    }
+
+    /// Tries to become the one prune of this cache; the lock goes when the value is dropped.
+    ///
+    /// Returns `false` while another prune, or a puller that holds prunes off, has it. If the directory
+    /// at the path was exchanged for another in the meantime, as the aside strategy does, the new one
+    /// is opened and locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheDir::open`]; also [`Error::Io`] if the file system has no locks.
+    pub fn try_lock(&mut self) -> Result<bool, Error> {
+        loop {
+            let Some(root) = &self.root else { return Ok(true) };
+            match flock(&root.descriptor, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(false),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(Error::io("lock oci cache", &self.path)(errno)),
+            }
+            let current = Self::open(&self.path, &self.protected)?;
+            if current.root.as_ref().map(|root| root.status.id) == Some(root.status.id) {
+                return Ok(true);
+            }
+            *self = current;
+        }
+    }
+
+    pub(crate) const fn root(&self) -> Option<&Root> {
+        self.root.as_ref()
+    }
+
+    pub(crate) const fn surroundings(&self) -> Option<&Surroundings> {
+        self.surroundings.as_ref()
+    }
+}
+
+impl Surroundings {
+    /// Finds the parent and the name in it; `None` where there is none to be had, such as a parent
+    /// that may not be listed. Then nothing beside the cache is looked for.
+    fn find(path: &Path, root: Option<&Root>) -> Option<Self> {
+        let Some(root) = root else {
+            let parent = openat(CWD, path.parent()?, OPEN_DIRECTORY, Mode::empty()).ok()?;
+            return Some(Self {
+                parent,
+                parent_path: path.parent()?.to_owned(),
+                name: CString::new(path.file_name()?.as_bytes()).ok()?,
+            });
+        };
+        let real = fs::canonicalize(path).ok()?;
+        let parent = openat(&root.descriptor, c"..", OPEN_DIRECTORY, Mode::empty()).ok()?;
+        let name = CString::new(real.file_name()?.as_bytes()).ok()?;
+        // The name was found by path: it counts only if it leads back to the directory that is held.
+        let found = Status::of_entry(parent.as_fd(), &name).ok()?;
+        (found.id == root.status.id).then(|| Self { parent, parent_path: real.with_file_name(""), name })
+    }
+
+    /// The path of a sibling, for messages.
+    pub(crate) fn path_of(&self, name: &CString) -> PathBuf {
+        self.parent_path.join(OsStr::from_bytes(name.as_bytes()))
+    }
+}
+
+/// Whether the directory is `/`, one of `protected`, or an ancestor of one.
+fn protected_by(id: FileId, protected: &[PathBuf]) -> Option<Refusal> {
+    let is_held = |path: &Path| fs::metadata(path).is_ok_and(|metadata| is_same(id, &metadata));
+    if is_held(Path::new("/")) {
+        return Some(Refusal::Protected("/".into()));
+    }
+    protected.iter().find_map(|directory| {
+        let real = fs::canonicalize(directory).ok()?;
+        real.ancestors().any(is_held).then(|| Refusal::Protected(directory.clone()))
+    })
+}
+
+fn is_same(id: FileId, metadata: &fs::Metadata) -> bool {
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    id == FileId { device, inode: metadata.ino() }
+}
+
+/// Opens the entry `name` of `directory` for listing; never a link, never a mount point.
+pub(crate) fn open_directory(
+    directory: BorrowedFd<'_>,
+    name: &std::ffi::CStr,
+) -> Result<(OwnedFd, Status), Errno> {
+    let descriptor = rustix::io::retry_on_intr(|| openat(directory, name, OPEN_DIRECTORY, Mode::empty()))?;
+    let status = Status::of_descriptor(descriptor.as_fd())?;
+    if status.is_mount_root { Err(Errno::XDEV) } else { Ok((descriptor, status)) }
+}
+
+/// The error of a walk, as the kernel's error number.
+pub(crate) fn errno_of(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,144 @@
+//! Is anyone using this file? A write lease answers.
+//!
+//! Guarantees: `InUse` if any process on this kernel has the file open, for reading or for writing,
+//! through whatever mount, bind or hard link; the file is not changed, no time stamp moves, and nobody
+//! else is disturbed: whoever opens the file while the lease is held waits until it is released, and
+//! then gets the file. While a lease is held, nobody has the file open.
+//!
+//! What it does not guarantee: `O_PATH` descriptors are not seen, nor are clients of a network file
+//! system. Where leases do not work the answer is `Unknown`.
+//!
+//! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::io::Errno;
+
+/// Chooses the signal by which the kernel tells of a broken lease: `F_SETSIG` of Linux's
+/// `include/uapi/asm-generic/fcntl.h`, the same on every architecture.
+const F_SETSIG: libc::c_int = 10;
+
+/// What the probe found.
+#[derive(Debug)]
+pub(crate) enum Probe {
+    /// Nobody has the file open, nor can anyone until the descriptor is closed or the lease released.
+    Idle(OwnedFd),
+    /// Somebody has it open.
+    InUse,
+    /// Leases do not work for this file.
+    Unknown,
+    /// The name is gone, or holds something else than a regular file.
+    Gone,
+    /// It could not be found out.
+    Failed(Errno),
+}
+
+/// Probes the file `name` of `directory`.
+pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
+    // Non-blocking: somebody else's lease, or a fifo in the blob's place, must not hold up the prune.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let descriptor = match rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
+        Ok(descriptor) => descriptor,
+        Err(Errno::WOULDBLOCK) => return Probe::InUse,
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Probe::Gone,
+        Err(Errno::ACCESS | Errno::PERM) => return Probe::Unknown,
+        Err(errno) => return Probe::Failed(errno),
+    };
+    match rustix::io::retry_on_intr(|| take_lease(&descriptor)) {
+        Ok(()) => Probe::Idle(descriptor),
+        Err(Errno::WOULDBLOCK) => Probe::InUse,
+        Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => {
+            Probe::Unknown
+        }
+        Err(errno) => Probe::Failed(errno),
+    }
+}
+
+/// Takes a write lease on the file, for which any other open of it is an obstacle.
+fn take_lease(descriptor: &OwnedFd) -> Result<(), Errno> {
+    // Whoever opens the file breaks the lease, and the kernel tells the holder by a signal: by default
+    // SIGIO, which would end the process. SIGURG is ignored by default.
+    fcntl(descriptor, F_SETSIG, libc::SIGURG)?;
+    fcntl(descriptor, libc::F_SETLEASE, libc::F_WRLCK)
+}
+
+/// Releases the lease, so that whoever waits for the file goes on at once.
+pub(crate) fn release_lease(descriptor: &OwnedFd) {
+    // Closing releases it too: a failure here only makes somebody wait for that.
+    let _ = fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK);
+}
+
+/// The two commands that no safe crate offers.
+#[expect(unsafe_code, reason = "F_SETSIG and F_SETLEASE are in no safe crate")]
+fn fcntl(descriptor: &OwnedFd, command: libc::c_int, argument: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: the descriptor is open for as long as it is borrowed; both commands take an int and touch
+    // no memory of this process.
+    let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), command, argument) };
+    if result == -1 { Err(crate::cache_dir::errno_of(&std::io::Error::last_os_error())) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::fd::AsFd as _;
+
+    fn probe_in(directory: &std::path::Path) -> Probe {
+        probe(File::open(directory).unwrap().as_fd(), c"blob")
+    }
+
+    #[test]
+    fn readers_writers_and_other_names_are_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        fs::write(&path, "content").unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::Idle(_)));
+
+        let reader = File::open(&path).unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        drop(reader);
+        let writer = File::options().append(true).open(&path).unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        drop(writer);
+
+        let other_name = directory.path().join("other");
+        fs::hard_link(&path, &other_name).unwrap();
+        let reader = File::open(&other_name).unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        drop(reader);
+        assert!(matches!(probe_in(directory.path()), Probe::Idle(_)));
+    }
+
+    #[test]
+    fn links_and_fifos_are_not_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::Gone));
+        std::os::unix::fs::symlink("/etc/hostname", directory.path().join("blob")).unwrap();
+        assert!(matches!(probe_in(directory.path()), Probe::Gone));
+    }
+
+    #[test]
+    fn an_opener_waits_for_the_lease_and_then_gets_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        fs::write(&path, "content").unwrap();
+        let Probe::Idle(lease) = probe_in(directory.path()) else { panic!("somebody has a fresh file open") };
+        let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
+        while !matches!(fcntl_lease(&lease), libc::F_UNLCK) {
+            std::thread::yield_now();
+        }
+        release_lease(&lease);
+        assert_eq!(opener.join().unwrap(), "content");
+    }
+
+    /// What the lease is to become, as `F_GETLEASE` tells while it is being broken.
+    #[expect(unsafe_code, reason = "F_GETLEASE is in no safe crate")]
+    fn fcntl_lease(descriptor: &OwnedFd) -> libc::c_int {
+        // SAFETY: as in `fcntl`.
+        let lease = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GETLEASE) };
+        // A reader downgrades a write lease to a read lease, a writer to none.
+        if lease == libc::F_RDLCK { libc::F_UNLCK } else { lease }
+    }
+}

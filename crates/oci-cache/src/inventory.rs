@@ -1,0 +1,411 @@
+//! What is in the cache, classified: the scan.
+//!
+//! Guarantees: nothing is changed, no time stamp moves, no link is followed, no mount is entered, and
+//! nothing foreign is opened. Every entry is counted once, as a blob, a partial, a leftover, a layout
+//! file or foreign. What vanishes while the scan runs is left out. The cache's own directories are held
+//! open, so that whatever is done later to an entry is done in the very directory it was seen in.
+//!
+//! What it does not guarantee: a snapshot. Pulls go on during the scan.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
+use rayon::slice::ParallelSliceMut as _;
+use rustix::io::Errno;
+use walkdir::WalkDir;
+
+use crate::cache_dir::{CacheDir, INSPECT, errno_of, open_directory};
+use crate::digest::{Digest, Spelling};
+use crate::error::{Error, Refusal};
+use crate::escape::escape;
+use crate::leftover::{self, Leftover};
+use crate::names::{self, Place};
+use crate::partial::{self, Partial};
+use crate::report::Failure;
+use crate::status::{Status, Timestamp};
+
+/// How many names are gathered before their status is read, on all cores: enough to share out, few
+/// enough that names in waiting take no memory to speak of.
+const BATCH: usize = 8192;
+
+/// A blob: a regular file whose name is a digest.
+///
+/// A cache can hold millions, so the record is small (96 bytes) and the name is not kept: the digest
+/// and its spelling give it back.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    /// What its name says its content hashes to.
+    pub digest: Digest,
+    /// Its logical size.
+    pub size_bytes: u64,
+    /// What it occupies on disk.
+    pub disk_bytes: u64,
+    /// When its content was last written.
+    pub modified: Timestamp,
+    /// When its content was last read, as far as the mount records it.
+    pub accessed: Timestamp,
+    pub(crate) inode: u64,
+    pub(crate) links: u32,
+    pub(crate) directory: u16,
+    pub(crate) spelling: Spelling,
+}
+
+impl Blob {
+    /// When it was last written or read.
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        self.modified.max(self.accessed)
+    }
+}
+
+/// A directory of the cache, held open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) descriptor: OwnedFd,
+    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
+    pub(crate) status: Status,
+}
+
+/// Something that is none of the cache's business, or that the prune must leave alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device`, `mount`.
+    pub kind: &'static str,
+}
+
+/// The entries of one directory tree that is laid out as a cache.
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    pub(crate) directories: Vec<Directory>,
+    /// In the order of their inode numbers.
+    pub(crate) blobs: Vec<Blob>,
+    pub(crate) partials: Vec<Partial>,
+    /// `oci-layout` and `index.json` of an OCI image layout, where they are there.
+    pub(crate) oci_layout: Option<Status>,
+    pub(crate) index: Option<Status>,
+    pub(crate) foreign: Vec<Foreign>,
+    pub(crate) failures: Vec<Failure>,
+    /// Names of directories in the root that are leftovers by their name.
+    pub(crate) leftover_names: Vec<CString>,
+}
+
+/// What is in a cache.
+#[derive(Debug)]
+pub struct Inventory {
+    pub(crate) path: PathBuf,
+    pub(crate) tree: Tree,
+    pub(crate) leftovers: Vec<Leftover>,
+}
+
+/// Scans the cache, and the directory that it stands in for leftovers.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if the directory has entries of which none belongs to a cache; [`Error::Io`] if it
+/// cannot be listed. What fails below it is a failure in the inventory.
+pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
+    let path = cache.path().to_owned();
+    let cache_name = cache.surroundings().map_or(&b""[..], |surroundings| surroundings.name.to_bytes());
+    let mut tree = match cache.root() {
+        Some(root) => {
+            let descriptor = root.descriptor.try_clone();
+            let descriptor =
+                descriptor.map_err(|source| Error::Io { operation: INSPECT, path: path.clone(), source })?;
+            scan_tree(descriptor, &path, cache_name)?
+        }
+        None => Tree::default(),
+    };
+    if let Some(reason) = tree.refusal() {
+        return Err(Error::Refused { path, reason });
+    }
+    let names = std::mem::take(&mut tree.leftover_names);
+    let leftovers = leftover::find(cache, names, &mut tree);
+    Ok(Inventory { path, tree, leftovers })
+}
+
+impl Inventory {
+    /// The blobs, in the order of their inode numbers.
+    #[must_use]
+    pub fn blobs(&self) -> &[Blob] {
+        &self.tree.blobs
+    }
+
+    /// The temporary files of downloads, under way or broken off.
+    #[must_use]
+    pub fn partials(&self) -> &[Partial] {
+        &self.tree.partials
+    }
+
+    /// What killed prunes left.
+    #[must_use]
+    pub fn leftovers(&self) -> &[Leftover] {
+        &self.leftovers
+    }
+
+    /// What is not the cache's.
+    #[must_use]
+    pub fn foreign(&self) -> &[Foreign] {
+        &self.tree.foreign
+    }
+
+    /// What could not be looked at.
+    #[must_use]
+    pub fn failures(&self) -> &[Failure] {
+        &self.tree.failures
+    }
+
+    /// The path of a blob, for messages.
+    #[must_use]
+    pub fn path_of(&self, blob: &Blob) -> PathBuf {
+        self.tree.path_of(blob)
+    }
+}
+
+impl Tree {
+    pub(crate) fn directory(&self, index: u16) -> &Directory {
+        &self.directories[usize::from(index)]
+    }
+
+    pub(crate) fn path_of(&self, blob: &Blob) -> PathBuf {
+        self.directory(blob.directory).path.join(blob.digest.file_name(blob.spelling).as_str())
+    }
+
+    /// Whether this is a nested cache or an OCI image layout. Directories named `blobs` or `ingest` and
+    /// files named `index.json` are no sign of that: many things have those.
+    pub(crate) fn is_nested(&self) -> bool {
+        let is_algorithm = |directory: &Directory| matches!(directory.place, Place::Algorithm(_));
+        self.oci_layout.is_some() || self.directories.iter().any(is_algorithm)
+    }
+
+    /// Whether anything here is a sign of a cache.
+    fn belongs_to_a_cache(&self) -> bool {
+        self.is_nested()
+            || !self.blobs.is_empty()
+            || !self.partials.is_empty()
+            || !self.leftover_names.is_empty()
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        // An empty cache on a file system of its own has this one directory.
+        let others: Vec<&Foreign> = self
+            .foreign
+            .iter()
+            .filter(|entry| entry.path.file_name() != Some(OsStr::new("lost+found")))
+            .collect();
+        let first = others.first()?;
+        let example = escape(first.path.file_name().unwrap_or_default().as_bytes());
+        (!self.belongs_to_a_cache()).then_some(Refusal::NotACache { entries: others.len(), example })
+    }
+}
+
+/// Scans one directory tree that is laid out as a cache.
+pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: &[u8]) -> Result<Tree, Error> {
+    let status = Status::of_descriptor(root.as_fd()).map_err(Error::io(INSPECT, path))?;
+    let mut scanner = Scanner { tree: Tree::default(), device: status.id.device, cache_name };
+    let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
+    scanner.scan_directory(root).map_err(Error::io(INSPECT, path))?;
+    scanner.tree.blobs.par_sort_unstable_by_key(|blob| blob.inode);
+    Ok(scanner.tree)
+}
+
+struct Scanner<'a> {
+    tree: Tree,
+    device: (u32, u32),
+    cache_name: &'a [u8],
+}
+
+impl Scanner<'_> {
+    /// Lists a directory, reads the status of what could be the cache's, and goes down where the layout does.
+    fn scan_directory(&mut self, directory: Directory) -> Result<(), Errno> {
+        let place = directory.place;
+        let Ok(index) = u16::try_from(self.tree.directories.len()) else { return Err(Errno::MFILE) };
+        self.tree.directories.push(directory);
+        let mut batch = Vec::new();
+        let mut others = Vec::new();
+        for entry in list(self.tree.directory(index).descriptor.as_fd()) {
+            let name = entry?;
+            match names::blob(place, name.as_bytes()) {
+                Some(named) => batch.push(named),
+                None => others.push(name),
+            }
+            if batch.len() == BATCH {
+                self.add_blobs(index, &mut batch);
+            }
+        }
+        self.add_blobs(index, &mut batch);
+        let is_for_blobs = matches!(place, Place::Algorithm(_));
+        let has_blobs = is_for_blobs || self.tree.blobs.last().is_some_and(|blob| blob.directory == index);
+        // What makes it a cache first: on that depends what the other names mean.
+        others.sort_by_key(|name| !matches!(name.as_bytes(), names::BLOBS | names::OCI_LAYOUT));
+        for name in others {
+            self.add_other(index, &name, has_blobs);
+        }
+        Ok(())
+    }
+
+    /// Reads the status of a batch of names that are digests, on all cores.
+    fn add_blobs(&mut self, index: u16, batch: &mut Vec<(Digest, Spelling)>) {
+        let directory = self.tree.directory(index).descriptor.as_fd();
+        let read: Vec<_> = std::mem::take(batch)
+            .into_par_iter()
+            .with_min_len(256)
+            .map(|(digest, spelling)| {
+                let status = Status::of_entry(directory, digest.file_name(spelling).as_c_str());
+                (digest, spelling, status)
+            })
+            .collect();
+        self.tree.blobs.reserve(read.len());
+        for (digest, spelling, status) in read {
+            match status {
+                Ok(status) if self.is_own_file(&status) => self.tree.blobs.push(Blob {
+                    digest,
+                    size_bytes: status.size_bytes,
+                    disk_bytes: status.disk_bytes,
+                    modified: status.modified,
+                    accessed: status.accessed,
+                    inode: status.id.inode,
+                    links: status.links,
+                    directory: index,
+                    spelling,
+                }),
+                Ok(status) => self.add_foreign(index, digest.file_name(spelling).as_str().as_ref(), &status),
+                Err(Errno::NOENT) => {}
+                Err(errno) => self.add_failure(index, digest.file_name(spelling).as_str().as_ref(), errno),
+            }
+        }
+    }
+
+    /// Classifies an entry whose name is no digest.
+    fn add_other(&mut self, index: u16, name: &OsStr, has_blobs: bool) {
+        let directory = self.tree.directory(index);
+        let place = directory.place;
+        let Ok(c_name) = CString::new(name.as_bytes()) else { return };
+        let status = match Status::of_entry(directory.descriptor.as_fd(), &c_name) {
+            Ok(status) => status,
+            Err(Errno::NOENT) => return,
+            Err(errno) => return self.add_failure(index, name, errno),
+        };
+        let bytes = name.as_bytes();
+        let is_own_directory = status.is_directory() && self.is_own(&status);
+        let is_nested = self.tree.is_nested();
+        if place == Place::Root && self.is_own_file(&status) && bytes == names::OCI_LAYOUT {
+            self.tree.oci_layout = Some(status);
+        } else if place == Place::Root && self.is_own_file(&status) && bytes == names::INDEX && is_nested {
+            self.tree.index = Some(status);
+        } else if let Some(below) = below(place, bytes, is_nested)
+            && is_own_directory
+        {
+            self.scan_below(index, name, &c_name, below, &status);
+        } else if place == Place::Root && is_own_directory && names::is_leftover(bytes, self.cache_name) {
+            self.tree.leftover_names.push(c_name);
+        } else if names::is_partial(place, bytes)
+            || self.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
+        {
+            self.add_partial(index, name, c_name, &status);
+        } else {
+            self.add_foreign(index, name, &status);
+        }
+    }
+
+    /// Goes down into a directory of the layout.
+    fn scan_below(&mut self, index: u16, name: &OsStr, c_name: &CString, place: Place, status: &Status) {
+        let parent = self.tree.directory(index);
+        let path = parent.path.join(name);
+        let opened = match open_directory(parent.descriptor.as_fd(), c_name) {
+            // A mount point: entering it would leave the file system.
+            Err(Errno::XDEV) => {
+                return self.add_foreign(index, name, &Status { is_mount_root: true, ..*status });
+            }
+            opened => opened,
+        };
+        let scanned = opened.and_then(|(descriptor, status)| {
+            self.scan_directory(Directory { descriptor, path, place, status })
+        });
+        match scanned {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => self.add_failure(index, name, errno),
+        }
+    }
+
+    fn add_partial(&mut self, index: u16, name: &OsStr, c_name: CString, status: &Status) {
+        let directory = self.tree.directory(index);
+        let path = directory.path.join(name);
+        if !self.is_own(status) {
+            return self.add_foreign(index, name, status);
+        }
+        match partial::read(directory.descriptor.as_fd(), index, c_name, path, status) {
+            Ok(Some(partial)) => self.tree.partials.push(partial),
+            Ok(None) => self.add_foreign(index, name, status),
+            Err(Errno::NOENT) => {}
+            Err(errno) => self.add_failure(index, name, errno),
+        }
+    }
+
+    fn add_foreign(&mut self, index: u16, name: &OsStr, status: &Status) {
+        let path = self.tree.directory(index).path.join(name);
+        let kind = if self.is_own(status) { kind_name(status) } else { "mount" };
+        self.tree.foreign.push(Foreign { path, kind });
+    }
+
+    fn add_failure(&mut self, index: u16, name: &OsStr, errno: Errno) {
+        let path = self.tree.directory(index).path.join(name);
+        self.tree.failures.push(Failure::new("inspect", path, errno));
+    }
+
+    /// Whether the file is on the cache's own file system and not a mount.
+    fn is_own(&self, status: &Status) -> bool {
+        status.id.device == self.device && !status.is_mount_root
+    }
+
+    fn is_own_file(&self, status: &Status) -> bool {
+        status.is_regular_file() && self.is_own(status)
+    }
+}
+
+/// The directories that the layouts have, and the place that each is.
+fn below(place: Place, name: &[u8], is_nested: bool) -> Option<Place> {
+    match place {
+        Place::Root if name == names::BLOBS => Some(Place::Blobs),
+        Place::Root if name == names::INGEST && is_nested => Some(Place::Ingest),
+        Place::Blobs => names::algorithm_directory(name).map(Place::Algorithm),
+        _ => None,
+    }
+}
+
+fn kind_name(status: &Status) -> &'static str {
+    use rustix::fs::FileType;
+    match status.kind {
+        FileType::RegularFile => "file",
+        FileType::Directory => "directory",
+        FileType::Symlink => "symbolic link",
+        FileType::Fifo => "fifo",
+        FileType::Socket => "socket",
+        _ => "device",
+    }
+}
+
+/// The names in a directory, listed through its descriptor: whatever became of its path, these are the
+/// entries of the directory that is held.
+pub(crate) fn list(directory: BorrowedFd<'_>) -> impl Iterator<Item = Result<OsString, Errno>> + use<> {
+    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    WalkDir::new(path).min_depth(1).max_depth(1).into_iter().map(|entry| match entry {
+        Ok(entry) => Ok(entry.file_name().to_owned()),
+        Err(error) => Err(error.io_error().map_or(Errno::IO, errno_of)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_record_is_small() {
+        assert_eq!(size_of::<Blob>(), 96);
+    }
+}

@@ -1,0 +1,119 @@
+//! Which names mean what: the one place that knows the layouts and the temporary files of downloaders.
+//!
+//! Guarantees: pure; a name that is not listed here is foreign.
+//!
+//! Sources: flat caches, go-containerregistry `pkg/v1/cache/fs.go`; nested caches and layouts, OCI
+//! image specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`,
+//! umoci `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
+
+use crate::digest::{Algorithm, Digest, Spelling};
+
+/// The directory of a nested cache that holds one directory for each algorithm.
+pub(crate) const BLOBS: &[u8] = b"blobs";
+/// The directory beside `blobs` in which containerd and ORAS write what is still arriving.
+pub(crate) const INGEST: &[u8] = b"ingest";
+/// The file that marks an OCI image layout.
+pub(crate) const OCI_LAYOUT: &[u8] = b"oci-layout";
+/// The file from which a layout's blobs are reachable.
+pub(crate) const INDEX: &[u8] = b"index.json";
+/// What precedes the random part of the name under which a new index is written.
+pub(crate) const OWN_TEMPORARY: &str = "index.json.pruning-";
+/// What precedes the random part of an aside's name.
+const PRUNING: &[u8] = b".pruning-";
+/// How many hex digits the random part has.
+const SUFFIX_DIGITS: usize = 16;
+
+/// The kind of directory that a name stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The cache directory itself.
+    Root,
+    /// `blobs/`.
+    Blobs,
+    /// `blobs/<algorithm>/`.
+    Algorithm(Algorithm),
+    /// `ingest/`.
+    Ingest,
+}
+
+/// The algorithm for which a directory below `blobs/` is named.
+pub(crate) fn algorithm_directory(name: &[u8]) -> Option<Algorithm> {
+    Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().as_bytes() == name)
+}
+
+/// The digest that a file of this name holds.
+pub(crate) fn blob(place: Place, name: &[u8]) -> Option<(Digest, Spelling)> {
+    match place {
+        Place::Root => Digest::from_flat_name(name),
+        Place::Algorithm(algorithm) => {
+            Digest::from_hex(algorithm, name).map(|digest| (digest, Spelling::Nested))
+        }
+        Place::Blobs | Place::Ingest => None,
+    }
+}
+
+/// Whether an entry of this name is the temporary file, or directory of such, of a known downloader.
+pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 3] = [b"oci-put-blob", b".umoci-", OWN_TEMPORARY.as_bytes()];
+    place == Place::Ingest || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a file of this name is temporary where blobs stand beside it.
+pub(crate) fn is_partial_beside_blobs(place: Place, name: &[u8]) -> bool {
+    matches!(place, Place::Root | Place::Algorithm(_)) && name.ends_with(b".tmp")
+}
+
+/// Whether a directory of this name, inside the cache or beside it, is what a killed prune left.
+pub(crate) fn is_leftover(name: &[u8], cache_name: &[u8]) -> bool {
+    let suffix = name.strip_prefix(cache_name).unwrap_or(name).strip_prefix(PRUNING);
+    suffix.is_some_and(|digits| {
+        digits.len() == SUFFIX_DIGITS && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// A fresh name for an aside of the cache `cache_name`.
+pub(crate) fn random_aside(cache_name: &[u8]) -> Vec<u8> {
+    [cache_name, PRUNING, random_suffix().as_bytes()].concat()
+}
+
+/// 16 random hex digits.
+pub(crate) fn random_suffix() -> String {
+    hex::encode(rand::random::<[u8; SUFFIX_DIGITS / 2]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leftovers_are_named_exactly() {
+        for name in ["oci.pruning-0123456789abcdef", ".pruning-0123456789abcdef"] {
+            assert!(is_leftover(name.as_bytes(), b"oci"), "{name}");
+        }
+        for name in [
+            "oci.pruning-0123456789abcde",
+            "oci.pruning-0123456789abcdef0",
+            "oci.pruning-0123456789ABCDEF",
+            "oci.pruning-0123456789abcdeg",
+            "other.pruning-0123456789abcdef",
+            "oci-pruning-0123456789abcdef",
+            "oci",
+        ] {
+            assert!(!is_leftover(name.as_bytes(), b"oci"), "{name}");
+        }
+        assert!(is_leftover(&random_aside(b"oci"), b"oci"));
+        assert_ne!(random_aside(b"oci"), random_aside(b"oci"));
+    }
+
+    #[test]
+    fn temporary_files_are_those_of_known_tools() {
+        let nested = Place::Algorithm(Algorithm::Sha256);
+        assert!(is_partial(Place::Root, b"oci-put-blob123") && is_partial(Place::Root, b".umoci-x"));
+        assert!(is_partial(Place::Ingest, b"anything"));
+        assert!(!is_partial(Place::Root, b"download.part") && !is_partial(Place::Root, b"a.tmp"));
+        assert!(is_partial_beside_blobs(nested, b"a.tmp") && is_partial_beside_blobs(Place::Root, b"a.tmp"));
+        assert!(
+            !is_partial_beside_blobs(Place::Blobs, b"a.tmp") && !is_partial_beside_blobs(nested, b"a.tmp~")
+        );
+    }
+}

@@ -1,0 +1,198 @@
+//! Partials: temporary files of known downloaders, and directories of such files.
+//!
+//! Guarantees: a partial is removed only when it is idle: nobody has one of its files open, nobody holds
+//! the directory locked (umoci does), and none of it changed since the scan. A directory that holds
+//! anything but regular files is not a partial. Nothing is followed.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
+use rustix::io::Errno;
+
+use crate::cache_dir::open_directory;
+use crate::in_use::{Probe, probe};
+use crate::inventory::list;
+use crate::ledger::{DiskLedger, Tally};
+use crate::status::{Status, Timestamp};
+
+/// A temporary file of a download, or a directory of such files.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    pub(crate) path: PathBuf,
+    pub(crate) directory: u16,
+    pub(crate) name: CString,
+    pub(crate) status: Status,
+    pub(crate) files: Vec<PartialFile>,
+}
+
+/// One file of a partial. For a partial that is a file, its name is the partial's own.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialFile {
+    pub(crate) name: CString,
+    pub(crate) status: Status,
+}
+
+/// Reads the partial `name` of `directory`; `None` if it holds what a partial does not.
+pub(crate) fn read(
+    directory: BorrowedFd<'_>,
+    index: u16,
+    name: CString,
+    path: PathBuf,
+    status: &Status,
+) -> Result<Option<Partial>, Errno> {
+    let partial = |name, files| Some(Partial { path, directory: index, name, status: *status, files });
+    if status.is_regular_file() {
+        let files = vec![PartialFile { name: name.clone(), status: *status }];
+        return Ok(partial(name, files));
+    }
+    if !status.is_directory() {
+        return Ok(None);
+    }
+    let (descriptor, _) = open_directory(directory, &name)?;
+    let mut files = Vec::new();
+    for entry in list(descriptor.as_fd()) {
+        let Ok(name) = CString::new(entry?.as_bytes()) else { return Ok(None) };
+        match Status::of_entry(descriptor.as_fd(), &name) {
+            Ok(file)
+                if file.is_regular_file() && file.id.device == status.id.device && !file.is_mount_root =>
+            {
+                files.push(PartialFile { name, status: file });
+            }
+            Ok(_) => return Ok(None),
+            Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(partial(name, files))
+}
+
+impl Partial {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The logical size of its files together, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.status.size_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// When it last changed in any way: written, read, renamed, its mode set.
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        let of = |status: &Status| status.modified.max(status.accessed).max(status.changed);
+        // Listing a directory moves its access time, so that says nothing.
+        let own = self.status.modified.max(self.status.changed);
+        self.files.iter().map(|file| of(&file.status)).fold(own, Timestamp::max)
+    }
+
+    pub(crate) fn count_into(&self, tally: &mut Tally, disk: &mut DiskLedger) {
+        for PartialFile { status, .. } in &self.files {
+            tally.add(status.size_bytes);
+            disk.remove_name(status.id.inode, status.links, status.disk_bytes);
+        }
+    }
+
+    /// Looks whether the partial is idle and still what the scan saw.
+    pub(crate) fn look(&self, directory: BorrowedFd<'_>) -> Look {
+        match self.try_look(directory) {
+            Ok(look) => look,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Look::Gone,
+            Err(errno) => Look::Failed(errno),
+        }
+    }
+
+    fn try_look(&self, directory: BorrowedFd<'_>) -> Result<Look, Errno> {
+        if !self.status.is_directory() {
+            let (looks, unprobed) = self.look_at_files(directory)?;
+            return Ok(looks.unwrap_or(Look::Idle { opened: None, unprobed }));
+        }
+        let (opened, status) = open_directory(directory, &self.name)?;
+        if status.id != self.status.id || status.modified != self.status.modified {
+            return Ok(Look::Changed);
+        }
+        if flock(&opened, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Ok(Look::InUse);
+        }
+        let (looks, unprobed) = self.look_at_files(opened.as_fd())?;
+        Ok(looks.unwrap_or(Look::Idle { opened: Some(opened), unprobed }))
+    }
+
+    /// What stands against the removal of the files, if anything, and how many could not be probed.
+    fn look_at_files(&self, holder: BorrowedFd<'_>) -> Result<(Option<Look>, u64), Errno> {
+        let mut unprobed = 0;
+        for file in &self.files {
+            let lease = match probe(holder, &file.name) {
+                Probe::Idle(lease) => Some(lease),
+                Probe::Unknown => {
+                    unprobed += 1;
+                    None
+                }
+                Probe::InUse => return Ok((Some(Look::InUse), 0)),
+                Probe::Gone => return Ok((Some(Look::Gone), 0)),
+                Probe::Failed(errno) => return Err(errno),
+            };
+            let now = Status::of_entry(holder, &file.name)?;
+            drop(lease);
+            let stamps = |status: &Status| (status.id, status.size_bytes, status.modified, status.changed);
+            if stamps(&now) != stamps(&file.status) {
+                return Ok((Some(Look::Changed), 0));
+            }
+        }
+        Ok((None, unprobed))
+    }
+
+    /// Removes the partial, after [`Partial::look`] found it idle. Each file removed goes to `removed`.
+    pub(crate) fn remove(
+        &self,
+        directory: BorrowedFd<'_>,
+        opened: Option<&OwnedFd>,
+        mut removed: impl FnMut(&Status),
+    ) -> Result<(), Errno> {
+        let holder = opened.map_or(directory, OwnedFd::as_fd);
+        for file in &self.files {
+            remove_file(holder, &file.name, &mut removed)?;
+        }
+        if opened.is_some() {
+            unlinkat(directory, &self.name, AtFlags::REMOVEDIR)?;
+        }
+        Ok(())
+    }
+}
+
+/// What [`Partial::look`] found.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// It may go. A directory is held open, and locked.
+    Idle { opened: Option<OwnedFd>, unprobed: u64 },
+    /// Somebody has it open or locked.
+    InUse,
+    /// It is not what the scan saw.
+    Changed,
+    /// It is not there any more.
+    Gone,
+    /// It could not be found out.
+    Failed(Errno),
+}
+
+/// Unlinks a file and passes on its status from just before.
+pub(crate) fn remove_file(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    removed: &mut impl FnMut(&Status),
+) -> Result<(), Errno> {
+    match Status::of_entry(directory, name).and_then(|status| {
+        unlinkat(directory, name, AtFlags::empty())?;
+        Ok(status)
+    }) {
+        Ok(status) => removed(&status),
+        Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The in-place strategy: carries out a plan blob by blob, beside running pulls.
+//!
+//! Guarantees: no directory of the cache is removed, replaced or changed in mode or owner, so a pull
+//! always finds the directory it is about to write to, and bind mounts, mount points and symbolic links
+//! to the cache stay good. Every point at which the prune may be killed leaves a valid, smaller cache.
+//! A blob that a process has open stays. A blob used in the last half second is looked at again after as
+//! long a wait, and goes only if nobody touched it: so a pull that closes a blob and opens it again
+//! finds it. In an OCI image layout the index is emptied before its blobs go; while a pull is under way
+//! there, they stay.
+//!
+//! What it does not guarantee: a pull that looked a blob up earlier than half a second ago, and opens it
+//! later, can find it gone. `docs/prune-protocol.md` has the measured rates.
+
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::layout;
+use crate::names::Place;
+use crate::partial::{Look, Partial};
+use crate::plan::{Fate, Keep, PrunePlan};
+use crate::progress::Progress;
+use crate::removal::{Users, remove_blobs};
+use crate::report::{Failure, Outcome, PruneReport};
+use crate::status::Status;
+
+/// How long an entry must have been idle: longer than a pull takes between closing a file and renaming
+/// it or opening it again.
+pub const SETTLE: Duration = Duration::from_millis(500);
+
+/// Carries out the plan in place.
+///
+/// The caller holds the cache's lock ([`crate::CacheDir::try_lock`]) since before the scan.
+#[must_use]
+pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
+    let mut report = plan.report_of_kept();
+    if plan.has_fresh_entries() {
+        progress.wait(SETTLE);
+    }
+    match make_way(plan) {
+        Way::Clear => remove_planned_blobs(plan, progress, &mut report),
+        Way::PullInFlight(path) => {
+            keep_planned_blobs(plan, Outcome::Kept(Keep::InUse), &mut report);
+            report.pull_in_flight = Some(path);
+        }
+        Way::Failed(failure) => {
+            keep_planned_blobs(plan, Outcome::Failed, &mut report);
+            report.failures.push(failure);
+        }
+    }
+    remove_planned_partials(plan, progress, &mut report);
+    for leftover in &plan.inventory.leftovers {
+        if !progress.is_stopped() {
+            leftover.remove(progress, &mut report);
+        }
+    }
+    report.interrupted = progress.is_stopped();
+    report
+}
+
+impl PrunePlan {
+    /// Whether something that goes was used so recently that it must be looked at twice.
+    fn has_fresh_entries(&self) -> bool {
+        let settled = self.planned_at.before(SETTLE);
+        let goes = |fate| matches!(fate, Fate::Remove(_));
+        self.blobs().any(|(blob, fate)| goes(fate) && blob.last_used() > settled)
+            || self.partials().any(|(partial, fate)| goes(fate) && partial.last_used() > settled)
+    }
+
+    fn doomed_blobs(&self) -> Vec<usize> {
+        let fates = self.blob_fates.iter().enumerate();
+        fates.filter(|(_, fate)| matches!(fate, Fate::Remove(_))).map(|(index, _)| index).collect()
+    }
+
+    /// What shows that somebody writes to the layout: a temporary file in use, or a directory that
+    /// changed since the scan.
+    fn pull_in_flight(&self) -> Option<PathBuf> {
+        let tree = &self.inventory.tree;
+        let is_in_use = |partial: &&Partial| {
+            let directory = tree.directory(partial.directory).descriptor.as_fd();
+            matches!(partial.look(directory), Look::InUse)
+        };
+        let partial = tree.partials.iter().find(is_in_use).map(|partial| partial.path.clone());
+        partial.or_else(|| {
+            let changed = tree.directories.iter().find(|directory| {
+                Status::of_descriptor(directory.descriptor.as_fd())
+                    .is_ok_and(|status| status.modified != directory.status.modified)
+            });
+            changed.map(|directory| directory.path.clone())
+        })
+    }
+}
+
+/// Whether the blobs may go.
+enum Way {
+    Clear,
+    PullInFlight(PathBuf),
+    Failed(Failure),
+}
+
+/// Makes an OCI image layout ready for the removal of its blobs: nothing may refer to them any more.
+fn make_way(plan: &PrunePlan) -> Way {
+    let tree = &plan.inventory.tree;
+    let is_layout = tree.oci_layout.is_some() || tree.index.is_some();
+    if !is_layout || !plan.removes_nested_blobs() {
+        return Way::Clear;
+    }
+    if let Some(path) = plan.pull_in_flight() {
+        return Way::PullInFlight(path);
+    }
+    let (Some(index), Some(root)) = (&tree.index, tree.directories.first()) else { return Way::Clear };
+    debug_assert_eq!(root.place, Place::Root);
+    let path = root.path.join("index.json");
+    match layout::empty_index(root.descriptor.as_fd(), index) {
+        Ok(true) => Way::Clear,
+        Ok(false) => Way::PullInFlight(path),
+        Err(errno) => Way::Failed(Failure::new("empty the index", path, errno)),
+    }
+}
+
+fn remove_planned_blobs(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
+    let mut removal = remove_blobs(&plan.inventory.tree, &plan.doomed_blobs(), Users::Spare, progress);
+    report.exceptions = std::mem::take(&mut removal.exceptions);
+    removal.count_into(report);
+}
+
+fn keep_planned_blobs(plan: &PrunePlan, outcome: Outcome, report: &mut PruneReport) {
+    for index in plan.doomed_blobs() {
+        if let Outcome::Kept(reason) = outcome {
+            report.kept.add(reason, plan.inventory.tree.blobs[index].size_bytes);
+        }
+        report.exceptions.push((index, outcome));
+    }
+}
+
+fn remove_planned_partials(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
+    for (partial, fate) in plan.partials() {
+        let outcome = match fate {
+            Fate::Keep(reason) => Outcome::Kept(reason),
+            Fate::Remove(_) if progress.is_stopped() => Outcome::NotReached,
+            Fate::Remove(_) => {
+                let outcome = remove_partial(plan, partial, report);
+                if let Outcome::Kept(reason) = outcome {
+                    report.kept.add(reason, partial.size_bytes());
+                }
+                outcome
+            }
+        };
+        report.partials.push(outcome);
+    }
+}
+
+fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport) -> Outcome {
+    let directory = plan.inventory.tree.directory(partial.directory).descriptor.as_fd();
+    match partial.look(directory) {
+        Look::Idle { opened, unprobed } => {
+            report.unprobed += unprobed;
+            match partial.remove(directory, opened.as_ref(), |status| report.count_partial(status)) {
+                Ok(()) => Outcome::Removed,
+                Err(errno) => fail(report, "remove", partial, errno),
+            }
+        }
+        Look::InUse => Outcome::Kept(Keep::InUse),
+        Look::Changed => Outcome::Kept(Keep::Changed),
+        Look::Gone => Outcome::Gone,
+        Look::Failed(errno) => fail(report, "probe", partial, errno),
+    }
+}
+
+fn fail(
+    report: &mut PruneReport,
+    operation: &'static str,
+    partial: &Partial,
+    errno: rustix::io::Errno,
+) -> Outcome {
+    report.failures.push(Failure::new(operation, partial.path.clone(), errno));
+    Outcome::Failed
+}

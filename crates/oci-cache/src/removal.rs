@@ -1,0 +1,257 @@
+//! The engine of every prune: removes blobs of a tree, each only if it is still what the scan saw.
+//!
+//! Guarantees, for each blob: it is removed by one name in a held directory, no path is resolved; under
+//! a lease, where leases work, so nobody has it open at that moment; and only while the name holds the
+//! inode, size and times that were scanned. What is counted as removed was removed. One failure does not
+//! stop the rest.
+//!
+//! How it is fast: blobs go in inode order on several threads, and the close of a large one, in which
+//! the kernel frees its extents, happens on a thread of its own.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::Errno;
+
+use crate::in_use::{Probe, probe, release_lease};
+use crate::inventory::{Blob, Tree};
+use crate::ledger::Tally;
+use crate::plan::Keep;
+use crate::progress::Progress;
+use crate::report::{Failure, Kept, Outcome, PruneReport};
+use crate::status::Status;
+
+/// How many blobs a thread takes at a time.
+const CHUNK: usize = 32;
+/// From this size on, the close of a blob is worth handing over: the kernel frees extents for longer
+/// than the hand-over takes.
+const LARGE_BYTES: u64 = 1 << 20;
+/// How many descriptors may wait for their close: a bound on the open files of the process.
+const CLOSES_IN_WAITING: usize = 64;
+
+/// What to do with a blob that somebody has open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Users {
+    /// It stays.
+    Spare,
+    /// It goes: its name is out of everyone's reach already. Its space is not counted as freed.
+    Disregard,
+}
+
+/// What a removal did.
+#[derive(Debug, Default)]
+pub(crate) struct Removal {
+    pub(crate) freed: Tally,
+    pub(crate) disk_bytes: u64,
+    pub(crate) kept: Kept,
+    pub(crate) unprobed: u64,
+    pub(crate) exceptions: Vec<(usize, Outcome)>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// Removes the blobs of `tree` at the indexes `doomed`, which are in ascending order.
+pub(crate) fn remove_blobs(tree: &Tree, doomed: &[usize], users: Users, progress: &Progress) -> Removal {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let helpers = cores.min(doomed.len() / (2 * CHUNK)).saturating_sub(1);
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let (closes, to_close) = sync_channel::<OwnedFd>(CLOSES_IN_WAITING);
+        scope.spawn(move || to_close.into_iter().for_each(drop));
+        let worker =
+            || Worker { tree, doomed, users, progress, closes: closes.clone(), removal: Removal::default() };
+        let helpers: Vec<_> = (0..helpers)
+            .map(|_| {
+                let worker = worker();
+                scope.spawn(|| worker.run(&next))
+            })
+            .collect();
+        let mut removal = worker().run(&next);
+        for helper in helpers {
+            match helper.join() {
+                Ok(part) => removal.merge(part),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        drop(closes);
+        removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
+        removal
+    })
+}
+
+impl Removal {
+    fn merge(&mut self, other: Self) {
+        self.freed += other.freed;
+        self.disk_bytes += other.disk_bytes;
+        self.kept += other.kept;
+        self.unprobed += other.unprobed;
+        self.exceptions.extend(other.exceptions);
+        self.failures.extend(other.failures);
+    }
+
+    /// Adds what was done to a report.
+    pub(crate) fn count_into(self, report: &mut PruneReport) {
+        report.blobs_freed += self.freed.blobs;
+        report.bytes_freed += self.freed.bytes;
+        report.disk_bytes_freed += self.disk_bytes;
+        report.kept += self.kept;
+        report.unprobed += self.unprobed;
+        report.failures.extend(self.failures);
+    }
+}
+
+/// One thread of a removal.
+struct Worker<'a> {
+    tree: &'a Tree,
+    doomed: &'a [usize],
+    users: Users,
+    progress: &'a Progress,
+    closes: SyncSender<OwnedFd>,
+    removal: Removal,
+}
+
+impl Worker<'_> {
+    fn run(mut self, next: &AtomicUsize) -> Removal {
+        loop {
+            let start = next.fetch_add(CHUNK, Ordering::Relaxed);
+            if start >= self.doomed.len() {
+                return self.removal;
+            }
+            let (tree, doomed) = (self.tree, self.doomed);
+            let chunk = &doomed[self.start_of_file(start)..self.start_of_file(start + CHUNK)];
+            let is_same_file =
+                |left: &usize, right: &usize| tree.blobs[*left].inode == tree.blobs[*right].inode;
+            for names in chunk.chunk_by(is_same_file) {
+                self.remove_file(names);
+            }
+        }
+    }
+
+    fn blob(&self, index: usize) -> &Blob {
+        &self.tree.blobs[index]
+    }
+
+    /// The position, moved on to where the names of another file begin. All names of one file fall to one
+    /// thread: a second descriptor of the file, on another thread, would look like somebody using it.
+    fn start_of_file(&self, position: usize) -> usize {
+        let inode = |position: usize| self.blob(self.doomed[position]).inode;
+        let continues = |position: &usize| *position > 0 && inode(position - 1) == inode(*position);
+        let mut positions = position.min(self.doomed.len())..self.doomed.len();
+        positions.find(|position| !continues(position)).unwrap_or(self.doomed.len())
+    }
+
+    /// Removes the names of one file.
+    fn remove_file(&mut self, names: &[usize]) {
+        let mut user = User::NotProbed;
+        for &index in names {
+            let outcome = if self.progress.is_stopped() {
+                Outcome::NotReached
+            } else {
+                self.remove_name(index, &mut user)
+            };
+            let size_bytes = self.blob(index).size_bytes;
+            match outcome {
+                Outcome::Removed => self.removal.freed.add(size_bytes),
+                Outcome::Kept(reason) => self.removal.kept.add(reason, size_bytes),
+                Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
+            }
+            if outcome != Outcome::Removed {
+                // The name may have led to another file than the next one does.
+                user = User::NotProbed;
+                self.removal.exceptions.push((index, outcome));
+            }
+            self.progress.advance(1, size_bytes);
+        }
+        if let User::Nobody(lease) = user {
+            self.close(lease, names);
+        }
+    }
+
+    /// Removes one name, unless something stands against it.
+    fn remove_name(&mut self, index: usize, user: &mut User) -> Outcome {
+        let blob = self.blob(index);
+        let directory = self.tree.directory(blob.directory);
+        let name = blob.digest.file_name(blob.spelling);
+        if matches!(user, User::NotProbed) {
+            *user = match probe(directory.descriptor.as_fd(), name.as_c_str()) {
+                Probe::Idle(lease) => User::Nobody(lease),
+                Probe::InUse if self.users == Users::Spare => return Outcome::Kept(Keep::InUse),
+                Probe::InUse => User::Somebody,
+                Probe::Unknown => User::Unknown,
+                Probe::Gone => return self.gone_or_changed(index),
+                Probe::Failed(errno) => return self.fail("probe", index, errno),
+            };
+        }
+        let status = match Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()) {
+            Ok(status) => status,
+            Err(Errno::NOENT) => return Outcome::Gone,
+            Err(errno) => return self.fail("inspect", index, errno),
+        };
+        if let Some(reason) = difference(blob, &status) {
+            return Outcome::Kept(reason);
+        }
+        match unlinkat(&directory.descriptor, name.as_c_str(), AtFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Outcome::Gone,
+            Err(errno) => return self.fail("remove", index, errno),
+        }
+        if status.links == 1 && !matches!(user, User::Somebody) {
+            self.removal.disk_bytes += status.disk_bytes;
+        }
+        if matches!(user, User::Unknown) {
+            self.removal.unprobed += 1;
+        }
+        Outcome::Removed
+    }
+
+    /// The name did not open as a blob does: it is gone, or something else has its place.
+    fn gone_or_changed(&self, index: usize) -> Outcome {
+        let blob = self.blob(index);
+        let name = blob.digest.file_name(blob.spelling);
+        match Status::of_entry(self.tree.directory(blob.directory).descriptor.as_fd(), name.as_c_str()) {
+            Err(Errno::NOENT) => Outcome::Gone,
+            _ => Outcome::Kept(Keep::Changed),
+        }
+    }
+
+    fn fail(&mut self, operation: &'static str, index: usize, errno: Errno) -> Outcome {
+        let path = self.tree.path_of(self.blob(index));
+        self.removal.failures.push(Failure::new(operation, path, errno));
+        Outcome::Failed
+    }
+
+    /// Ends the lease at once, and lets the space of the file be freed.
+    fn close(&self, lease: OwnedFd, names: &[usize]) {
+        let is_large = names.first().is_some_and(|&index| self.blob(index).disk_bytes >= LARGE_BYTES);
+        if is_large {
+            // Whoever was about to open the file must not wait for the closes ahead of this one.
+            release_lease(&lease);
+            // The receiver lives as long as the workers; were it gone, the error would close the file.
+            let _ = self.closes.send(lease);
+        }
+    }
+}
+
+/// Who has the file open, as far as is known.
+enum User {
+    NotProbed,
+    /// Nobody, for as long as the lease is held.
+    Nobody(OwnedFd),
+    /// Somebody, which is disregarded.
+    Somebody,
+    /// Leases do not work for this file.
+    Unknown,
+}
+
+/// Why the file is not the one that was scanned, or not as idle as it was.
+fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
+    if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {
+        Some(Keep::Changed)
+    } else if status.accessed != blob.accessed {
+        Some(Keep::Recent)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,186 @@
+//! What a prune did, or would do: the result that programs read.
+//!
+//! Guarantees: the figures count what left the disk and nothing else; sizes are bytes, never formatted;
+//! the JSON field names are stable, new ones may be added.
+
+use std::io;
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+
+use serde::ser::SerializeStruct as _;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::escape::escape_path;
+use crate::ledger::Tally;
+use crate::plan::Keep;
+
+/// The parameters of the `image.cache.prune` method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PruneParams {
+    /// Only report what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The result of a prune or, with `dry_run`, what a prune would do.
+#[derive(Debug, Default, Serialize)]
+pub struct PruneReport {
+    /// The logical size of the files removed, in bytes.
+    pub bytes_freed: u64,
+    /// How many files were removed: blobs, and the files of partials and leftovers.
+    pub blobs_freed: u64,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The cache, absolute and escaped as [`crate::escape`] does.
+    #[serde(serialize_with = "serialize_path")]
+    pub cache_dir: PathBuf,
+    /// What the files whose last name went occupied on disk, in bytes.
+    pub disk_bytes_freed: u64,
+    /// Those of `blobs_freed` that were the temporary files of downloads.
+    pub partials_freed: u64,
+    /// What stayed, by reason.
+    pub kept: Kept,
+    /// How many entries are none of the cache's.
+    pub foreign: u64,
+    /// How many directories that killed prunes had left were removed.
+    pub leftovers_freed: u64,
+    /// What could not be inspected or removed, and why.
+    pub failures: Vec<Failure>,
+    /// Whether the prune was told to stop before its end.
+    pub interrupted: bool,
+    /// How many files were removed without the probe for users, since leases do not work there.
+    #[serde(skip)]
+    pub unprobed: u64,
+    /// What became of blobs that the plan would remove and that were not removed: index in the
+    /// inventory and outcome, in the order of the index.
+    #[serde(skip)]
+    pub exceptions: Vec<(usize, Outcome)>,
+    /// What became of each partial.
+    #[serde(skip)]
+    pub partials: Vec<Outcome>,
+    /// What foreign entries leftovers hold, which keep them from being removed.
+    #[serde(skip)]
+    pub foreign_in_leftovers: Vec<PathBuf>,
+    /// A download that was under way in the layout, for which its blobs stay.
+    #[serde(skip)]
+    pub pull_in_flight: Option<PathBuf>,
+}
+
+impl PruneReport {
+    /// Whether the whole plan was carried out.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.failures.is_empty() && !self.interrupted
+    }
+}
+
+/// What stayed, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Open in some process, or part of a pull under way.
+    pub in_use: Tally,
+    /// Used too recently.
+    pub recent: Tally,
+    /// Reachable from the layout's index.
+    pub referenced: Tally,
+    /// Named to be kept.
+    pub pinned: Tally,
+    /// The goal was met before its turn came.
+    pub goal_met: Tally,
+    /// Not what it was when the plan was made.
+    pub changed: Tally,
+}
+
+impl Kept {
+    /// Counts a blob under a reason.
+    pub fn add(&mut self, reason: Keep, size_bytes: u64) {
+        self.of_mut(reason).add(size_bytes);
+    }
+
+    /// The reasons with their tallies.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(Keep, Tally); 6] {
+        [
+            (Keep::InUse, self.in_use),
+            (Keep::Recent, self.recent),
+            (Keep::Referenced, self.referenced),
+            (Keep::Pinned, self.pinned),
+            (Keep::GoalMet, self.goal_met),
+            (Keep::Changed, self.changed),
+        ]
+    }
+
+    fn of_mut(&mut self, reason: Keep) -> &mut Tally {
+        match reason {
+            Keep::InUse => &mut self.in_use,
+            Keep::Recent => &mut self.recent,
+            Keep::Referenced => &mut self.referenced,
+            Keep::Pinned => &mut self.pinned,
+            Keep::GoalMet => &mut self.goal_met,
+            Keep::Changed => &mut self.changed,
+        }
+    }
+}
+
+impl AddAssign for Kept {
+    fn add_assign(&mut self, other: Self) {
+        for (reason, tally) in other.by_reason() {
+            *self.of_mut(reason) += tally;
+        }
+    }
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was removed.
+    Removed,
+    /// It stayed.
+    Kept(Keep),
+    /// Somebody else removed it.
+    Gone,
+    /// It could not be removed; the failure says why.
+    Failed,
+    /// The prune was stopped before its turn came.
+    NotReached,
+}
+
+/// An entry that could not be inspected or removed.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was being done.
+    pub operation: &'static str,
+    /// To which path.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub error: io::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(operation: &'static str, path: PathBuf, error: impl Into<io::Error>) -> Self {
+        Self { operation, path, error: error.into() }
+    }
+
+    /// The same again; an `io::Error` has no clone of its own.
+    pub(crate) fn duplicate(&self) -> Self {
+        let error = match self.error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(self.error.kind(), self.error.to_string()),
+        };
+        Self { operation: self.operation, path: self.path.clone(), error }
+    }
+}
+
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Failure", 2)?;
+        object.serialize_field("path", &escape_path(&self.path))?;
+        object.serialize_field("error", &format!("{}: {}", self.operation, self.error))?;
+        object.end()
+    }
+}
+
+fn serialize_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&escape_path(path))
+}

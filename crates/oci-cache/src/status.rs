@@ -1,0 +1,116 @@
+//! What the kernel says of one file: `statx(2)`, relative to a held descriptor, following nothing.
+//!
+//! Guarantees: no path of more than one component is resolved, no symbolic link is followed, and no
+//! time stamp moves.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// A point in time: nanoseconds since the Unix epoch, from 1677 to 2262; what lies outside counts as
+/// the nearest of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// The point that lies `age` before this one.
+    #[must_use]
+    pub fn before(self, age: Duration) -> Self {
+        Self(self.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long before `now` this point lies; zero if it lies after.
+    #[must_use]
+    pub fn age_at(self, now: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
+    }
+
+    fn from_statx(time: rustix::fs::StatxTimestamp) -> Self {
+        Self(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let nanoseconds = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        match time.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => Self(nanoseconds(after)),
+            Err(error) => Self(-nanoseconds(error.duration())),
+        }
+    }
+}
+
+/// Which file it is: device and inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    pub(crate) device: (u32, u32),
+    pub(crate) inode: u64,
+}
+
+/// The status of one file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Status {
+    pub(crate) id: FileId,
+    pub(crate) kind: FileType,
+    pub(crate) mode: u32,
+    pub(crate) owner: u32,
+    pub(crate) group: u32,
+    pub(crate) links: u32,
+    pub(crate) size_bytes: u64,
+    /// What it occupies: `stx_blocks`, in units of 512 bytes.
+    pub(crate) disk_bytes: u64,
+    pub(crate) modified: Timestamp,
+    pub(crate) accessed: Timestamp,
+    pub(crate) changed: Timestamp,
+    pub(crate) is_mount_root: bool,
+}
+
+impl Status {
+    /// The status of the entry `name` of `directory`.
+    pub(crate) fn of_entry(directory: BorrowedFd<'_>, name: &CStr) -> Result<Self, Errno> {
+        Self::read(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+
+    /// The status of an open file.
+    pub(crate) fn of_descriptor(descriptor: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Self::read(descriptor, c"", AtFlags::EMPTY_PATH)
+    }
+
+    fn read(directory: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<Self, Errno> {
+        let flags = flags | AtFlags::NO_AUTOMOUNT;
+        rustix::io::retry_on_intr(|| statx(directory, name, flags, StatxFlags::BASIC_STATS))
+            .map(|statx| Self::from(&statx))
+    }
+
+    pub(crate) fn is_regular_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+}
+
+impl From<&Statx> for Status {
+    fn from(statx: &Statx) -> Self {
+        Self {
+            id: FileId { device: (statx.stx_dev_major, statx.stx_dev_minor), inode: statx.stx_ino },
+            kind: FileType::from_raw_mode(statx.stx_mode.into()),
+            mode: u32::from(statx.stx_mode) & 0o7777,
+            owner: statx.stx_uid,
+            group: statx.stx_gid,
+            links: statx.stx_nlink,
+            size_bytes: statx.stx_size,
+            disk_bytes: statx.stx_blocks.saturating_mul(512),
+            modified: Timestamp::from_statx(statx.stx_mtime),
+            accessed: Timestamp::from_statx(statx.stx_atime),
+            changed: Timestamp::from_statx(statx.stx_ctime),
+            is_mount_root: statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `cargo xtask ci`: the project's own checks, in the order in which they fail soonest.
+
+use anyhow::Context as _;
+use xshell::{Shell, cmd};
+
+use crate::cli::CliDocsArguments;
+use crate::cli_docs::{self, workspace};
+use crate::exit::Exit;
+
+pub(crate) fn run() -> anyhow::Result<Exit> {
+    let shell = Shell::new().context("find the current directory")?;
+    shell.change_dir(workspace());
+    cmd!(shell, "cargo fmt --all --check").run()?;
+    cli_docs::run(&CliDocsArguments { check: true })?;
+    cmd!(shell, "cargo clippy --workspace --all-targets --locked -- --deny warnings").run()?;
+    cmd!(shell, "cargo test --workspace --all-targets --locked").env("INSTA_UPDATE", "no").run()?;
+    cmd!(shell, "cargo test --workspace --doc --locked").run()?;
+    let deny = cmd!(shell, "cargo doc --workspace --no-deps --document-private-items --locked");
+    deny.env("RUSTDOCFLAGS", "--deny warnings").run()?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,47 @@
+//! Exit codes, the same for every command.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: done; also if there was nothing to do.
+    Done,
+    /// 1: not all of it could be done; what was done has been reported.
+    Incomplete,
+    /// 2: wrong usage, or a directory that is refused; nothing was touched.
+    Refused,
+    /// 128 and the signal's number: stopped by a signal after the blob at hand, totals printed.
+    Signalled(u8),
+}
+
+impl Exit {
+    /// The exit for an error that ended a command.
+    pub(crate) fn of_error(error: &anyhow::Error) -> Self {
+        let is_refusal = matches!(error.downcast_ref(), Some(oci_cache::Error::Refused { .. }));
+        if is_refusal || error.is::<UsageError>() { Self::Refused } else { Self::Incomplete }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Incomplete => 1,
+            Exit::Refused => 2,
+            Exit::Signalled(signal) => 128 + signal,
+        })
+    }
+}
+
+/// What was asked for cannot be: exit 2.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}

@@ -1,0 +1,38 @@
+//! The commands of the OCI blob cache pruner: `cargo xtask <command>`.
+//!
+//! This file dispatches; `cli` declares the commands, and each has a file of its own.
+
+mod cache_dir;
+mod cache_prune;
+mod ci;
+mod cli;
+mod cli_docs;
+mod exit;
+mod location;
+mod output;
+mod progress_bar;
+mod render;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::cli::{Cli, Command};
+use crate::exit::Exit;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        None => output::print(&Cli::command().render_help().to_string()),
+        Some(Command::CachePrune(arguments)) => cache_prune::run(arguments),
+        Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
+        Some(Command::Ci) => ci::run(),
+        Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
+    };
+    done.unwrap_or_else(|error| {
+        output::complain(&format!("error: {error:#}"));
+        Exit::of_error(&error)
+    })
+    .into()
+}

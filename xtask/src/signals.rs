@@ -1,0 +1,38 @@
+//! SIGINT and SIGTERM: the first one asks the work to stop, the second ends the process.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::exit::Exit;
+
+/// Watches for the signals.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// The signal that came, or 0.
+    received: Arc<AtomicUsize>,
+}
+
+impl Signals {
+    /// From now on, a signal sets `stop`.
+    pub(crate) fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
+        let received = Arc::new(AtomicUsize::new(0));
+        for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+            flag::register(signal, Arc::clone(stop))?;
+            flag::register_usize(signal, Arc::clone(&received), number)?;
+        }
+        Ok(Self { received })
+    }
+
+    /// The exit for the signal that came, if one did.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        match u8::try_from(self.received.load(Ordering::Relaxed)) {
+            Ok(0) | Err(_) => None,
+            Ok(signal) => Some(Exit::Signalled(signal)),
+        }
+    }
+}

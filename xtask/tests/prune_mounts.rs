@@ -1,0 +1,161 @@
+//! Caches on mounts, under mounts and beside mounts.
+//!
+//! Each test runs in a user and mount namespace of its own (`unshare --map-root-user`), so it needs no
+//! root and leaves no mount behind. Where namespaces are forbidden the tests fail and say so.
+
+mod support;
+
+use std::process::Command;
+
+use support::Cache;
+
+/// Runs a script in a fresh namespace. `$X` is the program, `$T` an empty directory on a tmpfs, and
+/// `blob N DIR` makes a flat blob of 1 KiB. Panics with all output unless every command succeeds.
+fn in_namespace(script: &str) {
+    let cache = Cache::new();
+    let prelude = r#"
+        set -eu
+        mount -t tmpfs none "$T"
+        blob() { mkdir -p "$2"; f="$2/sha256:$(printf %064d "$1")"; head -c 1024 /dev/zero >"$f"; touch -d '1 hour ago' "$f"; }
+        prune() { "$X" cache-prune --cache-dir "$@"; }
+        expect() { if [ "$1" != "$2" ]; then echo "expected: $2"; echo "found: $1"; exit 1; fi; }
+        cd "$T"
+    "#;
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]).arg(format!("{prelude}{script}"));
+    command.env("X", env!("CARGO_BIN_EXE_xtask")).env("T", cache.path()).env("HOME", "/nonexistent");
+    let output = command.output().expect("unshare, of util-linux, is needed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(
+        output.status.success(),
+        "{script}\n{}{}\n(where user namespaces are forbidden, this test cannot run)",
+        text(&output.stdout),
+        text(&output.stderr),
+    );
+}
+
+#[test]
+fn a_mount_point() {
+    in_namespace(
+        r#"
+        mkdir cache; mount -t tmpfs none cache; blob 1 cache; inode=$(stat -c %i cache)
+        expect "$(prune cache)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        expect "$(stat -c %i cache)" "$inode"
+        blob 2 cache
+        if prune cache --aside 2>error; then exit 1; else expect $? 2; fi
+        grep -q 'the cache is a mount point; prune in place' error
+        expect "$(ls cache | wc -l)" 1
+        "#,
+    );
+}
+
+#[test]
+fn bind_mounted_elsewhere() {
+    in_namespace(
+        r#"
+        blob 1 cache; mkdir elsewhere; mount --bind cache elsewhere
+        expect "$(prune cache)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        mkdir elsewhere/new; expect "$(ls cache)" new; rmdir elsewhere/new
+        blob 2 cache
+        expect "$(prune elsewhere)" "freed 1.0 KiB across 1 blob(s) in $T/elsewhere"
+        "#,
+    );
+}
+
+#[test]
+fn under_an_unwritable_parent() {
+    in_namespace(
+        r#"
+        mkdir parent; mount -t tmpfs none parent; blob 1 parent/cache; mkdir held; mount --bind parent/cache held
+        mount -o remount,ro,bind parent; mount --bind held parent/cache
+        expect "$(prune parent/cache)" "freed 1.0 KiB across 1 blob(s) in $T/parent/cache"
+        "#,
+    );
+    // Without mounts: a parent without write permission, for a user who is not root.
+    in_namespace(
+        r#"
+        blob 1 parent/cache; chmod 555 parent
+        unprivileged() { setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all "$@"; }
+        expect "$(unprivileged "$X" cache-prune --cache-dir parent/cache)" "freed 1.0 KiB across 1 blob(s) in $T/parent/cache"
+        blob 2 parent/cache
+        if unprivileged "$X" cache-prune --aside --cache-dir parent/cache 2>error; then exit 1; else expect $? 2; fi
+        grep -q 'Permission denied' error
+        expect "$(ls parent/cache | wc -l)" 1
+        "#,
+    );
+}
+
+#[test]
+fn on_a_full_disk() {
+    in_namespace(
+        r#"
+        mkdir disk; mount -t tmpfs -o size=1m,nr_inodes=20 none disk
+        blob 1 disk/cache; mkdir -p disk/cache/blobs/sha256
+        mv disk/cache/sha256* "disk/cache/blobs/sha256/$(printf %064d 1)"
+        echo '{"imageLayoutVersion":"1.0.0"}' >disk/cache/oci-layout
+        echo '{"schemaVersion":2,"manifests":[{"digest":"sha256:0"}]}' >disk/cache/index.json
+        # Neither a block nor an inode is left.
+        head -c 2m /dev/zero >disk/filler 2>/dev/null || true
+        i=0; while touch "disk/$i"; do i=$((i+1)); done 2>/dev/null || true
+        touch -d '1 hour ago' disk/cache/index.json disk/cache disk/cache/blobs disk/cache/blobs/sha256
+        expect "$(prune disk/cache)" "freed 1.0 KiB across 1 blob(s) in $T/disk/cache"
+        if [ -e disk/cache/index.json ]; then echo 'the index names what is gone'; cat disk/cache/index.json; exit 1; fi
+        expect "$(ls disk/cache)" "$(printf 'blobs\noci-layout')"
+        "#,
+    );
+}
+
+#[test]
+fn nested_mounts_are_skipped_and_told() {
+    in_namespace(
+        r#"
+        blob 1 cache; mkdir -p cache/blobs/sha256 cache/blobs/sha512 outside other
+        touch "outside/$(printf %064d 7)" "outside/$(printf %0128d 7)"
+        mount --bind outside cache/blobs/sha256; mount -t tmpfs none cache/blobs/sha512
+        touch "cache/sha256:$(printf %064d 2)"; blob 8 other
+        mount --bind "other/sha256:$(printf %064d 8)" "cache/sha256:$(printf %064d 2)"
+        touch "cache/blobs/sha512/$(printf %0128d 8)"
+        expect "$(prune cache -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        expect "$(grep -c 'foreign, a mount' error)" 3
+        expect "$(ls outside | wc -l) $(ls cache/blobs/sha512 | wc -l) $(ls other | wc -l)" "2 1 1"
+        "#,
+    );
+}
+
+#[test]
+fn an_overlay_and_its_lower_layer() {
+    in_namespace(
+        r#"
+        blob 1 lower/cache; mkdir upper work merged
+        mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work,userxattr none merged
+        if prune merged/cache --aside 2>error; then exit 1; else expect $? 2; fi
+        grep -q 'prune in place' error
+        expect "$(ls merged) $(ls merged/cache | wc -l)" "cache 1"
+        expect "$(prune merged/cache)" "freed 1.0 KiB across 1 blob(s) in $T/merged/cache"
+        expect "$(ls merged/cache | wc -l) $(ls lower/cache | wc -l)" "0 1"
+        "#,
+    );
+}
+
+#[test]
+fn a_read_only_file_system() {
+    in_namespace(
+        r#"
+        mkdir cache; mount -t tmpfs none cache; blob 1 cache; blob 2 cache; mount -o remount,ro cache
+        if prune cache >line 2>error; then exit 1; else expect $? 1; fi
+        expect "$(cat line)" "freed 0 B across 0 blob(s) in $T/cache"
+        expect "$(grep -c 'Read-only file system' error)" 2
+        "#,
+    );
+}
+
+#[test]
+fn the_root_of_the_file_system_by_another_name() {
+    in_namespace(
+        r#"
+        mkdir again; mount --rbind / again
+        if prune again 2>error; then exit 1; else expect $? 2; fi
+        grep -q 'it is, or holds, `/`' error
+        "#,
+    );
+}

@@ -1,0 +1,251 @@
+//! What `cache-prune` prints, to the letter: exit code, stdout and stderr in one block.
+
+mod support;
+
+use std::fs::File;
+use std::os::unix::fs::symlink;
+
+use insta::assert_snapshot;
+use support::{Cache, KIB, flat};
+
+/// 47 sparse blobs of 1.2 GiB together.
+fn typical() -> Cache {
+    let cache = Cache::new();
+    for number in 1..=47 {
+        let path = cache.write(flat(number), 0);
+        File::options().write(true).open(&path).unwrap().set_len(1_288_490_189 / 47).unwrap();
+        support::set_age(&path, std::time::Duration::from_secs(3600));
+    }
+    cache
+}
+
+#[test]
+fn would_free_then_freed() {
+    let cache = typical();
+    assert_snapshot!(cache.prune(&["--dry-run", "--quiet"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 1.2 GiB across 47 blob(s) in [TMP]/oci
+    --- stderr
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--quiet"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 1.2 GiB across 47 blob(s) in [TMP]/oci
+    --- stderr
+    [EOF]
+    ");
+}
+
+#[test]
+fn sparse_files_make_a_note() {
+    assert_snapshot!(typical().prune(&[]).block(), @"
+    exit: 0
+    --- stdout
+    freed 1.2 GiB across 47 blob(s) in [TMP]/oci
+    --- stderr
+    note: on disk 0 B was freed: some files are sparse, compressed or have other links
+    [EOF]
+    ");
+}
+
+#[test]
+fn zero() {
+    let cache = Cache::new();
+    assert_snapshot!(cache.prune(&[]).block(), @"
+    exit: 0
+    --- stdout
+    freed 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--dry-run"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    [EOF]
+    ");
+}
+
+#[test]
+fn missing_cache() {
+    assert_snapshot!(Cache::missing().prune(&[]).block(), @"
+    exit: 0
+    --- stdout
+    freed 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    [EOF]
+    ");
+    assert_snapshot!(Cache::missing().prune(&["--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    [EOF]
+    "#);
+}
+
+#[test]
+fn in_use_kept() {
+    let cache = Cache::flat(3, KIB);
+    let _reader = File::open(cache.path().join(flat(2))).unwrap();
+    assert_snapshot!(cache.prune(&[]).block(), @"
+    exit: 0
+    --- stdout
+    freed 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 1 blob(s), 1.0 KiB: in use
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 1 blob(s), 1.0 KiB: in use
+    [EOF]
+    "#);
+    assert_snapshot!(cache.prune(&["--verbose"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): in use
+    note: kept 1 blob(s), 1.0 KiB: in use
+    [EOF]
+    ");
+}
+
+#[test]
+fn foreign_kept() {
+    let cache = Cache::flat(2, KIB);
+    cache.write("notes.txt", KIB);
+    symlink("/etc/hostname", cache.path().join(flat(9))).unwrap();
+    assert_snapshot!(cache.prune(&["--dry-run", "--verbose"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): everything goes
+    leave `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009`: foreign, a symbolic link
+    leave `[TMP]/oci/notes.txt`: foreign, a file
+    note: left alone 2 foreign entries, not the cache's
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: left alone 2 foreign entries, not the cache's
+    [EOF]
+    "#);
+}
+
+#[test]
+fn refused_directory() {
+    let cache = Cache::new();
+    cache.write("thesis.tex", KIB);
+    assert_snapshot!(cache.prune(&[]).block(), @"
+    exit: 2
+    --- stdout
+    --- stderr
+    error: refused to prune `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1: `thesis.tex`)
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @"
+    exit: 2
+    --- stdout
+    --- stderr
+    error: refused to prune `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1: `thesis.tex`)
+    [EOF]
+    ");
+}
+
+#[test]
+fn names_are_escaped() {
+    let cache = Cache::flat(1, KIB);
+    use std::os::unix::ffi::OsStrExt as _;
+    let hostile = std::ffi::OsStr::from_bytes(b"\x1b[2Jfreed\n9 GiB\xff");
+    cache.write(hostile, 1);
+    assert_snapshot!(cache.prune(&["-v"]).block(), @r"
+    exit: 0
+    --- stdout
+    freed 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
+    leave `[TMP]/oci/\u{1b}[2Jfreed\n9 GiB\xff`: foreign, a file
+    note: left alone 1 foreign entry, not the cache's
+    [EOF]
+    ");
+}
+
+#[test]
+fn partials_and_leftovers() {
+    let cache = Cache::flat(1, KIB);
+    cache.write("oci-put-blob123", KIB);
+    cache.write(format!(".pruning-0123456789abcdef/{}", flat(7)), KIB);
+    cache.write(format!("../oci.pruning-fedcba9876543210/{}", flat(8)), KIB);
+    // Waits for the partial to settle: its change time cannot be set back.
+    assert_snapshot!(cache.prune(&["--dry-run", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 4.0 KiB across 4 blob(s) in [TMP]/oci
+    --- stderr
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
+    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): everything goes
+    would remove `[TMP]/oci/.pruning-0123456789abcdef` (1 blob(s), 1.0 KiB): left by a killed prune
+    would remove `[TMP]/oci.pruning-fedcba9876543210` (1 blob(s), 1.0 KiB): left by a killed prune
+    note: would remove 2 leftovers of killed prunes
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":1,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":2,"failures":[],"interrupted":false}
+    --- stderr
+    note: removed 2 leftovers of killed prunes
+    [EOF]
+    "#);
+}
+
+#[test]
+fn help_says_what_goes() {
+    let mut program = support::xtask();
+    let help = support::Ran::of(program.args(["cache-prune", "--help"]), std::path::Path::new("/nowhere"));
+    let about: Vec<&str> = help.stdout.lines().take_while(|line| !line.is_empty()).collect();
+    assert_snapshot!(about.join("\n"), @"
+    In place (the default) it removes every blob that no process has open, and broken-off downloads; a
+    pull in flight keeps its directories and open files, and fetches again what was removed.
+    With --aside the whole cache is exchanged for an empty directory, then removed; a pull in flight
+    loses what it has written so far and may fail.
+    ");
+}
+
+#[test]
+fn no_command_prints_help() {
+    let ran = support::Ran::of(&mut support::xtask(), std::path::Path::new("/nowhere"));
+    assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
+    assert_snapshot!(ran.stdout, @"
+    Frees, inspects and checks a local cache of OCI layer blobs
+
+    Usage: cargo xtask [COMMAND]
+
+    Commands:
+      cache-prune  Free the cache, and say in one line what was freed
+      cache-dir    Print the directory that the other commands would use
+      ci           Run the project's own checks: format, lints, tests, documentation
+      cli-docs     Write docs/cli.md from the command line's own declarations
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
+    reported; 2 wrong usage, or a directory that is refused; 130, 143 stopped by SIGINT, SIGTERM.
+    ");
+}

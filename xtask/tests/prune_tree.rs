@@ -1,0 +1,375 @@
+//! What `cache-prune` does to a cache: the tree before and after, and the counts against it.
+
+mod support;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use support::{Cache, KIB, Ran, flat, gone, hex, nested, xtask};
+
+/// Prunes, after a dry run that must change nothing and foretell the totals. Returns what went, and the
+/// report.
+fn prune(cache: &Cache, arguments: &[&str]) -> (Vec<String>, Value) {
+    let before = cache.tree();
+    let dry_run = cache.prune(&["--dry-run", "--format", "json"]);
+    assert_eq!(dry_run.exit, 0, "{}", dry_run.block());
+    assert_eq!(cache.tree(), before, "the dry run changed something");
+    let mut all = vec!["--format", "json"];
+    all.extend(arguments);
+    let ran = cache.prune(&all);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    let report = ran.json();
+    for field in ["bytes_freed", "blobs_freed", "disk_bytes_freed", "leftovers_freed", "foreign"] {
+        assert_eq!(report[field], dry_run.json()[field], "{field}");
+    }
+    (gone(&before, &cache.tree()), report)
+}
+
+#[test]
+fn flat_nested_and_sha512_blobs_go() {
+    let cache = Cache::flat(2, 3 * KIB);
+    cache.write(format!("sha256-{}", hex(3)), KIB);
+    cache.write(format!("sha512:{}{}", hex(4), hex(4)), KIB);
+    cache.write(nested(5), KIB);
+    cache.write(format!("blobs/sha512/{}{}", hex(6), hex(6)), KIB);
+    let (went, report) = prune(&cache, &[]);
+    assert_eq!(went.len(), 6);
+    assert_eq!(report["blobs_freed"], 6);
+    assert_eq!(report["bytes_freed"], 10 * KIB);
+    assert!(cache.path().join("blobs/sha256").is_dir() && cache.path().join("blobs/sha512").is_dir());
+}
+
+#[test]
+fn what_is_not_a_blob_stays() {
+    let outside = Cache::new();
+    let canary = outside.write("canary", KIB);
+    let cache = Cache::flat(1, KIB);
+    let path = cache.path();
+    cache.write("README.md", 10);
+    cache.write(hex(7), 10);
+    cache.write(format!("sha256:{}", hex(8).to_uppercase().replace('0', "A")), 10);
+    cache.write(format!("blobs/md5/{}", &hex(1)[..32]), 10);
+    cache.write("blobs/sha256/notes", 10);
+    cache.write(format!("deeper/{}", flat(9)), 10);
+    cache.write("download.tmp.txt", 10);
+    cache.write("oci.pruning-0123/file", 10);
+    symlink(&canary, path.join(flat(10))).unwrap();
+    symlink(outside.path(), path.join("blobs/sha512")).unwrap();
+    symlink(outside.path(), path.join("oci.pruning-0123456789abcdef")).unwrap();
+    fs::create_dir(path.join(flat(11))).unwrap();
+    assert!(Command::new("mkfifo").arg(path.join(flat(12))).status().unwrap().success());
+    let _socket = UnixListener::bind(path.join("socket")).unwrap();
+    let (went, report) = prune(&cache, &[]);
+    assert_eq!(went, [format!("oci/{}", flat(1))]);
+    assert_eq!(report["foreign"], 14);
+    assert_eq!(fs::read(canary).unwrap().len(), KIB);
+}
+
+#[test]
+fn an_oci_layout_ends_up_empty_and_valid() {
+    let cache = Cache::new();
+    cache.write_content("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    let digest = format!("sha256:{}", hex(1));
+    let index =
+        json!({"schemaVersion": 2, "annotations": {"kept": "yes"}, "manifests": [{"digest": digest}]});
+    let index_path = cache.write_content("index.json", index.to_string().as_bytes());
+    fs::set_permissions(&index_path, fs::Permissions::from_mode(0o640)).unwrap();
+    for number in 1..=3 {
+        cache.write(nested(number), KIB);
+    }
+    let report = cache.prune(&["--format", "json"]).json();
+    assert_eq!((&report["blobs_freed"], &report["foreign"]), (&json!(3), &json!(0)));
+    assert_eq!(fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 0);
+    let emptied: Value = serde_json::from_slice(&fs::read(&index_path).unwrap()).unwrap();
+    assert_eq!(emptied, json!({"schemaVersion": 2, "annotations": {"kept": "yes"}, "manifests": []}));
+    assert_eq!(fs::metadata(&index_path).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 3, "{}", cache.tree());
+}
+
+#[test]
+fn a_layout_whose_index_cannot_be_replaced_keeps_its_blobs() {
+    if !rustix_is_root() {
+        // Without root a directory that cannot be written does as well.
+        return layout_in_an_unwritable_directory();
+    }
+    let cache = Cache::new();
+    cache.write_content("oci-layout", b"{}");
+    let index = cache.write_content("index.json", br#"{"schemaVersion":2,"manifests":[{"digest":"x"}]}"#);
+    cache.write(nested(1), KIB);
+    let immutable =
+        |flag: &str| assert!(Command::new("chattr").arg(flag).arg(&index).status().unwrap().success());
+    immutable("+i");
+    let before = cache.tree();
+    let ran = cache.prune(&[]);
+    immutable("-i");
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+    assert!(ran.stderr.contains("index.json`: Operation not permitted"), "{}", ran.stderr);
+}
+
+fn layout_in_an_unwritable_directory() {
+    let cache = Cache::new();
+    cache.write_content("oci-layout", b"{}");
+    cache.write_content("index.json", br#"{"schemaVersion":2,"manifests":[{"digest":"x"}]}"#);
+    cache.write(nested(1), KIB);
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let before = cache.tree();
+    let ran = cache.prune(&[]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn rustix_is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+#[test]
+fn a_pull_under_way_keeps_a_layout_as_it_is() {
+    let cache = Cache::new();
+    cache.write_content("oci-layout", b"{}");
+    cache.write_content("index.json", br#"{"schemaVersion":2,"manifests":[{"digest":"x"}]}"#);
+    cache.write(nested(1), KIB);
+    let _download = File::options().append(true).open(cache.write("oci-put-blob123", KIB)).unwrap();
+    let before = cache.tree();
+    let ran = cache.prune(&["--format", "json"]);
+    assert_eq!((ran.exit, cache.tree()), (0, before));
+    assert_eq!(ran.json()["kept"]["in_use"], json!({"blobs": 2, "bytes": 2 * KIB}));
+    assert!(ran.stderr.contains("a pull is under way in this layout"), "{}", ran.stderr);
+}
+
+#[test]
+fn partials_of_every_known_tool_go_once_nobody_uses_them() {
+    let cache = Cache::flat(1, KIB);
+    cache.write("oci-put-blob42", KIB);
+    cache.write(".umoci-42/blob-1", KIB);
+    cache.write("blobs/sha256/x.tmp", KIB);
+    cache.write("ingest/direct", KIB);
+    cache.write("ingest/0123/data", KIB);
+    cache.write("ingest/0123/ref", KIB);
+    cache.write("y.tmp", KIB);
+    cache.write("ingest/odd/below/data", KIB);
+    let (went, report) = prune(&cache, &[]);
+    assert_eq!(went.len(), 10, "{went:?}");
+    assert_eq!((&report["blobs_freed"], &report["partials_freed"]), (&json!(8), &json!(7)));
+    assert_eq!(report["foreign"], 1);
+    assert!(cache.path().join("ingest/odd/below/data").exists());
+}
+
+#[test]
+fn partials_in_use_stay() {
+    let cache = Cache::flat(1, KIB);
+    let _writer = File::options().append(true).open(cache.write("oci-put-blob42", KIB)).unwrap();
+    cache.write(".umoci-42/blob-1", KIB);
+    let _locked = flock(&cache.path().join(".umoci-42"));
+    cache.write(".umoci-43/blob-1", KIB);
+    let report = cache.prune(&["--format", "json"]).json();
+    assert_eq!(report["kept"]["in_use"], json!({"blobs": 2, "bytes": 2 * KIB}));
+    assert_eq!(report["blobs_freed"], 2);
+    assert!(cache.path().join(".umoci-42/blob-1").exists() && !cache.path().join(".umoci-43").exists());
+}
+
+/// A process that holds the lock of a directory until it is dropped.
+struct Locked(std::process::Child);
+
+fn flock(directory: &Path) -> Locked {
+    let mut child = Command::new("flock");
+    child
+        .arg("--no-fork")
+        .arg(directory)
+        .args(["sh", "-c", "echo locked; exec sleep 60"])
+        .stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line)
+        .unwrap();
+    assert_eq!(line, "locked\n");
+    Locked(child)
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn leftovers_go_and_live_ones_stay() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(format!("../oci.pruning-0123456789abcdef/{}", nested(1)), KIB);
+    cache.write("../oci.pruning-0123456789abcdef/oci-layout", 10);
+    cache.write("../oci.pruning-0123456789abcdef/index.json", 10);
+    cache.write(format!(".pruning-0123456789abcdef/{}", flat(2)), KIB);
+    cache.write(format!("../oci.pruning-00000000000000ff/{}", flat(3)), KIB);
+    cache.write(format!("../other.pruning-00000000000000ff/{}", flat(3)), KIB);
+    let live = cache.base.path().join("oci.pruning-00000000000000ff");
+    let _live = flock(&live);
+    let (_, report) = prune(&cache, &[]);
+    assert_eq!((&report["leftovers_freed"], &report["blobs_freed"]), (&json!(2), &json!(3)));
+    let mut names: Vec<_> =
+        fs::read_dir(cache.base.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["oci", "oci.pruning-00000000000000ff", "other.pruning-00000000000000ff"]);
+}
+
+#[test]
+fn leftovers_of_a_missing_cache_go() {
+    let cache = Cache::missing();
+    cache.write(format!("../oci.pruning-0123456789abcdef/{}", flat(1)), KIB);
+    let report = cache.prune(&["--format", "json"]).json();
+    assert_eq!((&report["leftovers_freed"], &report["bytes_freed"]), (&json!(1), &json!(KIB)));
+    assert_eq!(fs::read_dir(cache.base.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_foreign_in_a_leftover_stays_and_is_told() {
+    let cache = Cache::flat(1, KIB);
+    let foreign = cache.write("../oci.pruning-0123456789abcdef/thesis.tex", KIB);
+    cache.write(format!("../oci.pruning-0123456789abcdef/{}", flat(2)), KIB);
+    let ran = cache.prune(&["--format", "json"]);
+    assert_eq!((ran.exit, &ran.json()["leftovers_freed"]), (0, &json!(0)));
+    assert_eq!(ran.json()["blobs_freed"], 2);
+    assert!(foreign.exists() && ran.stderr.contains("thesis.tex"), "{}", ran.stderr);
+}
+
+#[test]
+fn hard_links_are_counted_on_disk_once() {
+    let cache = Cache::flat(1, 64 * KIB);
+    fs::hard_link(cache.path().join(flat(1)), cache.path().join(flat(2))).unwrap();
+    let outside = cache.write("../outside", 64 * KIB);
+    fs::hard_link(&outside, cache.path().join(flat(3))).unwrap();
+    let (went, report) = prune(&cache, &[]);
+    assert_eq!(went.len(), 3);
+    assert_eq!(report["bytes_freed"], 3 * 64 * KIB);
+    assert_eq!(report["disk_bytes_freed"], 64 * KIB);
+}
+
+#[test]
+fn a_blob_in_use_under_another_name_stays() {
+    let cache = Cache::flat(2, KIB);
+    let other = cache.base.path().join("other");
+    fs::hard_link(cache.path().join(flat(1)), &other).unwrap();
+    let _writer = File::options().append(true).open(&other).unwrap();
+    let report = cache.prune(&["--format", "json"]).json();
+    assert_eq!((&report["blobs_freed"], &report["kept"]["in_use"]["blobs"]), (&json!(1), &json!(1)));
+    assert!(cache.path().join(flat(1)).exists());
+}
+
+#[test]
+fn the_directories_stay_as_they_are() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(nested(1), KIB);
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let directories =
+        || cache.tree().lines().filter(|line| line.starts_with('4')).map(str::to_owned).collect::<Vec<_>>();
+    let before = directories();
+    assert_eq!(cache.prune(&[]).exit, 0);
+    assert_eq!(directories(), before);
+}
+
+#[test]
+fn a_symlinked_cache_is_pruned_where_it_is() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(format!("../oci.pruning-0123456789abcdef/{}", flat(2)), KIB);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let link = elsewhere.path().join("link");
+    symlink(cache.path(), &link).unwrap();
+    let ran = Ran::of(xtask().args(["cache-prune", "--cache-dir"]).arg(&link), elsewhere.path());
+    assert_eq!(ran.stdout, "freed 2.0 KiB across 2 blob(s) in [TMP]/link\n");
+    assert!(link.is_symlink() && cache.path().is_dir());
+}
+
+#[test]
+fn a_fresh_blob_that_is_touched_meanwhile_stays() {
+    let cache = Cache::flat(1, KIB);
+    let fresh = cache.write(flat(2), KIB);
+    let quiet = cache.write(flat(3), KIB);
+    for path in [&fresh, &quiet] {
+        support::set_age(path, Duration::ZERO);
+    }
+    let mut prune = xtask();
+    prune.args(["cache-prune", "--format", "json", "--cache-dir"]).arg(cache.path()).stdout(Stdio::piped());
+    let prune = prune.spawn().unwrap();
+    // The scan is over long before the half second is: written now, the blob is not what was scanned.
+    std::thread::sleep(Duration::from_millis(250));
+    fs::write(&fresh, "another pull").unwrap();
+    let report = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path()).json();
+    assert_eq!((&report["blobs_freed"], &report["kept"]["changed"]["blobs"]), (&json!(2), &json!(1)));
+    assert!(fresh.exists() && !quiet.exists());
+}
+
+#[test]
+fn one_entry_that_fails_does_not_stop_the_rest() {
+    let cache = Cache::flat(2, KIB);
+    cache.write(nested(3), KIB);
+    let block = if rustix_is_root() { "chattr +i" } else { "chmod a-w" };
+    let free = if rustix_is_root() { "chattr -i" } else { "chmod u+w" };
+    let stuck =
+        if rustix_is_root() { cache.path().join(nested(3)) } else { cache.path().join("blobs/sha256") };
+    let run = |command: &str| {
+        let mut words = command.split(' ');
+        assert!(Command::new(words.next().unwrap()).args(words).arg(&stuck).status().unwrap().success());
+    };
+    run(block);
+    let ran = cache.prune(&["--format", "json"]);
+    run(free);
+    assert_eq!((ran.exit, &ran.json()["blobs_freed"]), (1, &json!(2)), "{}", ran.block());
+    let failure = &ran.json()["failures"][0];
+    assert!(failure["path"].as_str().unwrap().ends_with(&nested(3)), "{failure}");
+    assert!(failure["error"].as_str().unwrap().starts_with("remove: "), "{failure}");
+    assert!(ran.stderr.starts_with("error: remove `"), "{}", ran.stderr);
+    assert!(cache.path().join(nested(3)).exists());
+}
+
+#[test]
+fn aside_leaves_an_empty_cache_of_the_same_mode() {
+    let cache = Cache::flat(3, KIB);
+    cache.write(nested(4), KIB);
+    cache.write_content("oci-layout", b"{}");
+    cache.write("oci-put-blob1", KIB);
+    cache.write(format!(".pruning-0123456789abcdef/{}", flat(7)), KIB);
+    cache.write(format!("../oci.pruning-fedcba9876543210/{}", flat(8)), KIB);
+    fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o2750)).unwrap();
+    let inode = fs::metadata(cache.path()).unwrap().ino();
+    let dry_run = cache.prune(&["--aside", "--dry-run", "--format", "json"]).json();
+    let report = cache.prune(&["--aside", "--format", "json"]).json();
+    assert_eq!((&report["blobs_freed"], &report["bytes_freed"]), (&json!(7), &json!(7 * KIB)));
+    for field in ["bytes_freed", "blobs_freed", "disk_bytes_freed", "leftovers_freed"] {
+        assert_eq!(report[field], dry_run[field], "{field}");
+    }
+    let data = fs::metadata(cache.path()).unwrap();
+    assert_eq!((data.mode() & 0o7777, data.ino() == inode), (0o2750, false));
+    assert_eq!(support::tree(cache.base.path()).lines().count(), 2, "{}", cache.tree());
+}
+
+#[test]
+fn aside_is_refused_where_something_foreign_would_go_too() {
+    let cache = Cache::flat(1, KIB);
+    cache.write("notes.txt", KIB);
+    let before = cache.tree();
+    let ran = cache.prune(&["--aside"]);
+    assert_eq!((ran.exit, ran.stdout.as_str(), cache.tree()), (2, "", before));
+    assert!(ran.stderr.contains("prune in place (without --aside) instead"), "{}", ran.stderr);
+}
+
+#[test]
+fn aside_of_a_missing_cache_leaves_it_missing() {
+    let cache = Cache::missing();
+    assert_eq!(cache.prune(&["--aside"]).stdout, "freed 0 B across 0 blob(s) in [TMP]/oci\n");
+    assert!(!cache.path().exists());
+}
+
+#[test]
+fn names_that_are_not_utf8_stay_and_are_printed_escaped() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(OsStr::from_bytes(b"a\nb\x1b[31m\xff"), 1);
+    let ran = cache.prune(&["-v"]);
+    assert!(ran.stderr.contains(r"a\nb\u{1b}[31m\xff"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains('\x1b'));
+}

@@ -1,0 +1,184 @@
+//! Caches to run the commands on, in directories that the tests made themselves.
+//!
+//! Guarantees: everything lies in a temporary directory; every file is an hour old unless a test makes
+//! it younger, so that runs do not wait for files to settle.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+
+use tempfile::TempDir;
+
+pub const KIB: usize = 1024;
+
+/// A cache directory named `oci` in a temporary directory.
+pub struct Cache {
+    pub base: TempDir,
+}
+
+impl Cache {
+    /// An empty cache.
+    pub fn new() -> Self {
+        let cache = Self::missing();
+        fs::create_dir(cache.path()).unwrap();
+        cache
+    }
+
+    /// The place of a cache that does not exist.
+    pub fn missing() -> Self {
+        Self { base: tempfile::tempdir().unwrap() }
+    }
+
+    /// A flat cache of `blobs` blobs of `size` bytes.
+    pub fn flat(blobs: u8, size: usize) -> Self {
+        let cache = Self::new();
+        for number in 1..=blobs {
+            cache.write(flat(number), size);
+        }
+        cache
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.base.path().join("oci")
+    }
+
+    /// Writes a file of the cache, or with `../` beside it, an hour old, with its directories. Returns its
+    /// path.
+    pub fn write(&self, name: impl AsRef<Path>, size: usize) -> PathBuf {
+        self.write_content(name, &vec![b'x'; size])
+    }
+
+    pub fn write_content(&self, name: impl AsRef<Path>, content: &[u8]) -> PathBuf {
+        let name = name.as_ref();
+        let path = match name.strip_prefix("..") {
+            Ok(beside) => self.base.path().join(beside),
+            Err(_) => self.path().join(name),
+        };
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        set_age(&path, Duration::from_secs(3600));
+        path
+    }
+
+    /// Runs `cargo xtask COMMAND --cache-dir <this cache> ARGUMENTS…`.
+    pub fn run(&self, command: &str, arguments: &[&str]) -> Ran {
+        let mut program = xtask();
+        program.arg(command).arg("--cache-dir").arg(self.path()).args(arguments);
+        Ran::of(&mut program, self.base.path())
+    }
+
+    pub fn prune(&self, arguments: &[&str]) -> Ran {
+        self.run("cache-prune", arguments)
+    }
+
+    /// Everything below the temporary directory, and all that a prune must not change of it.
+    pub fn tree(&self) -> String {
+        tree(self.base.path())
+    }
+}
+
+/// The program, with a terminal-less and variable-less environment.
+pub fn xtask() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.stdin(Stdio::null()).env_remove("BANGER_OCI_CACHE_DIR").env_remove("GITHUB_STEP_SUMMARY");
+    command
+}
+
+/// The hex digits of a digest for tests: a number, padded.
+pub fn hex(number: u8) -> String {
+    format!("{number:064x}")
+}
+
+/// The name of a blob in a flat cache.
+pub fn flat(number: u8) -> String {
+    format!("sha256:{}", hex(number))
+}
+
+/// The name of a blob in a nested cache.
+pub fn nested(number: u8) -> String {
+    format!("blobs/sha256/{}", hex(number))
+}
+
+/// Makes a file look last written and read so long ago.
+#[expect(clippy::disallowed_methods, reason = "a test's files need an age")]
+pub fn set_age(path: &Path, age: Duration) {
+    let time = SystemTime::now() - age;
+    let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
+    File::open(path).unwrap().set_times(times).unwrap();
+}
+
+/// What a run of the program printed, and how it ended.
+pub struct Ran {
+    pub exit: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Runs the command; the path `base` is printed as `[TMP]`.
+    pub fn of(command: &mut Command, base: &Path) -> Self {
+        Self::from(&command.output().unwrap(), base)
+    }
+
+    pub fn from(output: &Output, base: &Path) -> Self {
+        let text = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec()).unwrap().replace(base.to_str().unwrap(), "[TMP]")
+        };
+        Self {
+            exit: output.status.code().unwrap_or(-1),
+            stdout: text(&output.stdout),
+            stderr: text(&output.stderr),
+        }
+    }
+
+    /// All of it in one block, for a snapshot. What files occupy depends on the file system: `[DISK]`.
+    pub fn block(&self) -> String {
+        let mut stdout = self.stdout.clone();
+        let field = "\"disk_bytes_freed\":";
+        if let Some(start) = stdout.find(field).map(|position| position + field.len()) {
+            let digits = stdout[start..].bytes().take_while(u8::is_ascii_digit).count();
+            if &stdout[start..start + digits] != "0" {
+                stdout.replace_range(start..start + digits, "[DISK]");
+            }
+        }
+        format!("exit: {}\n--- stdout\n{stdout}--- stderr\n{}[EOF]", self.exit, self.stderr)
+    }
+
+    /// The JSON object on stdout.
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.stdout.lines().count(), 1, "{}", self.block());
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+/// Lists a tree: kind and mode, owner, inode, size, time of the last write and path of each entry, in
+/// the order of the paths. Of directories the time is left out: it says only that entries went.
+pub fn tree(base: &Path) -> String {
+    let mut lines = Vec::new();
+    for entry in walkdir::WalkDir::new(base).sort_by_file_name() {
+        let entry = entry.unwrap();
+        let data = entry.metadata().unwrap();
+        let path = entry.path().strip_prefix(base).unwrap().as_os_str().as_bytes().escape_ascii().to_string();
+        let (size, time) = if data.is_dir() { (0, 0) } else { (data.size(), data.mtime_nsec()) };
+        let mut line = String::new();
+        write!(line, "{:o} {}:{} {} {size} {time} {path}", data.mode(), data.uid(), data.gid(), data.ino())
+            .unwrap();
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// The lines of `before` that are not in `after`: what went. Panics if anything came or changed.
+pub fn gone(before: &str, after: &str) -> Vec<String> {
+    for line in after.lines() {
+        assert!(before.lines().any(|earlier| earlier == line), "came or changed: {line}");
+    }
+    let went = before.lines().filter(|line| !after.lines().any(|later| later == *line));
+    went.map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+}
