@@ -3,6 +3,8 @@
 //! Each test runs in a user and mount namespace of its own (`unshare --map-root-user`), so it needs no
 //! root and leaves no mount behind. Where namespaces are forbidden the tests fail and say so.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::process::Command;

@@ -1,5 +1,7 @@
 //! What `cache-prune` prints, to the letter: exit code, stdout and stderr in one block.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs::File;

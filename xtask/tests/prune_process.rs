@@ -1,5 +1,7 @@
 //! `cache-prune` as a process among others: locks, signals, closed and full outputs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs::{self, File};

@@ -1,5 +1,7 @@
 //! What `cache-prune` does to a cache: the tree before and after, and the counts against it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::ffi::OsStr;

@@ -1,5 +1,7 @@
 //! Directories that are refused: exit 2, nothing on stdout, the tree unchanged.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::fs;

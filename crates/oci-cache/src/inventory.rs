@@ -33,7 +33,7 @@ const BATCH: usize = 8192;
 
 /// A blob: a regular file whose name is a digest.
 ///
-/// A cache can hold millions, so the record is small (96 bytes) and the name is not kept: the digest
+/// A cache can hold millions, so the record is small (88 bytes) and the name is not kept: the digest
 /// and its spelling give it back.
 #[derive(Clone, Debug)]
 pub struct Blob {
@@ -406,6 +406,6 @@ mod tests {
 
     #[test]
     fn a_blob_record_is_small() {
-        assert_eq!(size_of::<Blob>(), 96);
+        assert_eq!(size_of::<Blob>(), 88);
     }
 }

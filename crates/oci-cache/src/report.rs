@@ -32,7 +32,7 @@ pub struct PruneReport {
     pub blobs_freed: u64,
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// The cache, absolute and escaped as [`crate::escape`] does.
+    /// The cache, absolute and escaped as [`crate::escape()`] does.
     #[serde(serialize_with = "serialize_path")]
     pub cache_dir: PathBuf,
     /// What the files whose last name went occupied on disk, in bytes.

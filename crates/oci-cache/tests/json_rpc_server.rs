@@ -1,5 +1,7 @@
 //! Talks to the example server over its socket, and holds its methods against the documentation.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -79,7 +81,10 @@ fn a_dry_run_then_a_prune() {
     let server = Server::start();
     let result = &server.call("image.cache.prune", &json!({"dry_run": true}))["result"];
     let cache_dir = server.base.path().join("oci");
-    assert_eq!((&result["dry_run"], &result["blobs_freed"], &result["bytes_freed"]), (&json!(true), &json!(1), &json!(4)));
+    assert_eq!(
+        (&result["dry_run"], &result["blobs_freed"], &result["bytes_freed"]),
+        (&json!(true), &json!(1), &json!(4))
+    );
     assert_eq!((&result["cache_dir"], server.blobs()), (&json!(cache_dir), 1));
     let result = &server.call("image.cache.prune", &json!({}))["result"];
     assert_eq!((&result["dry_run"], &result["blobs_freed"], server.blobs()), (&json!(false), &json!(1), 0));
@@ -103,7 +108,8 @@ fn the_methods_are_the_documented_ones() {
     let server = Server::start();
     let message = server.call("rpc.discover", &json!({}))["error"]["message"].as_str().unwrap().to_owned();
     let served: Vec<&str> = message.split_once("methods: ").unwrap().1.split(", ").collect();
-    let documentation = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/oci-import.md")).unwrap();
+    let documentation =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/oci-import.md")).unwrap();
     let documented: Vec<&str> = documentation
         .lines()
         .filter_map(|line| line.strip_prefix("| `image.")?.split_once('`'))

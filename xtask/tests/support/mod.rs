@@ -3,6 +3,7 @@
 //! Guarantees: everything lies in a temporary directory; every file is an hour old unless a test makes
 //! it younger, so that runs do not wait for files to settle.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
 use std::fmt::Write as _;
