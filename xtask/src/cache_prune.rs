@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Policy, Progress, PrunePlan, PruneReport, Timestamp, apply, apply_aside, escape_path, scan,
-    select,
+    CacheDir, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply, apply_aside,
+    escape_path, scan, select,
 };
 
 use crate::cli::{CacheArguments, CachePruneArguments};
@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
     }
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
     let now = Timestamp::from(SystemTime::now());
-    let plan = select(scan(&cache)?, &Policy::default(), now);
+    let plan = select(scan(&cache)?, References::default(), &Policy::default(), now, Space::default());
     let report = if arguments.dry_run {
         plan.preview()
     } else {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::smoke::SmokeArguments;
+
 /// Frees, inspects and checks a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
@@ -28,6 +30,8 @@ pub(crate) enum Command {
     CacheDir(CacheDirArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
     Ci,
+    /// Prune real caches while real tools pull into them, and count what breaks.
+    Smoke(SmokeArguments),
     /// Write docs/cli.md from the command line's own declarations.
     CliDocs(CliDocsArguments),
 }

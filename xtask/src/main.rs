@@ -13,6 +13,7 @@ mod output;
 mod progress_bar;
 mod render;
 mod signals;
+mod smoke;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Some(Command::CachePrune(arguments)) => cache_prune::run(arguments),
         Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
         Some(Command::Ci) => ci::run(),
+        Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
         Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
     };
     done.unwrap_or_else(|error| {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use banger_fmt::format_bytes;
-use oci_cache::{Fate, Outcome, PrunePlan, PruneReport, Remove, Tally, escape_path};
+use oci_cache::{Fate, Outcome, PrunePlan, PruneReport, Tally, escape_path};
 
 use crate::cli::Format;
 
@@ -91,7 +91,7 @@ pub(crate) fn entries<'a>(plan: &'a PrunePlan, report: &'a PruneReport) -> impl 
         entry(partial.path(), partial.size_bytes(), fate, outcome, report.dry_run)
     });
     let verb = if report.dry_run { "would remove" } else { "remove" };
-    let leftovers = plan.inventory().leftovers().iter().map(move |leftover| {
+    let leftovers = plan.leftovers().map(move |leftover| {
         format!(
             "{verb} `{}` ({}): left by a killed prune",
             escape_path(leftover.path()),
@@ -111,16 +111,10 @@ fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, d
         (Some(Outcome::Gone), _) => ("missed", "gone already"),
         (Some(Outcome::Failed), _) => ("failed", "see the error"),
         (Some(Outcome::NotReached), _) => ("missed", "stopped before its turn"),
-        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, why(reason)),
+        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, reason.description()),
         (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed"),
     };
     format!("{verb} `{}` ({}): {reason}", escape_path(path), format_bytes(size_bytes))
-}
-
-const fn why(reason: Remove) -> &'static str {
-    match reason {
-        Remove::Everything => "everything goes",
-    }
 }
 
 /// A tally in words.

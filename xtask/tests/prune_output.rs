@@ -31,6 +31,20 @@ fn would_free_then_freed() {
     --- stderr
     [EOF]
     ");
+    assert_snapshot!(cache.prune(&["--dry-run", "--format", "json", "-q"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":true,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    [EOF]
+    "#);
+    assert_snapshot!(typical().prune(&["--format", "json", "-q"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    [EOF]
+    "#);
     assert_snapshot!(cache.prune(&["--quiet"]).block(), @"
     exit: 0
     --- stdout
@@ -55,6 +69,13 @@ fn sparse_files_make_a_note() {
 #[test]
 fn zero() {
     let cache = Cache::new();
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    [EOF]
+    "#);
     assert_snapshot!(cache.prune(&[]).block(), @"
     exit: 0
     --- stdout
@@ -83,7 +104,7 @@ fn missing_cache() {
     assert_snapshot!(Cache::missing().prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     [EOF]
     "#);
@@ -104,7 +125,7 @@ fn in_use_kept() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 1 blob(s), 1.0 KiB: in use
     [EOF]
@@ -140,9 +161,33 @@ fn foreign_kept() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: left alone 2 foreign entries, not the cache's
+    [EOF]
+    "#);
+}
+
+#[test]
+fn partial_failure() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(support::nested(2), KIB);
+    let stuck = cache.path().join("blobs/sha256");
+    std::fs::set_permissions(&stuck, std::os::unix::fs::PermissionsExt::from_mode(0o555)).unwrap();
+    assert_snapshot!(cache.prune_unprivileged(&[]).block(), @"
+    exit: 1
+    --- stdout
+    freed 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    error: remove `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002`: Permission denied (os error 13)
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune_unprivileged(&["--format", "json"]).block(), @r#"
+    exit: 1
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[{"path":"[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002","error":"remove: Permission denied (os error 13)"}],"interrupted":false}
+    --- stderr
+    error: remove `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002`: Permission denied (os error 13)
     [EOF]
     "#);
 }
@@ -207,7 +252,7 @@ fn partials_and_leftovers() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":1,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":2,"failures":[],"interrupted":false}
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":1,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":2,"failures":[],"interrupted":false}
     --- stderr
     note: removed 2 leftovers of killed prunes
     [EOF]
@@ -240,6 +285,7 @@ fn no_command_prints_help() {
       cache-prune  Free the cache, and say in one line what was freed
       cache-dir    Print the directory that the other commands would use
       ci           Run the project's own checks: format, lints, tests, documentation
+      smoke        Prune real caches while real tools pull into them, and count what breaks
       cli-docs     Write docs/cli.md from the command line's own declarations
       help         Print this message or the help of the given subcommand(s)
 

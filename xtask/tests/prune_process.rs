@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::{Cache, KIB, Ran, flat, set_age, xtask};
 
@@ -25,20 +25,11 @@ fn start_slow(cache: &Cache) -> Child {
     program.spawn().unwrap()
 }
 
-/// Waits until the other process holds the lock.
-fn wait_until_locked(cache: &Cache) {
-    let started = Instant::now();
-    while Command::new("flock").arg("--nonblock").arg(cache.path()).arg("true").status().unwrap().success() {
-        assert!(started.elapsed() < Duration::from_secs(10), "the prune never took the lock");
-        sleep(Duration::from_millis(1));
-    }
-}
-
 #[test]
 fn prunes_of_one_cache_take_turns() {
     let cache = Cache::flat(2, KIB);
     let first = start_slow(&cache);
-    wait_until_locked(&cache);
+    cache.wait_until_locked();
     let second = cache.prune(&[]);
     let first = Ran::from(&first.wait_with_output().unwrap(), cache.base.path());
     assert_eq!(first.stdout, "freed 3.0 KiB across 3 blob(s) in [TMP]/oci\n");
@@ -51,7 +42,7 @@ fn a_prune_that_waits_out_an_aside_prune_finds_the_new_cache() {
     let cache = Cache::flat(1, KIB);
     let lock =
         Command::new("flock").arg("--no-fork").arg(cache.path()).args(["sleep", "60"]).spawn().unwrap();
-    wait_until_locked(&cache);
+    cache.wait_until_locked();
     let mut waiting = xtask();
     waiting.args(["cache-prune", "-q", "--cache-dir"]).arg(cache.path()).stdout(Stdio::piped());
     let waiting = waiting.spawn().unwrap();
@@ -78,7 +69,7 @@ fn a_lock_that_is_never_freed_ends_the_wait() {
         .args(["sleep", "60"])
         .spawn()
         .unwrap();
-    wait_until_locked(&cache);
+    cache.wait_until_locked();
     let before = cache.tree();
     let ran = cache.prune(&["--wait-timeout", "100ms"]);
     let dry_run = cache.prune(&["--dry-run"]);
@@ -99,7 +90,7 @@ fn signals_end_the_prune_with_its_totals() {
     for (signal, exit) in [("-INT", 130), ("-TERM", 143)] {
         let cache = Cache::flat(3, KIB);
         let prune = start_slow(&cache);
-        wait_until_locked(&cache);
+        cache.wait_until_locked();
         sleep(Duration::from_millis(50));
         let pid = prune.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());

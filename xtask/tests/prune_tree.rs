@@ -295,15 +295,77 @@ fn a_fresh_blob_that_is_touched_meanwhile_stays() {
     for path in [&fresh, &quiet] {
         support::set_age(path, Duration::ZERO);
     }
-    let mut prune = xtask();
-    prune.args(["cache-prune", "--format", "json", "--cache-dir"]).arg(cache.path()).stdout(Stdio::piped());
-    let prune = prune.spawn().unwrap();
-    // The scan is over long before the half second is: written now, the blob is not what was scanned.
-    std::thread::sleep(Duration::from_millis(250));
+    let prune = cache.start_prune();
     fs::write(&fresh, "another pull").unwrap();
     let report = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path()).json();
-    assert_eq!((&report["blobs_freed"], &report["kept"]["changed"]["blobs"]), (&json!(2), &json!(1)));
+    assert_eq!((&report["blobs_freed"], &report["kept"]["recent"]["blobs"]), (&json!(2), &json!(1)));
     assert!(fresh.exists() && !quiet.exists());
+}
+
+#[test]
+fn a_blob_that_is_read_during_the_wait_stays() {
+    let cache = Cache::new();
+    let hit = cache.write(flat(1), KIB);
+    // Read since it was written: under relatime another read leaves no trace in the access time.
+    let times = fs::FileTimes::new().set_modified(fs::metadata(&hit).unwrap().modified().unwrap());
+    File::open(&hit).unwrap().set_times(times.set_accessed(young())).unwrap();
+    support::set_age(&cache.write(flat(2), KIB), Duration::ZERO);
+    let prune = cache.start_prune();
+    fs::read(&hit).unwrap();
+    let report = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path()).json();
+    assert_eq!((&report["blobs_freed"], &report["kept"]["recent"]["blobs"]), (&json!(1), &json!(1)));
+    assert!(hit.exists());
+}
+
+/// Half a minute ago.
+#[expect(clippy::disallowed_methods, reason = "a test's files need an age")]
+fn young() -> std::time::SystemTime {
+    std::time::SystemTime::now() - Duration::from_secs(30)
+}
+
+#[test]
+fn a_pull_that_has_only_read_the_index_keeps_a_layout_as_it_is() {
+    let cache = Cache::new();
+    cache.write_content("oci-layout", b"{}");
+    let index = cache.write_content("index.json", br#"{"schemaVersion":2,"manifests":[{"digest":"x"}]}"#);
+    cache.write(nested(1), KIB);
+    let before = cache.tree();
+    let prune = cache.start_prune();
+    fs::read(index).unwrap();
+    let report = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path()).json();
+    assert_eq!((&report["kept"]["in_use"]["blobs"], cache.tree()), (&json!(1), before));
+}
+
+#[test]
+fn an_index_that_an_early_pull_writes_back_loses_what_is_gone() {
+    let cache = Cache::new();
+    cache.write_content("oci-layout", b"{}");
+    let manifest = |config: u8| {
+        let descriptor = json!({"mediaType": "x/y", "digest": format!("sha256:{}", hex(config)), "size": 1});
+        json!({"schemaVersion": 2, "config": descriptor, "layers": []}).to_string()
+    };
+    let entry =
+        |number: u8| json!({"mediaType": "x/y", "digest": format!("sha256:{}", hex(number)), "size": 1});
+    cache.write_content(nested(1), manifest(2).as_bytes());
+    cache.write(nested(2), KIB);
+    let old = json!({"schemaVersion": 2, "manifests": [entry(1)]});
+    let index = cache.write_content("index.json", old.to_string().as_bytes());
+    let mut prune = cache.start_prune();
+    let started = std::time::Instant::now();
+    while cache.path().join(nested(2)).exists() {
+        assert!(started.elapsed() < Duration::from_secs(10), "the prune removed nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The pull had read the old index before the prune, and adds its own image to that.
+    cache.write_content(nested(3), manifest(4).as_bytes());
+    cache.write(nested(4), KIB);
+    let written_back = json!({"schemaVersion": 2, "manifests": [entry(1), entry(3)]});
+    cache.write_content("index.new", written_back.to_string().as_bytes());
+    fs::rename(cache.path().join("index.new"), &index).unwrap();
+    assert!(prune.wait().unwrap().success());
+    let found: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    assert_eq!(found, json!({"schemaVersion": 2, "manifests": [entry(3)]}));
+    assert!(cache.path().join(nested(4)).exists());
 }
 
 #[test]

@@ -13,7 +13,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::SystemTime;
 
-use oci_cache::{CacheDir, Policy, Progress, PruneParams, PruneReport, apply, scan, select};
+use oci_cache::{
+    CacheDir, Policy, Progress, PruneParams, PruneReport, References, Space, apply, scan, select,
+};
 use serde_json::{Value, json};
 
 /// The methods, as `docs/oci-import.md` lists them.
@@ -78,6 +80,7 @@ fn prune(cache_dir: &Path, params: PruneParams) -> Result<PruneReport, Box<dyn E
     if !params.dry_run && !cache.try_lock()? {
         return Err("another prune is at work".into());
     }
-    let plan = select(scan(&cache)?, &Policy::default(), now);
+    let everything = Policy::default();
+    let plan = select(scan(&cache)?, References::default(), &everything, now, Space::default());
     Ok(if params.dry_run { plan.preview() } else { apply(&plan, &Progress::default()) })
 }

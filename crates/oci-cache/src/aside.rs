@@ -51,7 +51,7 @@ pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> R
         })?;
         leftover::remove_tree(surroundings.parent.as_fd(), &aside, descriptor, &path, progress, &mut report);
     }
-    for leftover in &plan.inventory.leftovers {
+    for leftover in plan.leftovers() {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
         }

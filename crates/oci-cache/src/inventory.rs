@@ -148,6 +148,14 @@ impl Inventory {
         &self.leftovers
     }
 
+    /// The logical size of the blobs and partials together, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        let blobs = self.tree.blobs.iter().map(|blob| blob.size_bytes);
+        let partials = self.tree.partials.iter().map(Partial::size_bytes);
+        blobs.chain(partials).fold(0, u64::saturating_add)
+    }
+
     /// What is not the cache's.
     #[must_use]
     pub fn foreign(&self) -> &[Foreign] {

@@ -10,7 +10,7 @@
 //! or ends the process.
 //!
 //! ```
-//! use oci_cache::{CacheDir, Policy, Progress, apply, scan, select};
+//! use oci_cache::{CacheDir, Policy, Progress, References, Space, apply, scan, select};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
@@ -20,7 +20,8 @@
 //! # let now = std::time::SystemTime::now();
 //! let mut cache = CacheDir::open(path, &[])?;
 //! assert!(cache.try_lock()?, "another prune is at work");
-//! let plan = select(scan(&cache)?, &Policy::default(), now.into());
+//! let everything = Policy::default();
+//! let plan = select(scan(&cache)?, References::default(), &everything, now.into(), Space::default());
 //! let report = apply(&plan, &Progress::default());
 //! assert_eq!((report.blobs_freed, report.bytes_freed), (1, 4));
 //! # Ok(())
@@ -33,8 +34,9 @@ mod digest;
 mod error;
 mod escape;
 mod in_use;
+mod index;
 mod inventory;
-mod layout;
+mod layout_guard;
 mod ledger;
 mod leftover;
 mod names;
@@ -43,9 +45,11 @@ mod plan;
 mod policy;
 mod progress;
 mod prune;
+mod reachable;
 mod removal;
 mod report;
 mod status;
+mod watch;
 
 pub use aside::apply_aside;
 pub use cache_dir::CacheDir;
@@ -57,8 +61,9 @@ pub use ledger::Tally;
 pub use leftover::Leftover;
 pub use partial::Partial;
 pub use plan::{Fate, Keep, PrunePlan, Remove};
-pub use policy::{Policy, select};
+pub use policy::{FreeSpace, Policy, Space, select};
 pub use progress::Progress;
 pub use prune::{SETTLE, apply};
+pub use reachable::{Image, References, read_references};
 pub use report::{Failure, Kept, Outcome, PruneParams, PruneReport};
 pub use status::Timestamp;

@@ -5,8 +5,10 @@
 
 use crate::inventory::{Blob, Inventory};
 use crate::ledger::{DiskLedger, Tally};
+use crate::leftover::Leftover;
 use crate::names::Place;
 use crate::partial::Partial;
+use crate::reachable::References;
 use crate::report::{Failure, Kept, PruneReport};
 use crate::status::Timestamp;
 
@@ -24,6 +26,31 @@ pub enum Fate {
 pub enum Remove {
     /// Everything goes.
     Everything,
+    /// It was not used for long enough.
+    Old,
+    /// The layout's index does not lead to it.
+    Unreferenced,
+    /// The cache is over its budget.
+    OverBudget,
+    /// The file system has too little room.
+    LowSpace,
+    /// The saved plan lists it.
+    Listed,
+}
+
+impl Remove {
+    /// The reason in words.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Everything => "everything goes",
+            Self::Old => "not used for long enough",
+            Self::Unreferenced => "unreferenced",
+            Self::OverBudget => "over the budget",
+            Self::LowSpace => "space is low",
+            Self::Listed => "listed in the plan",
+        }
+    }
 }
 
 /// Why an entry stays.
@@ -41,6 +68,8 @@ pub enum Keep {
     GoalMet,
     /// It is not what it was when the plan was made.
     Changed,
+    /// The saved plan does not list it.
+    Unlisted,
 }
 
 impl Keep {
@@ -54,6 +83,7 @@ impl Keep {
             Self::Pinned => "pinned",
             Self::GoalMet => "goal met",
             Self::Changed => "changed since the plan was made",
+            Self::Unlisted => "not in the plan",
         }
     }
 }
@@ -65,6 +95,20 @@ pub struct PrunePlan {
     pub(crate) planned_at: Timestamp,
     pub(crate) blob_fates: Vec<Fate>,
     pub(crate) partial_fates: Vec<Fate>,
+    pub(crate) leftovers_go: Vec<bool>,
+    pub(crate) references: References,
+    pub(crate) index_change: IndexChange,
+    /// What a saved plan lists and is not there any more.
+    pub(crate) missing: Tally,
+}
+
+/// What is to become of an OCI image layout's index before blobs go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum IndexChange {
+    /// All its entries go.
+    Empty,
+    /// The entries at these positions go, in ascending order; none, if there are none.
+    Drop(Vec<usize>),
 }
 
 impl PrunePlan {
@@ -82,6 +126,31 @@ impl PrunePlan {
     /// Each partial and its fate.
     pub fn partials(&self) -> impl Iterator<Item = (&Partial, Fate)> {
         self.inventory.tree.partials.iter().zip(self.partial_fates.iter().copied())
+    }
+
+    /// Each leftover that goes.
+    pub fn leftovers(&self) -> impl Iterator<Item = &Leftover> {
+        let leftovers = self.inventory.leftovers.iter().zip(&self.leftovers_go);
+        leftovers.filter(|(_, goes)| **goes).map(|(leftover, _)| leftover)
+    }
+
+    /// What the layout's index leads to, as far as the plan wanted to know.
+    #[must_use]
+    pub const fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// How many blobs have a time of last use that lies ahead of the plan's own; they count as just used.
+    #[must_use]
+    pub fn from_the_future(&self) -> usize {
+        self.inventory.tree.blobs.iter().filter(|blob| blob.last_used() > self.planned_at).count()
+    }
+
+    /// The positions of the index's entries that lead to a blob that goes.
+    pub(crate) fn entries_without_their_blobs(&self) -> IndexChange {
+        let goes = |blob: &usize| matches!(self.blob_fates[*blob], Fate::Remove(_));
+        let images = self.references.images.iter().filter(|image| image.blobs.iter().any(goes));
+        IndexChange::Drop(images.map(|image| image.position).collect())
     }
 
     /// Whether every entry goes.
@@ -102,8 +171,11 @@ impl PrunePlan {
 
     /// Whether a blob of an OCI image layout or nested cache goes.
     pub(crate) fn removes_nested_blobs(&self) -> bool {
-        let is_nested = |blob: &Blob| self.inventory.tree.directory(blob.directory).place != Place::Root;
-        self.blobs().any(|(blob, fate)| matches!(fate, Fate::Remove(_)) && is_nested(blob))
+        self.blobs().any(|(blob, fate)| matches!(fate, Fate::Remove(_)) && self.is_nested(blob))
+    }
+
+    pub(crate) fn is_nested(&self, blob: &Blob) -> bool {
+        self.inventory.tree.directory(blob.directory).place != Place::Root
     }
 
     /// The report as it stands before anything is done: what stays by plan, what is foreign, and what
@@ -117,11 +189,13 @@ impl PrunePlan {
                 kept.add(reason, size_bytes);
             }
         }
+        kept.changed += self.missing;
+        let failures = self.inventory.tree.failures.iter().chain(&self.references.problems);
         PruneReport {
             cache_dir: self.inventory.path.clone(),
             kept,
             foreign: self.inventory.tree.foreign.len() as u64,
-            failures: self.inventory.tree.failures.iter().map(Failure::duplicate).collect(),
+            failures: failures.map(Failure::duplicate).collect(),
             ..PruneReport::default()
         }
     }
@@ -140,7 +214,7 @@ impl PrunePlan {
             freed.add(blob.size_bytes);
             disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
         }
-        for leftover in &self.inventory.leftovers {
+        for leftover in self.leftovers() {
             leftover.count_into(&mut freed, &mut disk);
             report.leftovers_freed += leftover.removable();
             report.foreign_in_leftovers.extend_from_slice(leftover.foreign());

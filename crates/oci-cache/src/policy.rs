@@ -1,20 +1,306 @@
-//! The policy: what makes an entry go.
+//! The policy: filters that narrow what may go, and goals that say when it is enough.
 //!
-//! Guarantees: [`select`] is pure. It reads no clock and no disk; the same inventory, policy and time
-//! give the same plan.
+//! Guarantees: [`select`] is pure: it reads no clock and no disk, and the same inventory, references,
+//! policy, time and space give the same plan, in whatever order the scan found the entries. All filters
+//! must hold. Of the candidates the least recently used goes first; at the same time the larger, then
+//! the smaller digest: so of a layer that lies there compressed and uncompressed, which can be made from
+//! the other, the larger goes. Without a goal all candidates go; with several, candidates go until all
+//! goals are met. In an OCI image layout an image goes as a whole or not at all, and a blob that any
+//! other image leads to stays.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::digest::Digest;
 use crate::inventory::Inventory;
-use crate::plan::{Fate, PrunePlan, Remove};
+use crate::ledger::{DiskLedger, Tally};
+use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
+use crate::reachable::References;
 use crate::status::Timestamp;
 
-/// What makes an entry go. The default: everything goes.
+/// What may go, and when it is enough. The default: everything goes.
 #[derive(Clone, Debug, Default)]
-pub struct Policy {}
+pub struct Policy {
+    /// Only what was neither written nor read for so long.
+    pub older_than: Option<Duration>,
+    /// Only blobs that the layout's index does not lead to.
+    pub unreferenced: bool,
+    /// Not these digests; of an image, not if its manifest is among them.
+    pub keep: HashSet<Digest>,
+    /// Stop when the cache's files have at most this logical size together, in bytes.
+    pub max_used_bytes: Option<u64>,
+    /// Stop when the file system has at least so much room.
+    pub min_free: Option<FreeSpace>,
+}
 
-/// Decides for each entry of the inventory whether it goes or stays, as of `now`.
+/// An amount of room on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FreeSpace {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system's size; above 100 is never met.
+    Percent(u8),
+}
+
+/// The room on the cache's file system, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What an unprivileged process may still write (`f_bavail`, `statvfs(3)`).
+    pub available_bytes: u64,
+    /// The size of the file system (`f_blocks`).
+    pub total_bytes: u64,
+}
+
+impl FreeSpace {
+    /// The amount in bytes, on a file system of such a size.
+    #[must_use]
+    pub fn bytes_of(self, space: Space) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(percent) => {
+                let bytes = u128::from(space.total_bytes) * u128::from(percent) / 100;
+                u64::try_from(bytes).unwrap_or(u64::MAX)
+            }
+        }
+    }
+}
+
+impl Policy {
+    /// Whether everything goes.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.older_than.is_none() && !self.unreferenced && self.keep.is_empty() && !self.has_goal()
+    }
+
+    /// Whether there is a goal.
+    #[must_use]
+    pub const fn has_goal(&self) -> bool {
+        self.max_used_bytes.is_some() || self.min_free.is_some()
+    }
+
+    /// Why an entry used at this time goes, if no goal stops it.
+    fn reason(&self) -> Remove {
+        if self.max_used_bytes.is_some() {
+            Remove::OverBudget
+        } else if self.min_free.is_some() {
+            Remove::LowSpace
+        } else if self.unreferenced {
+            Remove::Unreferenced
+        } else if self.older_than.is_some() {
+            Remove::Old
+        } else {
+            Remove::Everything
+        }
+    }
+}
+
+/// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
+///
+/// A policy that is not for everything wants the layout's references; without them
+/// ([`References::default`]) no blob counts as referenced.
 #[must_use]
-pub fn select(inventory: Inventory, _policy: &Policy, now: Timestamp) -> PrunePlan {
-    let blob_fates = vec![Fate::Remove(Remove::Everything); inventory.tree.blobs.len()];
-    let partial_fates = vec![Fate::Remove(Remove::Everything); inventory.tree.partials.len()];
-    PrunePlan { inventory, planned_at: now, blob_fates, partial_fates }
+pub fn select(
+    inventory: Inventory,
+    references: References,
+    policy: &Policy,
+    now: Timestamp,
+    space: Space,
+) -> PrunePlan {
+    let blobs = inventory.tree.blobs.len();
+    let partials = inventory.tree.partials.len();
+    let mut plan = PrunePlan {
+        planned_at: now,
+        blob_fates: vec![Fate::Remove(Remove::Everything); blobs],
+        partial_fates: vec![Fate::Remove(Remove::Everything); partials],
+        leftovers_go: vec![true; inventory.leftovers.len()],
+        index_change: IndexChange::Empty,
+        missing: Tally::default(),
+        inventory,
+        references,
+    };
+    if policy.is_everything() {
+        return plan;
+    }
+    let mut candidates = Selection { plan: &mut plan, policy, now }.candidates();
+    if policy.has_goal() {
+        candidates.sort_unstable_by(|left, right| left.compare(right, &plan));
+    }
+    take(&mut plan, &candidates, policy, space);
+    plan.index_change = plan.entries_without_their_blobs();
+    plan
+}
+
+/// Something that goes as a whole.
+struct Candidate {
+    last_used: Timestamp,
+    size_bytes: u64,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Blob(usize),
+    Partial(usize),
+    /// An image of the layout, with the blobs that no image that stays leads to.
+    Image(usize),
+}
+
+impl Candidate {
+    /// The least recently used first, then the larger, then by digest, then by path.
+    fn compare(&self, other: &Self, plan: &PrunePlan) -> Ordering {
+        let by_use = self.last_used.cmp(&other.last_used);
+        by_use
+            .then(other.size_bytes.cmp(&self.size_bytes))
+            .then_with(|| self.name(plan).cmp(&other.name(plan)))
+    }
+
+    fn name<'a>(&self, plan: &'a PrunePlan) -> (Option<&'a Digest>, PathBuf, usize) {
+        let tree = &plan.inventory.tree;
+        match self.what {
+            What::Blob(index) => (Some(&tree.blobs[index].digest), tree.path_of(&tree.blobs[index]), 0),
+            What::Partial(index) => (None, tree.partials[index].path().to_owned(), 0),
+            What::Image(index) => {
+                let image = &plan.references.images[index];
+                (Some(&image.digest), PathBuf::new(), image.position)
+            }
+        }
+    }
+}
+
+/// The filters.
+struct Selection<'a> {
+    plan: &'a mut PrunePlan,
+    policy: &'a Policy,
+    now: Timestamp,
+}
+
+impl Selection<'_> {
+    /// What passes the filters. The fate of everything else is settled here.
+    fn candidates(mut self) -> Vec<Candidate> {
+        let counts = self.plan.references.counts(self.plan.blob_fates.len());
+        let all_known = self.plan.references.is_complete();
+        let mut candidates = Vec::with_capacity(counts.len());
+        for (index, count) in counts.iter().enumerate() {
+            let blob = &self.plan.inventory.tree.blobs[index];
+            let (last_used, size_bytes) = (blob.last_used().min(self.now), blob.size_bytes);
+            // Where a manifest cannot be read, any blob of the layout may be one that it leads to.
+            let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
+            let keep = if self.policy.keep.contains(&blob.digest) {
+                Some(Keep::Pinned)
+            } else if is_referenced {
+                Some(Keep::Referenced)
+            } else {
+                self.too_recent(last_used)
+            };
+            match keep {
+                Some(reason) => self.plan.blob_fates[index] = Fate::Keep(reason),
+                None => candidates.push(Candidate { last_used, size_bytes, what: What::Blob(index) }),
+            }
+        }
+        self.add_partials(&mut candidates);
+        if !self.policy.unreferenced {
+            self.add_images(&mut candidates);
+        }
+        candidates
+    }
+
+    fn add_partials(&mut self, candidates: &mut Vec<Candidate>) {
+        for index in 0..self.plan.partial_fates.len() {
+            let partial = &self.plan.inventory.tree.partials[index];
+            let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
+            match self.too_recent(last_used) {
+                Some(reason) => self.plan.partial_fates[index] = Fate::Keep(reason),
+                None => candidates.push(Candidate { last_used, size_bytes, what: What::Partial(index) }),
+            }
+        }
+    }
+
+    /// Images whose every blob passes the filters. One that is incomplete stays: what goes with it is
+    /// not known.
+    fn add_images(&mut self, candidates: &mut Vec<Candidate>) {
+        for index in 0..self.plan.references.images.len() {
+            let image = &self.plan.references.images[index];
+            let blobs = || image.blobs.iter().map(|&blob| &self.plan.inventory.tree.blobs[blob]);
+            let size_bytes = blobs().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
+            let last_used = blobs().map(|blob| blob.last_used().min(self.now)).max();
+            let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
+            let keep = if self.policy.keep.contains(&image.digest) {
+                Some(Keep::Pinned)
+            } else if !image.is_complete || !self.plan.references.is_complete() {
+                Some(Keep::Referenced)
+            } else {
+                self.too_recent(last_used)
+            };
+            let Some(reason) = keep else {
+                candidates.push(Candidate { last_used, size_bytes, what: What::Image(index) });
+                continue;
+            };
+            for &blob in &self.plan.references.images[index].blobs {
+                let fate = &mut self.plan.blob_fates[blob];
+                // Of several reasons the one that binds most: a pin, then recency, then the reference.
+                if *fate == Fate::Keep(Keep::Referenced) || reason == Keep::Pinned {
+                    *fate = Fate::Keep(reason);
+                }
+            }
+        }
+    }
+
+    fn too_recent(&self, last_used: Timestamp) -> Option<Keep> {
+        let age = self.policy.older_than?;
+        (last_used > self.now.before(age)).then_some(Keep::Recent)
+    }
+}
+
+/// The goals: takes candidates in their order until they are met.
+fn take(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: Space) {
+    let reason = policy.reason();
+    let mut counts = plan.references.counts(plan.blob_fates.len());
+    let mut used_bytes = plan.inventory.used_bytes();
+    let mut disk = DiskLedger::default();
+    let min_free = policy.min_free.map_or(0, |free| free.bytes_of(space));
+    for candidate in candidates {
+        let is_used_met = policy.max_used_bytes.is_none_or(|max| used_bytes <= max);
+        let is_free_met = space.available_bytes.saturating_add(disk.freed_bytes()) >= min_free;
+        let is_met = policy.has_goal() && is_used_met && is_free_met;
+        let fate = if is_met { Fate::Keep(Keep::GoalMet) } else { Fate::Remove(reason) };
+        let blobs = match candidate.what {
+            What::Partial(index) => {
+                plan.partial_fates[index] = fate;
+                if !is_met {
+                    let mut gone = Tally::default();
+                    plan.inventory.tree.partials[index].count_into(&mut gone, &mut disk);
+                    used_bytes = used_bytes.saturating_sub(gone.bytes);
+                }
+                continue;
+            }
+            What::Blob(index) => vec![index],
+            What::Image(index) => image_blobs(plan, index, &mut counts, is_met),
+        };
+        for index in blobs {
+            plan.blob_fates[index] = fate;
+            if !is_met {
+                let blob = &plan.inventory.tree.blobs[index];
+                used_bytes = used_bytes.saturating_sub(blob.size_bytes);
+                disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
+            }
+        }
+    }
+}
+
+/// The blobs whose fate is the image's: none that is pinned, and if it goes, none that another image
+/// leads to.
+fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) -> Vec<usize> {
+    let mut own = Vec::new();
+    for &blob in &plan.references.images[index].blobs {
+        if !stays {
+            counts[blob] -= 1;
+        }
+        let is_pinned = plan.blob_fates[blob] == Fate::Keep(Keep::Pinned);
+        if !is_pinned && (stays || counts[blob] == 0) {
+            own.push(blob);
+        }
+    }
+    own
 }

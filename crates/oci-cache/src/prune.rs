@@ -12,17 +12,15 @@
 //! later, can find it gone. `docs/prune-protocol.md` has the measured rates.
 
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::layout;
-use crate::names::Place;
+use crate::layout_guard::{Guard, Way};
 use crate::partial::{Look, Partial};
 use crate::plan::{Fate, Keep, PrunePlan};
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
 use crate::report::{Failure, Outcome, PruneReport};
-use crate::status::Status;
+use crate::watch::Watch;
 
 /// How long an entry must have been idle: longer than a pull takes between closing a file and renaming
 /// it or opening it again.
@@ -34,11 +32,15 @@ pub const SETTLE: Duration = Duration::from_millis(500);
 #[must_use]
 pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let mut report = plan.report_of_kept();
-    if plan.has_fresh_entries() {
+    let guard = Guard::of(plan);
+    let mut watch = None;
+    if guard.is_some() || plan.has_fresh_entries() {
+        watch = Watch::start(&plan.inventory.tree.directories);
         progress.wait(SETTLE);
     }
-    match make_way(plan) {
-        Way::Clear => remove_planned_blobs(plan, progress, &mut report),
+    let users = Users::Spare(watch.as_ref());
+    match guard.as_ref().map_or(Way::Clear, |guard| guard.make_way(watch.as_ref())) {
+        Way::Clear => remove_planned_blobs(plan, users, progress, &mut report),
         Way::PullInFlight(path) => {
             keep_planned_blobs(plan, Outcome::Kept(Keep::InUse), &mut report);
             report.pull_in_flight = Some(path);
@@ -49,10 +51,13 @@ pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
         }
     }
     remove_planned_partials(plan, progress, &mut report);
-    for leftover in &plan.inventory.leftovers {
+    for leftover in plan.leftovers() {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
         }
+    }
+    if let Some(guard) = guard {
+        guard.clean_up(progress, &mut report);
     }
     report.interrupted = progress.is_stopped();
     report
@@ -71,55 +76,10 @@ impl PrunePlan {
         let fates = self.blob_fates.iter().enumerate();
         fates.filter(|(_, fate)| matches!(fate, Fate::Remove(_))).map(|(index, _)| index).collect()
     }
-
-    /// What shows that somebody writes to the layout: a temporary file in use, or a directory that
-    /// changed since the scan.
-    fn pull_in_flight(&self) -> Option<PathBuf> {
-        let tree = &self.inventory.tree;
-        let is_in_use = |partial: &&Partial| {
-            let directory = tree.directory(partial.directory).descriptor.as_fd();
-            matches!(partial.look(directory), Look::InUse)
-        };
-        let partial = tree.partials.iter().find(is_in_use).map(|partial| partial.path.clone());
-        partial.or_else(|| {
-            let changed = tree.directories.iter().find(|directory| {
-                Status::of_descriptor(directory.descriptor.as_fd())
-                    .is_ok_and(|status| status.modified != directory.status.modified)
-            });
-            changed.map(|directory| directory.path.clone())
-        })
-    }
 }
 
-/// Whether the blobs may go.
-enum Way {
-    Clear,
-    PullInFlight(PathBuf),
-    Failed(Failure),
-}
-
-/// Makes an OCI image layout ready for the removal of its blobs: nothing may refer to them any more.
-fn make_way(plan: &PrunePlan) -> Way {
-    let tree = &plan.inventory.tree;
-    let is_layout = tree.oci_layout.is_some() || tree.index.is_some();
-    if !is_layout || !plan.removes_nested_blobs() {
-        return Way::Clear;
-    }
-    if let Some(path) = plan.pull_in_flight() {
-        return Way::PullInFlight(path);
-    }
-    let (Some(index), Some(root)) = (&tree.index, tree.directories.first()) else { return Way::Clear };
-    debug_assert_eq!(root.place, Place::Root);
-    let path = root.path.join("index.json");
-    match layout::empty_index(root.descriptor.as_fd(), index) {
-        Ok(true) => Way::Clear,
-        Ok(false) => Way::PullInFlight(path),
-        Err(errno) => Way::Failed(Failure::new("empty the index", path, errno)),
-    }
-}
-
-fn remove_planned_blobs(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
-    let mut removal = remove_blobs(&plan.inventory.tree, &plan.doomed_blobs(), Users::Spare, progress);
+fn remove_planned_blobs(plan: &PrunePlan, users: Users<'_>, progress: &Progress, report: &mut PruneReport) {
+    let mut removal = remove_blobs(&plan.inventory.tree, &plan.doomed_blobs(), users, progress);
     report.exceptions = std::mem::take(&mut removal.exceptions);
     removal.count_into(report);
 }

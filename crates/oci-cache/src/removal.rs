@@ -23,6 +23,7 @@ use crate::plan::Keep;
 use crate::progress::Progress;
 use crate::report::{Failure, Kept, Outcome, PruneReport};
 use crate::status::Status;
+use crate::watch::Watch;
 
 /// How many blobs a thread takes at a time.
 const CHUNK: usize = 32;
@@ -33,10 +34,10 @@ const LARGE_BYTES: u64 = 1 << 20;
 const CLOSES_IN_WAITING: usize = 64;
 
 /// What to do with a blob that somebody has open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Users {
-    /// It stays.
-    Spare,
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Users<'a> {
+    /// It stays; so does one that was opened since the watch began, if there is one.
+    Spare(Option<&'a Watch>),
     /// It goes: its name is out of everyone's reach already. Its space is not counted as freed.
     Disregard,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Removal {
 }
 
 /// Removes the blobs of `tree` at the indexes `doomed`, which are in ascending order.
-pub(crate) fn remove_blobs(tree: &Tree, doomed: &[usize], users: Users, progress: &Progress) -> Removal {
+pub(crate) fn remove_blobs(tree: &Tree, doomed: &[usize], users: Users<'_>, progress: &Progress) -> Removal {
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let helpers = cores.min(doomed.len() / (2 * CHUNK)).saturating_sub(1);
     let next = AtomicUsize::new(0);
@@ -106,7 +107,7 @@ impl Removal {
 struct Worker<'a> {
     tree: &'a Tree,
     doomed: &'a [usize],
-    users: Users,
+    users: Users<'a>,
     progress: &'a Progress,
     closes: SyncSender<OwnedFd>,
     removal: Removal,
@@ -118,6 +119,10 @@ impl Worker<'_> {
             let start = next.fetch_add(CHUNK, Ordering::Relaxed);
             if start >= self.doomed.len() {
                 return self.removal;
+            }
+            // What this prune opens itself is seen too, but no name is looked at again after that.
+            if let Users::Spare(Some(watch)) = self.users {
+                watch.update();
             }
             let (tree, doomed) = (self.tree, self.doomed);
             let chunk = &doomed[self.start_of_file(start)..self.start_of_file(start + CHUNK)];
@@ -174,10 +179,15 @@ impl Worker<'_> {
         let blob = self.blob(index);
         let directory = self.tree.directory(blob.directory);
         let name = blob.digest.file_name(blob.spelling);
+        if let Users::Spare(Some(watch)) = self.users
+            && watch.saw(blob.directory, name.as_c_str())
+        {
+            return Outcome::Kept(Keep::Recent);
+        }
         if matches!(user, User::NotProbed) {
             *user = match probe(directory.descriptor.as_fd(), name.as_c_str()) {
                 Probe::Idle(lease) => User::Nobody(lease),
-                Probe::InUse if self.users == Users::Spare => return Outcome::Kept(Keep::InUse),
+                Probe::InUse if matches!(self.users, Users::Spare(_)) => return Outcome::Kept(Keep::InUse),
                 Probe::InUse => User::Somebody,
                 Probe::Unknown => User::Unknown,
                 Probe::Gone => return self.gone_or_changed(index),

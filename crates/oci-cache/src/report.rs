@@ -88,8 +88,10 @@ pub struct Kept {
     pub pinned: Tally,
     /// The goal was met before its turn came.
     pub goal_met: Tally,
-    /// Not what it was when the plan was made.
+    /// Not what it was when the plan was made, or not there any more.
     pub changed: Tally,
+    /// Not in the saved plan.
+    pub unlisted: Tally,
 }
 
 impl Kept {
@@ -100,7 +102,7 @@ impl Kept {
 
     /// The reasons with their tallies.
     #[must_use]
-    pub const fn by_reason(&self) -> [(Keep, Tally); 6] {
+    pub const fn by_reason(&self) -> [(Keep, Tally); 7] {
         [
             (Keep::InUse, self.in_use),
             (Keep::Recent, self.recent),
@@ -108,6 +110,7 @@ impl Kept {
             (Keep::Pinned, self.pinned),
             (Keep::GoalMet, self.goal_met),
             (Keep::Changed, self.changed),
+            (Keep::Unlisted, self.unlisted),
         ]
     }
 
@@ -119,6 +122,7 @@ impl Kept {
             Keep::Pinned => &mut self.pinned,
             Keep::GoalMet => &mut self.goal_met,
             Keep::Changed => &mut self.changed,
+            Keep::Unlisted => &mut self.unlisted,
         }
     }
 }

@@ -87,6 +87,11 @@ impl Status {
             .map(|statx| Self::from(&statx))
     }
 
+    /// Whether this is the same file with, as far as size and time tell, the same content.
+    pub(crate) fn is_same_content(&self, other: &Self) -> bool {
+        (self.id, self.size_bytes, self.modified) == (other.id, other.size_bytes, other.modified)
+    }
+
     pub(crate) fn is_regular_file(&self) -> bool {
         self.kind == FileType::RegularFile
     }

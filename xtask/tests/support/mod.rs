@@ -11,8 +11,8 @@ use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
@@ -76,6 +76,41 @@ impl Cache {
 
     pub fn prune(&self, arguments: &[&str]) -> Ran {
         self.run("cache-prune", arguments)
+    }
+
+    /// Prunes without the privileges that root has, so that permissions count for root too.
+    pub fn prune_unprivileged(&self, arguments: &[&str]) -> Ran {
+        let mut program = Command::new("setpriv");
+        program.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
+        if fs::metadata("/proc/self").unwrap().uid() != 0 {
+            program = Command::new("env");
+        }
+        program.arg(env!("CARGO_BIN_EXE_xtask")).args(["cache-prune", "--cache-dir"]).arg(self.path());
+        Ran::of(program.args(arguments), self.base.path())
+    }
+
+    /// Waits until another process holds the cache's lock.
+    pub fn wait_until_locked(&self) {
+        let started = Instant::now();
+        while Command::new("flock").arg("--nonblock").arg(self.path()).arg("true").status().unwrap().success()
+        {
+            assert!(started.elapsed() < Duration::from_secs(10), "nobody took the lock");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Starts a prune that waits for entries to settle, and returns while it waits.
+    pub fn start_prune(&self) -> Child {
+        let mut program = xtask();
+        program
+            .args(["cache-prune", "--format", "json", "--cache-dir"])
+            .arg(self.path())
+            .stdout(Stdio::piped());
+        let prune = program.spawn().unwrap();
+        self.wait_until_locked();
+        // The scan follows at once, and the wait of half a second after it.
+        std::thread::sleep(Duration::from_millis(100));
+        prune
     }
 
     /// Everything below the temporary directory, and all that a prune must not change of it.

@@ -1,0 +1,273 @@
+//! Which blobs of an OCI image layout are reachable from its index, and through which image.
+//!
+//! Guarantees: nothing is guessed. Where a manifest is missing, too large or cannot be parsed, what it
+//! would lead to is unknown: the image is then incomplete, its problem is reported, and no blob of the
+//! cache counts as unreferenced. Each document is read once, at most 16 MiB of it, whatever cycles or
+//! depth the references have. Nothing is changed; access times do not move where `O_NOATIME` is allowed.
+//!
+//! Sources: OCI image specification, `image-index.md`, `manifest.md` (with `subject`); Docker image
+//! manifest version 2, schema 2 and its manifest list, which have the same fields.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::PathBuf;
+
+use oci_spec::image::Descriptor;
+use serde::Deserialize;
+
+use crate::digest::Digest;
+use crate::index::{self, MAX_DOCUMENT_BYTES};
+use crate::inventory::{Blob, Inventory, Tree};
+use crate::names::Place;
+use crate::report::Failure;
+
+/// The annotation that names an image (OCI image specification, `annotations.md`).
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The most that the documents of a cache may have together; what lies beyond counts as unreadable.
+const MAX_TOTAL_BYTES: u64 = 256 << 20;
+
+/// An entry of the layout's index, and the blobs that it leads to.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The digest that the entry names.
+    pub digest: Digest,
+    /// Its name, if it has one.
+    pub name: Option<String>,
+    /// The blobs that it leads to and that are there: positions in the inventory, in ascending order.
+    pub blobs: Vec<usize>,
+    /// Whether everything that it leads to is known.
+    pub is_complete: bool,
+    /// What it leads to and is not there.
+    pub(crate) missing: Vec<Digest>,
+    /// Its position in the index.
+    pub(crate) position: usize,
+}
+
+/// What the index of an OCI image layout leads to.
+#[derive(Debug, Default)]
+pub struct References {
+    /// Whether there is an index.
+    pub has_index: bool,
+    /// The entries of the index.
+    pub images: Vec<Image>,
+    /// Documents that are missing or cannot be read.
+    pub problems: Vec<Failure>,
+    /// The sizes that descriptors give for blobs, in bytes, by position in the inventory.
+    pub(crate) sizes: HashMap<usize, u64>,
+}
+
+/// The fields of an index or a manifest that refer to something.
+#[derive(Default, Deserialize)]
+struct Document {
+    manifests: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    /// Of the artifact manifest, a former kind.
+    blobs: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+}
+
+impl Document {
+    /// Whether it says of itself what it refers to. A document without any of the fields, such as a
+    /// manifest of Docker's schema 1, refers in a way that is not known here.
+    const fn is_known(&self) -> bool {
+        self.manifests.is_some() || self.config.is_some() || self.layers.is_some() || self.blobs.is_some()
+    }
+}
+
+/// Reads the layout's index and all that it leads to.
+#[must_use]
+pub fn read_references(inventory: &Inventory) -> References {
+    read_tree(&inventory.tree)
+}
+
+/// Reads the index of a tree and all that it leads to.
+pub(crate) fn read_tree(tree: &Tree) -> References {
+    let (Some(_), Some(root)) = (&tree.index, tree.directories.first()) else { return References::default() };
+    let mut reader = Reader::new(tree);
+    let mut references = References { has_index: true, ..References::default() };
+    let path = root.path.join("index.json");
+    let index = match index::read_index(root.descriptor.as_fd()) {
+        Ok(Some((content, _))) => parse(&content).and_then(|document| {
+            document
+                .manifests
+                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no manifests"))
+        }),
+        Ok(None) => Ok(Vec::new()),
+        Err(errno) => Err(errno.into()),
+    };
+    match index {
+        Ok(entries) => {
+            for (position, entry) in entries.iter().enumerate() {
+                references.images.push(reader.image(position, entry));
+            }
+        }
+        Err(error) => reader.problems.push(Failure::new("read the index", path, error)),
+    }
+    references.problems = reader.problems;
+    references.sizes = reader.sizes;
+    references
+}
+
+impl References {
+    /// Whether all that the index leads to is known. If not, no blob is surely unreferenced.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// For each blob of the inventory, how many images lead to it.
+    pub(crate) fn counts(&self, blobs: usize) -> Vec<u32> {
+        let mut counts = vec![0; blobs];
+        for &blob in self.images.iter().flat_map(|image| &image.blobs) {
+            counts[blob] += 1;
+        }
+        counts
+    }
+}
+
+/// Reads documents, each once.
+struct Reader<'a> {
+    tree: &'a Tree,
+    by_digest: HashMap<&'a Digest, Vec<usize>>,
+    /// What each document read so far refers to; `None` if that is not known.
+    documents: HashMap<Digest, Option<Vec<Reference>>>,
+    problems: Vec<Failure>,
+    sizes: HashMap<usize, u64>,
+    bytes_left: u64,
+}
+
+/// A reference: to what, and whether that refers on.
+#[derive(Clone)]
+struct Reference {
+    digest: Digest,
+    is_document: bool,
+}
+
+impl<'a> Reader<'a> {
+    fn new(tree: &'a Tree) -> Self {
+        let mut by_digest: HashMap<&Digest, Vec<usize>> = HashMap::new();
+        for (index, blob) in tree.blobs.iter().enumerate() {
+            if tree.directory(blob.directory).place != Place::Root {
+                by_digest.entry(&blob.digest).or_default().push(index);
+            }
+        }
+        let (documents, problems, sizes) = (HashMap::new(), Vec::new(), HashMap::new());
+        Self { tree, by_digest, documents, problems, sizes, bytes_left: MAX_TOTAL_BYTES }
+    }
+
+    /// Follows an entry of the index to everything below it.
+    fn image(&mut self, position: usize, entry: &Descriptor) -> Image {
+        let name = entry.annotations().as_ref().and_then(|annotations| annotations.get(REF_NAME)).cloned();
+        let Some(digest) = self.digest(entry) else {
+            let digest = Digest::Sha256([0; 32]);
+            let (blobs, missing) = (Vec::new(), Vec::new());
+            return Image { digest, name, blobs, is_complete: false, missing, position };
+        };
+        let mut seen = HashSet::new();
+        let (mut blobs, mut missing) = (Vec::new(), Vec::new());
+        let mut is_complete = true;
+        let mut ahead = vec![Reference { digest: digest.clone(), is_document: true }];
+        while let Some(reference) = ahead.pop() {
+            if !seen.insert(reference.digest.clone()) {
+                continue;
+            }
+            match self.by_digest.get(&reference.digest) {
+                Some(positions) => blobs.extend_from_slice(positions),
+                None => missing.push(reference.digest.clone()),
+            }
+            if reference.is_document {
+                match self.document(&reference.digest) {
+                    Some(below) => ahead.extend(below),
+                    None => is_complete = false,
+                }
+            }
+        }
+        blobs.sort_unstable();
+        Image { digest, name, blobs, is_complete, missing, position }
+    }
+
+    /// What a document refers to; `None`, and a problem on record, if that cannot be told.
+    fn document(&mut self, digest: &Digest) -> Option<Vec<Reference>> {
+        if let Some(known) = self.documents.get(digest) {
+            return known.clone();
+        }
+        let positions = self.by_digest.get(digest).and_then(|positions| positions.first().copied());
+        let read = match positions {
+            None => Err(io::ErrorKind::NotFound.into()),
+            Some(position) => self.read(&self.tree.blobs[position]).and_then(|content| parse(&content)),
+        };
+        let read = read.and_then(|document| match document.is_known() {
+            true => Ok(document),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "neither an index nor a manifest")),
+        });
+        let references = match read {
+            Ok(document) => Some(self.references(&document)),
+            Err(error) => {
+                let path = self.path_of(digest);
+                self.problems.push(Failure::new("read manifest", path, error));
+                None
+            }
+        };
+        self.documents.insert(digest.clone(), references.clone());
+        references
+    }
+
+    fn references(&mut self, document: &Document) -> Vec<Reference> {
+        let lists = |list: &'_ Option<Vec<Descriptor>>, is_document| {
+            list.iter().flatten().map(|descriptor| (descriptor.clone(), is_document)).collect::<Vec<_>>()
+        };
+        let mut found = lists(&document.manifests, true);
+        found.extend(lists(&document.layers, false));
+        found.extend(lists(&document.blobs, false));
+        found.extend(document.config.iter().map(|config| (config.clone(), false)));
+        // A subject that is not there is allowed: a signature may come before what it signs.
+        let subject = document.subject.iter().filter_map(|subject| Some((subject, self.digest(subject)?)));
+        let present = subject.filter(|(_, digest)| self.by_digest.contains_key(digest));
+        found.extend(present.map(|(subject, _)| (subject.clone(), true)).collect::<Vec<_>>());
+        let mut references = Vec::with_capacity(found.len());
+        for (descriptor, is_document) in found {
+            if let Some(digest) = self.digest(&descriptor) {
+                for &position in self.by_digest.get(&digest).into_iter().flatten() {
+                    self.sizes.insert(position, descriptor.size());
+                }
+                references.push(Reference { digest, is_document });
+            }
+        }
+        references
+    }
+
+    /// The digest of a descriptor, if its algorithm is one by which blobs are named here.
+    fn digest(&self, descriptor: &Descriptor) -> Option<Digest> {
+        descriptor.digest().as_ref().parse().ok()
+    }
+
+    fn read(&mut self, blob: &Blob) -> io::Result<Vec<u8>> {
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "too large for a manifest");
+        if blob.size_bytes > MAX_DOCUMENT_BYTES.min(self.bytes_left) {
+            return Err(too_large());
+        }
+        self.bytes_left -= blob.size_bytes;
+        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
+        let name = blob.digest.file_name(blob.spelling);
+        let opened = index::open_quietly(directory, name.as_c_str())?;
+        index::read_limited(opened, blob.size_bytes)
+    }
+
+    /// Where a document is, or would be.
+    fn path_of(&self, digest: &Digest) -> PathBuf {
+        match self.by_digest.get(digest).and_then(|positions| positions.first()) {
+            Some(&position) => self.tree.path_of(&self.tree.blobs[position]),
+            None => {
+                let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
+                let file_name = digest.file_name(crate::Spelling::Nested);
+                root.join("blobs").join(digest.algorithm().name()).join(file_name.as_str())
+            }
+        }
+    }
+}
+
+fn parse(content: &[u8]) -> io::Result<Document> {
+    serde_json::from_slice(content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}

@@ -1,0 +1,60 @@
+//! Who opens files of the cache from now on? `inotify(7)` tells.
+//!
+//! Guarantees: an open, by whatever process and mount of this kernel, is seen even if the file was closed
+//! again and its access time did not move (`relatime`, `noatime`). Nothing is changed and nobody waits.
+//!
+//! What it does not guarantee: where inotify is not to be had, or its queue overflows, opens are missed;
+//! the probe for users and the file's times still stand.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+use crate::inventory::Directory;
+
+/// Watches the directories of a cache.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    notifier: OwnedFd,
+    /// The names opened so far, with the directories' watch descriptors.
+    opened: Mutex<HashSet<(i32, CString)>>,
+    /// The watch descriptor of each directory.
+    descriptors: Vec<Option<i32>>,
+}
+
+impl Watch {
+    /// Starts to watch; `None` where inotify is not to be had.
+    pub(crate) fn start(directories: &[Directory]) -> Option<Self> {
+        let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
+        let watch = |directory: &Directory| {
+            let path = format!("/proc/self/fd/{}", directory.descriptor.as_raw_fd());
+            inotify::add_watch(&notifier, path, WatchFlags::OPEN | WatchFlags::ONLYDIR).ok()
+        };
+        let descriptors = directories.iter().map(watch).collect();
+        Some(Self { notifier, opened: Mutex::default(), descriptors })
+    }
+
+    /// Takes in what was opened since the last time.
+    pub(crate) fn update(&self) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.notifier, &mut buffer);
+        // It ends when no event is left, or with an error that leaves nothing to be told.
+        while let Ok(event) = events.next() {
+            if let Some(name) = event.file_name() {
+                opened.insert((event.wd(), name.to_owned()));
+            }
+        }
+    }
+
+    /// Whether the entry of this name, of the directory at this position, was opened, as of the last update.
+    pub(crate) fn saw(&self, directory: u16, name: &CStr) -> bool {
+        let Some(Some(descriptor)) = self.descriptors.get(usize::from(directory)) else { return false };
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        !opened.is_empty() && opened.contains(&(*descriptor, name.to_owned()))
+    }
+}

@@ -1,0 +1,82 @@
+//! The live exercise: the pruner beside the tools that fill such caches.
+//!
+//! Guarantees: all that it writes is in one temporary directory, which goes when it ends; the registry
+//! listens on the loopback interface only, and is ended with it; the pruner runs as a program of its own,
+//! just as users run it. What must not happen and did is counted, listed and makes the command fail; no
+//! failed pull is tried again, so that none is hidden.
+//!
+//! What it does not guarantee: that what did not happen cannot. It tries for about a minute.
+
+mod distance;
+mod flat_cache;
+mod flat_pull;
+mod idle;
+mod images;
+mod layout;
+mod mutation;
+mod oci_layouts;
+mod programs;
+mod prune;
+mod registry;
+mod table;
+mod tally;
+mod trace;
+mod tree;
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use tempfile::TempDir;
+
+use self::images::Images;
+use self::prune::Prune;
+use self::registry::Registry;
+use self::table::Row;
+
+/// What `smoke` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SmokeArguments {
+    /// How many pulls run at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: u16,
+}
+
+/// Runs every exercise and prints the table.
+///
+/// # Errors
+///
+/// If a program is missing, an exercise cannot be carried out, or something failed that must not.
+pub(crate) fn run(arguments: &SmokeArguments) -> anyhow::Result<()> {
+    programs::check()?;
+    let scratch =
+        TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
+    let prune = Prune::of_this_program()?;
+    let registry = Registry::start(scratch.path())?;
+    note("building and pushing images");
+    let images = Images::build_and_push(&registry, scratch.path())?;
+
+    note("OCI layouts: pulls alone, then beside prunes");
+    let mut rows = oci_layouts::rows(&prune, &images, scratch.path(), arguments.jobs)?;
+    note("flat cache: pulls beside prunes in place, then aside");
+    rows.extend(flat_cache::rows(&prune, scratch.path(), arguments.jobs)?);
+    note("idle caches: counts against the disk");
+    rows.extend(idle::rows(&prune, &images, scratch.path())?);
+    note("system calls of a dry run");
+    rows.push(trace::row(&prune, &images, scratch.path())?);
+
+    table::print(&rows).context("failed to write to stdout")?;
+    verdict(&rows)
+}
+
+fn verdict(rows: &[Row]) -> anyhow::Result<()> {
+    let failures: u64 = rows.iter().filter(|row| !row.may_fail).map(|row| row.tally.failures()).sum();
+    if failures > 0 {
+        bail!("smoke: {failures} failure(s) where there must be none");
+    }
+    Ok(())
+}
+
+/// Says on stderr what is going on. Nothing depends on its being read.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "smoke: {text}");
+}

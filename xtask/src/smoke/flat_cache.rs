@@ -1,0 +1,94 @@
+//! Flat caches, as go-containerregistry writes them: pulls while prunes run, in place and aside.
+//!
+//! Guarantees: each puller has blobs of its own, a few that it wants often and many that it wants
+//! seldom, so that some are in use and some idle at any time. Beside prunes in place no step may fail,
+//! and the books must balance to the byte: what was written is what is there plus what the prunes say
+//! they freed. Aside prunes are the counter-test: the same pullers do see those.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+
+use super::flat_pull::RemoteBlob;
+use super::prune::Prune;
+use super::table::Row;
+use super::tally::Tally;
+use super::tree::{Total, Tree};
+
+const IN_PLACE: Duration = Duration::from_secs(10);
+const ASIDE: Duration = Duration::from_secs(4);
+/// How many pulls a puller does at most.
+const MAX_PULLS: u32 = 200_000;
+/// How many blobs a puller has, and how many of those it wants half of the time.
+const BLOBS: u64 = 2048;
+const FAVOURITES: u64 = 32;
+
+/// Runs the exercise in caches in `directory`.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(super) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result<Vec<Row>> {
+    let cache = directory.join("flat-in-place");
+    let (mut in_place, written) = run(prune, &cache, jobs, IN_PLACE, &[])?;
+    let freed = Total { blobs: in_place.blobs_freed, bytes: in_place.bytes_freed };
+    let left = Tree::list(&cache)?.blobs();
+    let mut accounted_for = freed;
+    accounted_for += left;
+    in_place.check(written == accounted_for, || {
+        format!("{written:?} were written and {left:?} are left, but the prunes report {freed:?} freed")
+    });
+    in_place.check(freed.blobs > 0, || "the prunes freed nothing, so this shows nothing".to_owned());
+    in_place.add_prune(prune.run(&cache, &[]));
+    in_place.merge(pull_until(&cache, 0, Instant::now() + Duration::from_millis(500)).0);
+
+    let (aside, _) = run(prune, &directory.join("flat-aside"), jobs, ASIDE, &["--aside"])?;
+    Ok(vec![
+        Row { exercise: "flat cache, in place", may_fail: false, tally: in_place },
+        Row { exercise: "flat cache, aside (counter-test)", may_fail: true, tally: aside },
+    ])
+}
+
+/// Pulls and prunes for a time; also returns what the pulls wrote.
+fn run(
+    prune: &Prune,
+    cache: &Path,
+    jobs: u16,
+    time: Duration,
+    flags: &[&str],
+) -> anyhow::Result<(Tally, Total)> {
+    let end = Instant::now() + time;
+    thread::scope(|scope| {
+        let pullers: Vec<_> =
+            (0..jobs).map(|puller| scope.spawn(move || pull_until(cache, puller, end))).collect();
+        let pruners: Vec<_> =
+            (0..jobs.div_ceil(2)).map(|_| scope.spawn(|| prune.run_until(end, cache, flags))).collect();
+        let (mut tally, mut written) = (Tally::default(), Total::default());
+        for puller in pullers {
+            let (pulled, by_puller) = puller.join().map_err(|_| anyhow::anyhow!("a puller panicked"))?;
+            tally.merge(pulled);
+            written += by_puller;
+        }
+        for pruner in pruners {
+            tally.merge(pruner.join().map_err(|_| anyhow::anyhow!("a pruner panicked"))?);
+        }
+        Ok((tally, written))
+    })
+}
+
+/// One puller: pulls blobs of its own until `end`; also returns what it wrote.
+fn pull_until(cache: &Path, puller: u16, end: Instant) -> (Tally, Total) {
+    let (mut tally, mut written) = (Tally::default(), Total::default());
+    let mut random = rand::rng();
+    for _ in 0..MAX_PULLS {
+        if Instant::now() >= end {
+            break;
+        }
+        let wanted = if random.random_bool(0.5) { FAVOURITES } else { BLOBS };
+        let blob = RemoteBlob { seed: u64::from(puller) * BLOBS + random.random_range(0..wanted) };
+        tally.pull_blob(blob, cache, &mut written);
+    }
+    (tally, written)
+}

@@ -1,0 +1,104 @@
+//! Idle caches: what a prune says against what it does.
+//!
+//! Guarantees: nobody else touches the caches. A dry run changes nothing: names, inodes, sizes, modes,
+//! owners and times are as before. The real run frees what the dry run said; what it reports is to the
+//! byte what left the disk; every blob goes, and every directory and everything that is no blob stays.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::flat_pull::RemoteBlob;
+use super::images::Images;
+use super::prune::{Prune, Report};
+use super::registry::Way;
+use super::table::Row;
+use super::tally::{Failure, Tally};
+use super::tree::{Total, Tree};
+
+/// What was used just now may count as recent.
+const SETTLING: Duration = Duration::from_secs(2);
+/// How many blobs the flat cache gets.
+const FLAT_BLOBS: u64 = 300;
+
+/// Runs the exercise in caches in `directory`.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(super) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Vec<Row>> {
+    let (layout, flat) = (directory.join("idle-layout"), directory.join("idle-flat"));
+    let mut in_layout = fill_layout(images, &layout);
+    let mut in_flat = fill_flat(&flat);
+    for cache in [&layout, &flat] {
+        let foreign = cache.join("README");
+        fs::write(&foreign, "none of the cache's")
+            .with_context(|| format!("failed to write {}", foreign.display()))?;
+    }
+    thread::sleep(SETTLING);
+    in_layout.merge(check(prune, &layout)?);
+    in_flat.merge(check(prune, &flat)?);
+    Ok(vec![
+        Row { exercise: "OCI layout, idle", may_fail: false, tally: in_layout },
+        Row { exercise: "flat cache, idle", may_fail: false, tally: in_flat },
+    ])
+}
+
+/// Pulls every image into a layout.
+pub(super) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
+    let mut tally = Tally::default();
+    for image in Images::names() {
+        tally.add_pull(images.pull(image, layout, Way::Near));
+    }
+    tally
+}
+
+/// Pulls some blobs into a flat cache.
+pub(super) fn fill_flat(cache: &Path) -> Tally {
+    let mut tally = Tally::default();
+    for seed in 0..FLAT_BLOBS {
+        tally.pull_blob(RemoteBlob { seed }, cache, &mut Total::default());
+    }
+    tally
+}
+
+fn check(prune: &Prune, cache: &Path) -> anyhow::Result<Tally> {
+    let mut tally = Tally::default();
+    let before = Tree::list(cache)?;
+    let dry = prune.run(cache, &["--dry-run"]);
+    let after_dry = Tree::list(cache)?;
+    let real = prune.run(cache, &[]);
+    let after = Tree::list(cache)?;
+
+    tally.expect_none("a dry run changed", before.first_difference(&after_dry));
+    tally.expect_none("a prune damaged", before.first_damage(&after));
+    let gone = before.gone_from(&after);
+    tally.check(gone == before.blobs(), || format!("{gone:?} went of {:?}", before.blobs()));
+    for (name, report) in [("the dry run", &dry), ("the prune", &real)] {
+        let Ok(report) = report else { continue };
+        tally.check(total_of(report) == gone, || {
+            format!("{name} reports {:?}, but what left the disk is {gone:?}", total_of(report))
+        });
+        let (foreign, kept) = (report.foreign, report.blobs_kept());
+        tally.check(foreign == 1, || format!("{name} reports {foreign} foreign entries instead of 1"));
+        tally.check(kept == 0, || format!("{name} kept {kept} idle blobs"));
+    }
+    tally.add_dry_run(dry);
+    tally.add_prune(real);
+    Ok(tally)
+}
+
+fn total_of(report: &Report) -> Total {
+    Total { blobs: report.blobs_freed, bytes: report.bytes_freed }
+}
+
+impl Tally {
+    fn expect_none(&mut self, what: &str, found: Option<String>) {
+        if let Some(found) = found {
+            self.fail(Failure::Check, &format!("{what} {found}"));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The images: made with umoci, pushed and pulled with skopeo.
+//!
+//! Guarantees: the layers are random, so no tool can make them smaller; their sizes differ, from 48 KiB
+//! to 12 MiB; all images have the layers of the base in common, so pulls of different images want the
+//! same blobs.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use rand::{Rng as _, RngExt as _};
+use xshell::{Shell, cmd};
+
+use super::registry::{Registry, Way};
+
+const KIB: usize = 1 << 10;
+/// The layers that all images share.
+const BASE: [usize; 2] = [700 * KIB, 2048 * KIB];
+/// The images, and the sizes of the layers that each has on top of the base.
+const IMAGES: [(&str, &[usize]); 6] = [
+    ("tiny", &[48 * KIB]),
+    ("small", &[300 * KIB, 100 * KIB]),
+    ("layered", &[64 * KIB, 80 * KIB, 96 * KIB, 112 * KIB, 128 * KIB]),
+    ("medium", &[4096 * KIB]),
+    ("mixed", &[72 * KIB, 6144 * KIB, 500 * KIB]),
+    ("large", &[12_288 * KIB, 1024 * KIB]),
+];
+
+/// The images in the registry.
+#[derive(Debug)]
+pub(super) struct Images<'a> {
+    registry: &'a Registry,
+}
+
+impl<'a> Images<'a> {
+    /// Builds the images in `directory` and pushes them.
+    ///
+    /// # Errors
+    ///
+    /// If umoci or skopeo fails.
+    pub(super) fn build_and_push(registry: &'a Registry, directory: &Path) -> anyhow::Result<Self> {
+        let shell = Shell::new().context("failed to find the current directory")?;
+        let layout = directory.join("built");
+        let content = directory.join("content");
+        output_of(cmd!(shell, "umoci init --layout {layout}"))?;
+        output_of(cmd!(shell, "umoci new --image {layout}:base"))?;
+        add_layers(&shell, &layout, "base", &content, &BASE)?;
+        for (name, layers) in IMAGES {
+            output_of(cmd!(shell, "umoci tag --image {layout}:base {name}"))?;
+            add_layers(&shell, &layout, name, &content, layers)?;
+            let reference = registry.reference(name, Way::Near);
+            let copy = cmd!(shell, "skopeo --insecure-policy copy --quiet --dest-tls-verify=false");
+            output_of(copy.arg(format!("oci:{}:{name}", layout.display())).arg(reference))?;
+        }
+        Ok(Self { registry })
+    }
+
+    /// The names of the images.
+    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+        IMAGES.into_iter().map(|(name, _)| name)
+    }
+
+    /// The name of one of them, at random.
+    pub(super) fn any_name() -> &'static str {
+        IMAGES[rand::rng().random_range(0..IMAGES.len())].0
+    }
+
+    /// Pulls the image `name` into the OCI layout at `layout`, under its name as the tag.
+    ///
+    /// # Errors
+    ///
+    /// If skopeo fails; the error has what it said.
+    pub(super) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
+        let shell = Shell::new().context("failed to find the current directory")?;
+        let reference = self.registry.reference(name, way);
+        let copy = cmd!(shell, "skopeo --insecure-policy copy --quiet --src-tls-verify=false {reference}");
+        output_of(copy.arg(format!("oci:{}:{name}", layout.display()))).map(drop)
+    }
+}
+
+/// Runs a command that must succeed, and returns what it wrote to stdout.
+///
+/// # Errors
+///
+/// If it cannot be run or fails; the error has the last that it said on stderr.
+pub(super) fn output_of(command: xshell::Cmd<'_>) -> anyhow::Result<String> {
+    let command = command.quiet().ignore_status();
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("(nothing)");
+    anyhow::bail!("`{command}` ended with {}: {said}", output.status)
+}
+
+fn add_layers(
+    shell: &Shell,
+    layout: &Path,
+    tag: &str,
+    content: &Path,
+    sizes: &[usize],
+) -> anyhow::Result<()> {
+    for (number, size_bytes) in sizes.iter().enumerate() {
+        let mut bytes = vec![0; *size_bytes];
+        rand::rng().fill_bytes(&mut bytes);
+        fs::write(content, bytes).with_context(|| format!("failed to write {}", content.display()))?;
+        let target = format!("/data/{tag}-{number}");
+        output_of(cmd!(shell, "umoci insert --rootless --image {layout}:{tag} {content} {target}"))?;
+    }
+    Ok(())
+}

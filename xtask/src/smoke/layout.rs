@@ -1,0 +1,158 @@
+//! Whether an OCI image layout is valid: what its index leads to is there.
+//!
+//! Guarantees: a layout without an index, or whose index names no manifest, is valid. Otherwise each
+//! manifest, and each config and layer that it names, must be a blob of the size that is named for it;
+//! and umoci and skopeo must be able to read what is named. Nothing may change meanwhile.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use xshell::{Shell, cmd};
+
+use super::images::output_of;
+
+#[derive(Debug, Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Descriptor {
+    digest: String,
+    #[serde(rename = "size")]
+    size_bytes: u64,
+    #[serde(default)]
+    annotations: HashMap<String, String>,
+}
+
+impl Descriptor {
+    fn tag(&self) -> &str {
+        self.annotations.get("org.opencontainers.image.ref.name").map_or("(untagged)", String::as_str)
+    }
+
+    fn path_in(&self, layout: &Path) -> PathBuf {
+        layout.join("blobs").join(self.digest.replacen(':', "/", 1))
+    }
+
+    /// Whether the blob is there and has the size that it should.
+    fn check_in(&self, layout: &Path, role: &str) -> anyhow::Result<()> {
+        let metadata = self.path_in(layout).metadata().with_context(|| format!("{role} {}", self.digest))?;
+        let size_bytes = metadata.len();
+        ensure!(size_bytes == self.size_bytes, "{role} {} has {size_bytes} bytes", self.digest);
+        Ok(())
+    }
+}
+
+/// The tags that the index of `layout` names.
+///
+/// # Errors
+///
+/// If the index cannot be read.
+pub(super) fn tags(layout: &Path) -> anyhow::Result<Vec<String>> {
+    Ok(read_index(layout)?.iter().map(|manifest| manifest.tag().to_owned()).collect())
+}
+
+/// What is wrong with the layout.
+pub(super) fn problems(layout: &Path) -> Vec<String> {
+    let manifests = match read_index(layout) {
+        Ok(manifests) => manifests,
+        Err(error) => return vec![format!("{error:#}")],
+    };
+    let problem_of = |manifest: &Descriptor| {
+        let error = check_manifest(layout, manifest).err()?;
+        Some(format!("`{}`: {error:#}", manifest.tag()))
+    };
+    manifests.iter().filter_map(problem_of).collect()
+}
+
+/// What is wrong with the layout, if need be in the words of umoci and skopeo: they are asked when the
+/// layout seems right.
+///
+/// # Errors
+///
+/// If the current directory cannot be found out.
+pub(super) fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let problems = problems(layout);
+    if !problems.is_empty() || !layout.join("index.json").exists() {
+        return Ok(problems);
+    }
+    let mut answers = vec![output_of(cmd!(shell, "umoci ls --layout {layout}"))];
+    for tag in tags(layout)? {
+        let reference = format!("oci:{}:{tag}", layout.display());
+        answers.push(output_of(cmd!(shell, "skopeo --insecure-policy inspect {reference}")));
+        answers.push(output_of(cmd!(shell, "umoci stat --image {layout}:{tag}")));
+    }
+    Ok(answers.into_iter().filter_map(|answer| Some(format!("{:#}", answer.err()?))).collect())
+}
+
+fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> {
+    descriptor.check_in(layout, "manifest")?;
+    let content = fs::read(descriptor.path_in(layout)).with_context(|| descriptor.digest.clone())?;
+    let manifest: Manifest =
+        serde_json::from_slice(&content).with_context(|| format!("{} is no manifest", descriptor.digest))?;
+    manifest.config.check_in(layout, "config")?;
+    manifest.layers.iter().try_for_each(|layer| layer.check_in(layout, "layer"))
+}
+
+fn read_index(layout: &Path) -> anyhow::Result<Vec<Descriptor>> {
+    let path = layout.join("index.json");
+    let content = match fs::read(&path) {
+        Ok(content) => content,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
+    };
+    let index: Index = serde_json::from_slice(&content)
+        .with_context(|| format!("{} is no index, with {} bytes", path.display(), content.len()))?;
+    Ok(index.manifests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_index_names_must_be_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = directory.path();
+        assert_eq!(problems(layout), Vec::<String>::new());
+        let write = |path: &str, content: &str| fs::write(layout.join(path), content).unwrap();
+        write("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
+        assert_eq!(problems(layout), Vec::<String>::new());
+
+        write(
+            "index.json",
+            r#"{"manifests":[{"digest":"sha256:aa","size":80,
+                "annotations":{"org.opencontainers.image.ref.name":"one"}}]}"#,
+        );
+        assert!(
+            problems(layout)[0].starts_with("`one`: ") && problems(layout)[0].contains("manifest sha256:aa")
+        );
+        fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+        let manifest =
+            r#"{"config":{"digest":"sha256:bb","size":1},"layers":[{"digest":"sha256:cc","size":2}]}"#;
+        write("blobs/sha256/aa", manifest);
+        assert!(problems(layout)[0].contains("sha256:aa has 8"));
+        write(
+            "index.json",
+            &format!(r#"{{"manifests":[{{"digest":"sha256:aa","size":{}}}]}}"#, manifest.len()),
+        );
+        assert!(problems(layout)[0].contains("config sha256:bb"));
+        write("blobs/sha256/bb", "b");
+        assert!(problems(layout)[0].contains("layer sha256:cc"));
+        write("blobs/sha256/cc", "cc");
+        assert_eq!(problems(layout), Vec::<String>::new());
+        write("index.json", "");
+        assert!(problems(layout)[0].contains("is no index, with 0 bytes"));
+    }
+}

@@ -1,0 +1,179 @@
+//! OCI image layouts: skopeo pulls into them while prunes run.
+//!
+//! Guarantees: one pull at a time in each layout, since skopeo itself writes `index.json` in place and
+//! without a lock, so that two pulls into one layout break each other with no prune about. The layouts
+//! are shared by all pullers, half of whose pulls are as if from a far registry; each is pruned without
+//! pause, whoever pulls into it. A first round without prunes shows that the pulls do not fail by
+//! themselves. A layout is looked at only when neither a pull nor a prune is at work in it: after some of
+//! the pulls, with prunes held off by the shared lock, and at the end of each round. What is broken stays
+//! counted, even if the next prune mends it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rand::RngExt as _;
+
+use super::images::Images;
+use super::layout;
+use super::prune::Prune;
+use super::registry::Way;
+use super::table::Row;
+use super::tally::{Failure, Tally};
+
+/// How long a round without prunes is.
+const ALONE: Duration = Duration::from_secs(3);
+/// How many rounds with prunes there are, and how long each is.
+const ROUNDS: u32 = 4;
+const ROUND: Duration = Duration::from_secs(5);
+/// How many pulls a puller does at most in a round.
+const MAX_PULLS: u32 = 500;
+/// How long a puller may pause between pulls, so that layouts are idle now and then.
+const MAX_PAUSE_MILLISECONDS: u64 = 600;
+
+struct Exercise<'a> {
+    prune: &'a Prune,
+    images: &'a Images<'a>,
+    layouts: Vec<Layout>,
+    jobs: u16,
+}
+
+struct Layout {
+    path: PathBuf,
+    /// What was wrong with it at the last look. Whoever holds it is the one who pulls.
+    problems: Mutex<Vec<String>>,
+}
+
+/// Runs the rounds in layouts in `directory`.
+///
+/// # Errors
+///
+/// If they cannot be carried out.
+pub(super) fn rows(
+    prune: &Prune,
+    images: &Images<'_>,
+    directory: &Path,
+    jobs: u16,
+) -> anyhow::Result<Vec<Row>> {
+    // One more than there are pullers: some layout is always idle.
+    let layouts = (0..=jobs).map(|number| Layout {
+        path: directory.join(format!("layout-{number}")),
+        problems: Mutex::default(),
+    });
+    let exercise = Exercise { prune, images, layouts: layouts.collect(), jobs };
+
+    let alone = exercise.round(ALONE, false)?;
+    let mut beside = Tally::default();
+    for _ in 0..ROUNDS {
+        beside.merge(exercise.round(ROUND, true)?);
+    }
+    beside.check(beside.blobs_freed > 0, || "the prunes freed nothing, so this shows nothing".to_owned());
+    beside.merge(exercise.prune_and_pull_again()?);
+    Ok(vec![
+        Row { exercise: "OCI layout, no prune", may_fail: false, tally: alone },
+        Row { exercise: "OCI layout, in place", may_fail: false, tally: beside },
+    ])
+}
+
+impl Exercise<'_> {
+    /// Pulls and prunes for a time, then looks at every layout.
+    fn round(&self, time: Duration, with_prunes: bool) -> anyhow::Result<Tally> {
+        let end = Instant::now() + time;
+        let pruned = if with_prunes { &self.layouts[..] } else { &[] };
+        let mut tally = thread::scope(|scope| {
+            let pullers: Vec<_> = (0..self.jobs).map(|_| scope.spawn(|| self.pull_until(end))).collect();
+            let pruners: Vec<_> = pruned
+                .iter()
+                .map(|layout| scope.spawn(|| self.prune.run_until(end, &layout.path, &[])))
+                .collect();
+            let mut tally = Tally::default();
+            for worker in pullers.into_iter().chain(pruners) {
+                tally.merge(worker.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?);
+            }
+            anyhow::Ok(tally)
+        })?;
+        for layout in &self.layouts {
+            let mut problems = layout.problems.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.note_problems(&layout.path, &mut problems, layout::problems_for_tools(&layout.path)?);
+        }
+        Ok(tally)
+    }
+
+    /// One puller: pulls random images into random layouts.
+    fn pull_until(&self, end: Instant) -> Tally {
+        let mut tally = Tally::default();
+        let mut random = rand::rng();
+        for _ in 0..MAX_PULLS {
+            if Instant::now() >= end {
+                break;
+            }
+            let layout = &self.layouts[random.random_range(0..self.layouts.len())];
+            let mut problems = layout.problems.lock().unwrap_or_else(PoisonError::into_inner);
+            let way = if random.random_bool(0.5) { Way::Near } else { Way::Far };
+            tally.add_pull(self.images.pull(Images::any_name(), &layout.path, way));
+            if random.random_ratio(1, 3) {
+                match problems_between_prunes(&layout.path) {
+                    Ok(found) => tally.note_problems(&layout.path, &mut problems, found),
+                    Err(error) => tally.fail(Failure::Check, &format!("{error:#}")),
+                }
+            }
+            drop(problems);
+            if random.random_ratio(1, 3) {
+                thread::sleep(Duration::from_millis(random.random_range(0..=MAX_PAUSE_MILLISECONDS)));
+            }
+        }
+        tally
+    }
+
+    /// Prunes every layout once more, and then pulls everything into it.
+    fn prune_and_pull_again(&self) -> anyhow::Result<Tally> {
+        let mut tally = Tally::default();
+        for layout in &self.layouts {
+            let mut problems = layout.problems.lock().unwrap_or_else(PoisonError::into_inner);
+            tally.add_prune(self.prune.run(&layout.path, &[]));
+            for image in Images::names() {
+                tally.add_pull(self.images.pull(image, &layout.path, Way::Near));
+            }
+            let mut found = layout::problems_for_tools(&layout.path)?;
+            let tags = layout::tags(&layout.path).unwrap_or_default();
+            let missing = Images::names().filter(|image| !tags.iter().any(|tag| tag == image));
+            found.extend(missing.map(|image| format!("{image} was pulled, but the index does not name it")));
+            tally.note_problems(&layout.path, &mut problems, found);
+        }
+        Ok(tally)
+    }
+}
+
+impl Tally {
+    /// Counts a pull by skopeo.
+    pub(super) fn add_pull(&mut self, pulled: anyhow::Result<()>) {
+        self.pulls += 1;
+        if let Err(error) = pulled {
+            self.fail(Failure::Pull("skopeo"), &format!("{error:#}"));
+        }
+    }
+
+    /// Counts a layout as broken if this look at it found what the last one did not.
+    fn note_problems(&mut self, layout: &Path, last: &mut Vec<String>, found: Vec<String>) {
+        let mut new = found.iter().filter(|problem| !last.contains(problem));
+        if let Some(first) = new.next() {
+            let more = match new.count() {
+                0 => String::new(),
+                count => format!("; and {count} more"),
+            };
+            self.fail(Failure::BrokenLayout, &format!("{}: {first}{more}", layout.display()));
+        }
+        *last = found;
+    }
+}
+
+/// What is wrong with a layout into which nobody pulls, with prunes held off.
+fn problems_between_prunes(layout: &Path) -> anyhow::Result<Vec<String>> {
+    let context = || format!("failed to lock {}", layout.display());
+    let directory = File::open(layout).with_context(context)?;
+    directory.lock_shared().with_context(context)?;
+    Ok(layout::problems(layout))
+}

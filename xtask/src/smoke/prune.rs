@@ -1,0 +1,151 @@
+//! The pruner, run as a program of its own.
+//!
+//! Guarantees: a prune counts as done only if it ended with code 0, wrote exactly one line, and that
+//! line is a report in which nothing failed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail, ensure};
+use serde::Deserialize;
+use xshell::{Cmd, Shell};
+
+use super::tally::{Failure, Tally};
+
+/// The program.
+#[derive(Debug)]
+pub(super) struct Prune {
+    program: PathBuf,
+}
+
+/// What a prune reports; the part of it that the exercises check.
+#[derive(Debug, Deserialize)]
+pub(super) struct Report {
+    /// How many files went, or would go.
+    pub(super) blobs_freed: u64,
+    /// Their sizes.
+    pub(super) bytes_freed: u64,
+    /// How many entries are none of the cache's.
+    pub(super) foreign: u64,
+    dry_run: bool,
+    kept: BTreeMap<String, Kept>,
+    failures: Vec<serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kept {
+    blobs: u64,
+}
+
+impl Report {
+    /// How many blobs stayed, for whatever reason.
+    pub(super) fn blobs_kept(&self) -> u64 {
+        self.kept.values().map(|kept| kept.blobs).sum()
+    }
+}
+
+impl Prune {
+    /// The pruner that is in this very program.
+    ///
+    /// # Errors
+    ///
+    /// If the program's path cannot be found out.
+    pub(super) fn of_this_program() -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("failed to find the path of this program")?;
+        Ok(Self { program })
+    }
+
+    /// The words of the command that prunes `cache`.
+    pub(super) fn argv<'a>(
+        &'a self,
+        cache: &'a Path,
+        flags: &'a [&'a str],
+    ) -> impl Iterator<Item = &'a OsStr> {
+        let program = [self.program.as_os_str(), "cache-prune".as_ref(), "--cache-dir".as_ref()];
+        let arguments = [cache.as_os_str(), "--format".as_ref(), "json".as_ref()];
+        program.into_iter().chain(arguments).chain(flags.iter().map(OsStr::new))
+    }
+
+    /// Prunes `cache`.
+    ///
+    /// # Errors
+    ///
+    /// If the prune does not do all that it should.
+    pub(super) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
+        let shell = Shell::new().context("failed to find the current directory")?;
+        let mut argv = self.argv(cache, flags);
+        let program = argv.next().unwrap_or_default();
+        report_of(shell.cmd(program).args(argv), flags.contains(&"--dry-run"))
+    }
+
+    /// Prunes `cache` again and again, without pause, until `end`.
+    pub(super) fn run_until(&self, end: Instant, cache: &Path, flags: &[&str]) -> Tally {
+        let mut tally = Tally::default();
+        while Instant::now() < end {
+            tally.add_prune(self.run(cache, flags));
+        }
+        tally
+    }
+}
+
+/// Runs a command that prunes.
+///
+/// # Errors
+///
+/// If it does not do all that it should.
+pub(super) fn report_of(command: Cmd<'_>, dry_run: bool) -> anyhow::Result<Report> {
+    let command = command.quiet().ignore_status();
+    let output = command.output()?;
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let said: Vec<&str> = stderr.lines().take(3).collect();
+        bail!("`{command}` ended with {}: {} {}", output.status, said.join("; "), stdout.trim());
+    }
+    let report = parse(&stdout).with_context(|| format!("`{command}` wrote {stdout:?}"))?;
+    ensure!(report.dry_run == dry_run, "`{command}` reports dry_run {}", report.dry_run);
+    ensure!(report.failures.is_empty(), "`{command}` ended with 0 in spite of {:?}", report.failures);
+    Ok(report)
+}
+
+fn parse(stdout: &str) -> anyhow::Result<Report> {
+    let line = stdout.strip_suffix('\n').context("the last line does not end")?;
+    ensure!(!line.contains('\n'), "more than one line");
+    serde_json::from_str(line).context("not a report")
+}
+
+impl Tally {
+    /// Counts a prune that has run, and what it freed.
+    pub(super) fn add_prune(&mut self, report: anyhow::Result<Report>) {
+        if let Ok(report) = &report {
+            self.blobs_freed += report.blobs_freed;
+            self.bytes_freed += report.bytes_freed;
+        }
+        self.add_dry_run(report);
+    }
+
+    /// Counts a prune that has freed nothing.
+    pub(super) fn add_dry_run(&mut self, report: anyhow::Result<Report>) {
+        self.prunes += 1;
+        if let Err(error) = report {
+            self.fail(Failure::Prune, &format!("{error:#}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line() {
+        let line = r#"{"bytes_freed":5,"blobs_freed":2,"dry_run":false,"kept":{"in_use":{"blobs":3,"bytes":9}},"foreign":1,"failures":[],"more":[]}"#;
+        let report = parse(&format!("{line}\n")).unwrap();
+        assert_eq!((report.blobs_freed, report.bytes_freed, report.blobs_kept()), (2, 5, 3));
+        for wrong in ["", "\n", line, &format!("{line}\n\n"), &format!("freed\n{line}\n")] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

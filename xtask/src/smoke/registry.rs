@@ -1,0 +1,143 @@
+//! The registry: a `docker-registry` of its own for the time of the exercise.
+//!
+//! Guarantees: it listens on a loopback port that was free, without authentication; its storage and its
+//! configuration are in the directory that it is given; dropping it ends the process that was started
+//! here, and no other.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use super::distance::Distance;
+
+/// How many ports are tried, should somebody else take the one that was free.
+const ATTEMPTS: u32 = 5;
+/// How long the registry may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running registry.
+#[derive(Debug)]
+pub(super) struct Registry {
+    process: Child,
+    port: u16,
+    distance: Distance,
+}
+
+/// How near the registry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// On this machine.
+    Near,
+    /// As if over a network.
+    Far,
+}
+
+impl Registry {
+    /// Starts a registry that keeps its files in `directory`, and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started or does not answer.
+    pub(super) fn start(directory: &Path) -> anyhow::Result<Self> {
+        let mut attempt = 1;
+        loop {
+            match Self::start_once(directory) {
+                Err(_) if attempt < ATTEMPTS => attempt += 1,
+                started => return started,
+            }
+        }
+    }
+
+    /// The reference of an image in this registry, as skopeo writes it.
+    pub(super) fn reference(&self, image: &str, way: Way) -> String {
+        let port = match way {
+            Way::Near => self.port,
+            Way::Far => self.distance.port(),
+        };
+        format!("docker://127.0.0.1:{port}/smoke/{image}:latest")
+    }
+
+    fn start_once(directory: &Path) -> anyhow::Result<Self> {
+        let port = free_port().context("failed to find a free loopback port")?;
+        let configuration = directory.join("registry.yml");
+        fs::write(&configuration, configuration_for(port, &directory.join("registry")))
+            .with_context(|| format!("failed to write {}", configuration.display()))?;
+        let log_path = directory.join("registry.log");
+        let log =
+            File::create(&log_path).with_context(|| format!("failed to create {}", log_path.display()))?;
+        let distance = Distance::to(port).context("failed to open a loopback port")?;
+        let process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("failed to start docker-registry")?;
+        let mut registry = Self { process, port, distance };
+        registry.wait_until_it_answers().with_context(|| {
+            let log = fs::read_to_string(&log_path).unwrap_or_default();
+            format!("docker-registry on port {port} is not to be had; its log ends: {}", last_line(&log))
+        })?;
+        Ok(registry)
+    }
+
+    fn wait_until_it_answers(&mut self) -> anyhow::Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            let answer = ask(self.port);
+            // Only then: had somebody else taken the port, the answer would be theirs.
+            if let Some(status) = self.process.try_wait().context("failed to look after docker-registry")? {
+                bail!("it ended with {status}");
+            }
+            if answer.is_ok_and(|answer| answer.contains("Docker-Distribution-Api-Version")) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        bail!("it did not answer within {PATIENCE:?}")
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // It may have ended by itself: then both fail, and there is nothing left to do.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A port that is free now.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn configuration_for(port: u16, storage: &Path) -> String {
+    let storage = serde_json::Value::from(storage.to_string_lossy());
+    format!(
+        "version: 0.1\n\
+         log: {{level: error, accesslog: {{disabled: true}}}}\n\
+         storage: {{filesystem: {{rootdirectory: {storage}}}, cache: {{blobdescriptor: inmemory}}}}\n\
+         http: {{addr: \"127.0.0.1:{port}\"}}\n"
+    )
+}
+
+/// Asks for the version of the interface, as every client does first.
+fn ask(port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    stream.write_all(b"GET /v2/ HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn last_line(log: &str) -> &str {
+    log.lines().last().unwrap_or("(empty)")
+}

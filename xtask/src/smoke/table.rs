@@ -1,0 +1,136 @@
+//! The table that the exercise ends with.
+//!
+//! Guarantees: one row for each exercise; what failed is listed below it; a row that may fail says so.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use banger_fmt::format_bytes;
+
+use super::tally::{Failure, Tally};
+
+/// One exercise and its counts.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// What was exercised.
+    pub(super) exercise: &'static str,
+    /// Whether its failures are expected: it shows what the others are spared.
+    pub(super) may_fail: bool,
+    /// The counts.
+    pub(super) tally: Tally,
+}
+
+const HEADER: [&str; 8] = [
+    "exercise",
+    "pulls",
+    "prunes",
+    "blobs freed",
+    "bytes freed",
+    "failed pulls",
+    "broken layouts",
+    "failed checks",
+];
+
+/// Writes the table, what failed, and a line that says how it went.
+///
+/// # Errors
+///
+/// If stdout cannot be written to.
+pub(super) fn print(rows: &[Row]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(render(rows).as_bytes())?;
+    stdout.flush()
+}
+
+fn render(rows: &[Row]) -> String {
+    let mut cells = vec![HEADER.map(str::to_owned)];
+    cells.extend(rows.iter().map(cells_of));
+    let mut width = [0; HEADER.len()];
+    for row in &cells {
+        for (width, cell) in width.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &cells {
+        let _ = write!(text, "{:<1$}", row[0], width[0]);
+        for (cell, width) in row.iter().zip(width).skip(1) {
+            let _ = write!(text, "  {cell:>width$}");
+        }
+        text.push('\n');
+    }
+    for row in rows {
+        render_failures(&mut text, row);
+    }
+    text.push_str(&summary(rows));
+    text
+}
+
+fn cells_of(row: &Row) -> [String; HEADER.len()] {
+    let tally = &row.tally;
+    [
+        row.exercise.to_owned(),
+        tally.pulls.to_string(),
+        tally.prunes.to_string(),
+        tally.blobs_freed.to_string(),
+        format_bytes(tally.bytes_freed),
+        tally.failures_of(|failure| matches!(failure, Failure::Pull(_))).to_string(),
+        tally.failures_of(|failure| failure == Failure::BrokenLayout).to_string(),
+        tally.failures_of(|failure| matches!(failure, Failure::Prune | Failure::Check)).to_string(),
+    ]
+}
+
+fn render_failures(text: &mut String, row: &Row) {
+    if row.tally.failures() == 0 {
+        return;
+    }
+    let expected = if row.may_fail { " (expected here, shown for comparison)" } else { "" };
+    let _ = writeln!(text, "\n{}: {} failure(s){expected}", row.exercise, row.tally.failures());
+    let steps: Vec<String> =
+        row.tally.failed_steps().map(|(step, count)| format!("{step} {count}")).collect();
+    if !steps.is_empty() {
+        let _ = writeln!(text, "  pulls that failed, by step: {}", steps.join(", "));
+    }
+    for detail in row.tally.details() {
+        let _ = writeln!(text, "  {detail}");
+    }
+}
+
+fn summary(rows: &[Row]) -> String {
+    let counted = || rows.iter().filter(|row| !row.may_fail).map(|row| &row.tally);
+    let (pulls, prunes): (u64, u64) =
+        (counted().map(|tally| tally.pulls).sum(), counted().map(|tally| tally.prunes).sum());
+    let failures: u64 = counted().map(Tally::failures).sum();
+    format!("\n{pulls} pulls, {prunes} prunes in place or dry, {failures} failure(s)\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_failures_follow() {
+        let (mut passed, mut failed) = (Tally::default(), Tally::default());
+        passed.pulls = 5;
+        (failed.pulls, failed.prunes, failed.blobs_freed, failed.bytes_freed) = (12_345, 7, 3, 2048);
+        failed.fail(Failure::Pull("create"), "no such file");
+        let rows = [
+            Row { exercise: "flat", may_fail: false, tally: passed },
+            Row { exercise: "flat, aside", may_fail: true, tally: failed },
+        ];
+        assert_eq!(
+            render(&rows),
+            "\
+exercise     pulls  prunes  blobs freed  bytes freed  failed pulls  broken layouts  failed checks
+flat             5       0            0          0 B             0               0              0
+flat, aside  12345       7            3      2.0 KiB             1               0              0
+
+flat, aside: 1 failure(s) (expected here, shown for comparison)
+  pulls that failed, by step: create 1
+  pull failed (create): no such file
+
+5 pulls, 0 prunes in place or dry, 0 failure(s)
+"
+        );
+    }
+}

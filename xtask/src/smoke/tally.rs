@@ -1,0 +1,124 @@
+//! What an exercise counts.
+//!
+//! Guarantees: every failure is counted; the first ten of an exercise are kept in words.
+
+use std::collections::BTreeMap;
+
+/// How many failures are kept in words.
+const DETAILS: usize = 10;
+
+/// What can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Failure {
+    /// A pull, at this step.
+    Pull(&'static str),
+    /// An index names what is not there.
+    BrokenLayout,
+    /// A prune.
+    Prune,
+    /// What a prune says or does is not what it should be.
+    Check,
+}
+
+/// The counts of one exercise.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Pulls, failed or not.
+    pub(super) pulls: u64,
+    /// Prunes, failed or not.
+    pub(super) prunes: u64,
+    /// What the prunes report as freed.
+    pub(super) blobs_freed: u64,
+    /// What the prunes report as freed.
+    pub(super) bytes_freed: u64,
+    failures: BTreeMap<Failure, u64>,
+    details: Vec<String>,
+}
+
+impl Tally {
+    /// Counts a failure.
+    pub(super) fn fail(&mut self, failure: Failure, detail: &str) {
+        *self.failures.entry(failure).or_default() += 1;
+        if self.details.len() < DETAILS {
+            self.details.push(format!("{}: {detail}", failure.name()));
+        }
+    }
+
+    /// Counts a failed check, unless `holds`.
+    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.fail(Failure::Check, &detail());
+        }
+    }
+
+    /// Adds what another part of the exercise counted.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.pulls += other.pulls;
+        self.prunes += other.prunes;
+        self.blobs_freed += other.blobs_freed;
+        self.bytes_freed += other.bytes_freed;
+        for (failure, count) in other.failures {
+            *self.failures.entry(failure).or_default() += count;
+        }
+        self.details.extend(other.details);
+        self.details.truncate(DETAILS);
+    }
+
+    /// How much failed.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// How many failures there are of those that `select` picks.
+    pub(super) fn failures_of(&self, select: impl Fn(Failure) -> bool) -> u64 {
+        self.failures.iter().filter(|(failure, _)| select(**failure)).map(|(_, count)| count).sum()
+    }
+
+    /// How often which step of a pull failed.
+    pub(super) fn failed_steps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.failures.iter().filter_map(|(failure, count)| match failure {
+            Failure::Pull(step) => Some((*step, *count)),
+            _ => None,
+        })
+    }
+
+    /// The first failures, in words.
+    pub(super) fn details(&self) -> &[String] {
+        &self.details
+    }
+}
+
+impl Failure {
+    fn name(self) -> String {
+        match self {
+            Self::Pull(step) => format!("pull failed ({step})"),
+            Self::BrokenLayout => "broken layout".to_owned(),
+            Self::Prune => "prune failed".to_owned(),
+            Self::Check => "check failed".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_counted_and_the_first_are_kept() {
+        let mut tally = Tally::default();
+        for number in 0..7 {
+            tally.fail(Failure::Pull("create"), &number.to_string());
+        }
+        let mut other = Tally { pulls: 9, ..Tally::default() };
+        for number in 7..20 {
+            other.fail(Failure::BrokenLayout, &number.to_string());
+        }
+        other.check(true, || unreachable!());
+        tally.merge(other);
+        assert_eq!((tally.pulls, tally.failures()), (9, 20));
+        assert_eq!(tally.failures_of(|failure| failure == Failure::BrokenLayout), 13);
+        assert_eq!(tally.failed_steps().collect::<Vec<_>>(), [("create", 7)]);
+        assert_eq!(tally.details().len(), DETAILS);
+        assert_eq!(tally.details()[9], "broken layout: 9");
+    }
+}

@@ -1,0 +1,80 @@
+//! A dry run under strace: it makes no system call that changes anything.
+//!
+//! Guarantees: the whole process is watched, with all its threads, not only what it does to the cache.
+//! The real run, under the same eyes, must be seen to unlink each blob that it reports: were the watch
+//! blind, that would show.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use xshell::{Shell, cmd};
+
+use super::idle::{fill_flat, fill_layout};
+use super::images::Images;
+use super::mutation::{TRACED, mutating_call};
+use super::prune::{Prune, report_of};
+use super::table::Row;
+use super::tally::{Failure, Tally};
+
+/// What was used just now may count as recent.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Runs the exercise in caches in `directory`.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+    let (layout, flat) = (directory.join("traced-layout"), directory.join("traced-flat"));
+    let mut tally = fill_layout(images, &layout);
+    tally.merge(fill_flat(&flat));
+    thread::sleep(SETTLING);
+    for cache in [&layout, &flat] {
+        for flags in [&["--dry-run"][..], &["--dry-run", "--aside"]] {
+            let (_, changes) = traced(prune, cache, flags, directory, &mut tally)?;
+            for change in &changes {
+                tally.fail(Failure::Check, &format!("{flags:?} on {}: {change}", cache.display()));
+            }
+        }
+        let (blobs_freed, changes) = traced(prune, cache, &[], directory, &mut tally)?;
+        let unlinks = changes.iter().filter(|line| is_unlink(line)).count() as u64;
+        tally.check(blobs_freed > 0 && unlinks >= blobs_freed, || {
+            format!("the watch saw {unlinks} unlinks, the prune reports {blobs_freed} blobs freed")
+        });
+    }
+    Ok(Row { exercise: "dry run under strace", may_fail: false, tally })
+}
+
+/// Prunes `cache` under strace. Returns how many blobs it says that it freed or would free, and the
+/// calls that change something, as strace writes them.
+fn traced(
+    prune: &Prune,
+    cache: &Path,
+    flags: &[&str],
+    directory: &Path,
+    tally: &mut Tally,
+) -> anyhow::Result<(u64, Vec<String>)> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let log = directory.join("strace.log");
+    let strace = cmd!(shell, "strace -f -qq -o {log} -e signal=none -e trace={TRACED}");
+    let is_dry = flags.contains(&"--dry-run");
+    let report = report_of(strace.args(prune.argv(cache, flags)), is_dry);
+    let blobs_freed = report.as_ref().map_or(0, |report| report.blobs_freed);
+    if is_dry {
+        tally.add_dry_run(report);
+    } else {
+        tally.add_prune(report);
+    }
+    let text = fs::read(&log).with_context(|| format!("failed to read {}", log.display()))?;
+    let text = String::from_utf8_lossy(&text);
+    ensure!(text.contains("openat"), "strace saw nothing of the prune of {}", cache.display());
+    let changes = text.lines().filter(|line| mutating_call(line).is_some());
+    Ok((blobs_freed, changes.map(str::to_owned).collect()))
+}
+
+fn is_unlink(line: &str) -> bool {
+    matches!(mutating_call(line), Some("unlink" | "unlinkat"))
+}
