@@ -1,30 +1,59 @@
 //! `cargo xtask cache-prune`: frees the cache, and says in one line what was freed.
 
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
     CacheDir, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply, apply_aside,
-    escape_path, scan, select,
+    read_references, scan, select,
 };
 
-use crate::cli::{CacheArguments, CachePruneArguments};
-use crate::exit::Exit;
+use crate::cli::CachePruneArguments;
+use crate::exit::{Exit, UsageError};
 use crate::signals::Signals;
-use crate::{location, output, progress_bar, render};
+use crate::{
+    clock, github_summary, location, lock, metrics, output, plan_file, policy, progress_bar, render,
+};
 
 pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
+    let (now, started) = (clock::now(), Instant::now());
+    let result = prune(arguments, now);
+    if let Some(path) = &arguments.metrics_file {
+        let exit = result.as_ref().map_or_else(Exit::of_error, |pruned| pruned.exit);
+        let pruned = result.as_ref().ok();
+        let report = pruned.and_then(|pruned| pruned.report.as_ref());
+        let cache_bytes = pruned.map_or(0, |pruned| pruned.cache_bytes);
+        metrics::write(
+            path,
+            &metrics::Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
+        )?;
+    }
+    result.map(|pruned| pruned.exit)
+}
+
+/// What a run came to.
+struct Pruned {
+    exit: Exit,
+    report: Option<PruneReport>,
+    /// What the cache's files have together afterwards.
+    cache_bytes: u64,
+}
+
+fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Pruned> {
     let progress = Progress::default();
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
+    let policy = policy::build(&arguments.policy)?;
+    let summary = arguments.github_summary.then(github_summary::file).transpose()?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected())?;
-    if !arguments.dry_run && !lock(&mut cache, &arguments.cache, &progress)? {
-        return Ok(signals.exit().unwrap_or(Exit::Incomplete));
+    if !arguments.dry_run && !lock::wait(&mut cache, &arguments.cache, &progress)? {
+        let exit = signals.exit().unwrap_or(Exit::Incomplete);
+        return Ok(Pruned { exit, report: None, cache_bytes: 0 });
     }
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-    let now = Timestamp::from(SystemTime::now());
-    let plan = select(scan(&cache)?, References::default(), &Policy::default(), now, Space::default());
+    let plan = plan(arguments, &cache, &policy, now)?;
+    if let Some(path) = &arguments.save_plan {
+        plan_file::save(path, &plan, &cache)?;
+    }
     let report = if arguments.dry_run {
         plan.preview()
     } else {
@@ -32,42 +61,77 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
             if arguments.aside { apply_aside(&cache, &plan, &progress) } else { Ok(apply(&plan, &progress)) }
         })?
     };
-    let printed = print(&arguments.cache, &plan, &report)?;
+    if policy.has_goal() && !arguments.cache.quiet {
+        output::complain_all(render::unmet_goals(
+            &policy,
+            used_after(&plan, &report),
+            space_after(&cache, &report)?,
+        ));
+    }
+    let printed = print(arguments, &cache, &plan, &report)?;
+    if let Some(path) = summary {
+        github_summary::append(&path, &report)?;
+    }
     let done = if report.is_complete() { printed } else { Exit::Incomplete };
-    Ok(signals.exit().unwrap_or(done))
+    let cache_bytes = match arguments.metrics_file {
+        Some(_) => scan(&CacheDir::open(&directory, &[])?)?.used_bytes(),
+        None => 0,
+    };
+    Ok(Pruned { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 
-/// Waits to become the one prune of the cache. Returns `false` if a signal came meanwhile.
-fn lock(cache: &mut CacheDir, arguments: &CacheArguments, progress: &Progress) -> anyhow::Result<bool> {
-    const POLL: Duration = Duration::from_millis(20);
-    let started = Instant::now();
-    let mut has_told = false;
-    while !cache.try_lock()? {
-        if progress.is_stopped() {
-            return Ok(false);
-        }
-        let path = escape_path(cache.path());
-        let limit = humantime::format_duration(arguments.wait_timeout);
-        if started.elapsed() >= arguments.wait_timeout {
-            return Err(anyhow!("lock oci cache `{path}`: still locked by another process after {limit}"));
-        }
-        if !has_told && !arguments.quiet {
-            output::complain(&format!("waiting up to {limit} for another prune of `{path}`"));
-        }
-        has_told = true;
-        thread::sleep(POLL);
+/// What the cache's files have together after the prune, or would have.
+fn used_after(plan: &PrunePlan, report: &PruneReport) -> u64 {
+    let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
+    let freed = report.bytes_freed.saturating_sub(left_by_prunes);
+    plan.inventory().used_bytes().saturating_sub(freed)
+}
+
+/// The room after the prune, or what it would be.
+fn space_after(cache: &CacheDir, report: &PruneReport) -> anyhow::Result<Space> {
+    let mut space = cache.space()?;
+    if report.dry_run {
+        space.available_bytes = space.available_bytes.saturating_add(report.disk_bytes_freed);
     }
-    Ok(true)
+    Ok(space)
+}
+
+fn plan(
+    arguments: &CachePruneArguments,
+    cache: &CacheDir,
+    policy: &Policy,
+    now: Timestamp,
+) -> anyhow::Result<PrunePlan> {
+    let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
+    let inventory = scan(cache)?;
+    // A prune of everything need not know what refers to what.
+    let wants_references = saved.is_some() || arguments.save_plan.is_some() || !policy.is_everything();
+    let references = if wants_references { read_references(&inventory) } else { References::default() };
+    if policy.unreferenced && !references.has_index && cache.exists() {
+        let why = "--unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI \
+                   image layout has";
+        return Err(anyhow!(UsageError(why.to_owned())));
+    }
+    Ok(match saved {
+        Some(saved) => saved.select(inventory, references, now),
+        None => select(inventory, references, policy, now, cache.space()?),
+    })
 }
 
 /// Prints the result on stdout, and the rest on stderr.
-fn print(arguments: &CacheArguments, plan: &PrunePlan, report: &PruneReport) -> anyhow::Result<Exit> {
-    if arguments.verbose {
+fn print(
+    arguments: &CachePruneArguments,
+    cache: &CacheDir,
+    plan: &PrunePlan,
+    report: &PruneReport,
+) -> anyhow::Result<Exit> {
+    if arguments.cache.verbose {
         output::complain_all(render::entries(plan, report));
+        output::complain(render::access_times(cache.access_times()));
     }
-    if !arguments.quiet {
-        output::complain_all(render::notes(report));
+    if !arguments.cache.quiet {
+        output::complain_all(render::notes(plan, report));
     }
-    output::complain_all(render::failures(report));
-    output::print(&render::result(report, arguments.format)?)
+    output::complain_all(report.failures.iter().map(render::failure));
+    output::print(&render::result(report, arguments.cache.format)?)
 }

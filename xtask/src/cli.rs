@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use oci_cache::{Digest, FreeSpace};
 
 use crate::smoke::SmokeArguments;
+use crate::units;
 
 /// Frees, inspects and checks a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
@@ -18,7 +21,8 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is \
-reported; 2 wrong usage, or a directory that is refused; 130, 143 stopped by SIGINT, SIGTERM.";
+reported; 2 wrong usage, or a directory that is refused; 3 cache-usage --check found the cache over its budget; \
+130, 143 stopped by SIGINT, SIGTERM.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -26,8 +30,12 @@ pub(crate) enum Command {
     /// Free the cache, and say in one line what was freed.
     #[command(long_about = PRUNE_ABOUT)]
     CachePrune(CachePruneArguments),
+    /// Show what is in the cache, by kind, age and size, and what common policies would free.
+    CacheUsage(CacheUsageArguments),
     /// Print the directory that the other commands would use.
     CacheDir(CacheDirArguments),
+    /// Print completions for a shell.
+    Completions(CompletionsArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
     Ci,
     /// Prune real caches while real tools pull into them, and count what breaks.
@@ -68,7 +76,7 @@ pub(crate) struct CacheArguments {
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// How long to wait for another prune of the same cache, such as 90s, 5m or 1h.
-    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = units::age)]
     pub(crate) wait_timeout: Duration,
 }
 
@@ -91,7 +99,69 @@ pub(crate) struct CachePruneArguments {
     #[arg(long)]
     pub(crate) aside: bool,
     #[command(flatten)]
+    pub(crate) policy: PolicyArguments,
+    /// With --dry-run: write what would go to FILE, for --from-plan.
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub(crate) save_plan: Option<PathBuf>,
+    /// Remove exactly what FILE lists and is still what it was.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "aside", "save_plan"])]
+    pub(crate) from_plan: Option<PathBuf>,
+    /// Append a Markdown table of the result to the file that $GITHUB_STEP_SUMMARY names.
+    #[arg(long)]
+    pub(crate) github_summary: bool,
+    /// Write the result to FILE as metrics in Prometheus' text format.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metrics_file: Option<PathBuf>,
+    #[command(flatten)]
     pub(crate) cache: CacheArguments,
+}
+
+/// Filters, all of which must hold, and goals, at which the prune ends.
+///
+/// Goals take the least recently used first. Last use is the later of the last write and the last read
+/// that the mount recorded.
+#[derive(Debug, Args)]
+#[group(id = "policy", multiple = true, conflicts_with = "aside")]
+pub(crate) struct PolicyArguments {
+    /// Only what was neither written nor read for AGE, such as 90m, 12h, 7d or 2w.
+    #[arg(long, value_name = "AGE", value_parser = units::age)]
+    pub(crate) older_than: Option<Duration>,
+    /// Only blobs that the OCI layout's index does not lead to.
+    #[arg(long)]
+    pub(crate) unreferenced: bool,
+    /// Keep the blob, or the image, with this digest; may be given again.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) keep: Vec<Digest>,
+    /// Keep what FILE (- for standard input) lists: a digest a line, or an OCI index or manifest.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keep_from: Vec<PathBuf>,
+    /// Stop when the cache's files have at most SIZE together, such as 5GiB or 500MB.
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    pub(crate) max_used_space: Option<u64>,
+    /// Stop when the file system has at least so much room, such as 20GB or 10%.
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::free_space)]
+    pub(crate) min_free_space: Option<FreeSpace>,
+}
+
+/// The arguments of `cache-usage`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheUsageArguments {
+    /// With --check: exit 3 if the cache's files have more than SIZE together.
+    #[arg(long, value_name = "SIZE", value_parser = units::size, requires = "check")]
+    pub(crate) max_used_space: Option<u64>,
+    /// Check --max-used-space.
+    #[arg(long, requires = "max_used_space")]
+    pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArguments,
+}
+
+/// The arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
 }
 
 /// The arguments of `cli-docs`.

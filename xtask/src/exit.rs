@@ -11,6 +11,8 @@ pub(crate) enum Exit {
     Incomplete,
     /// 2: wrong usage, or a directory that is refused; nothing was touched.
     Refused,
+    /// 3: a check found what it looks for.
+    Found,
     /// 128 and the signal's number: stopped by a signal after the blob at hand, totals printed.
     Signalled(u8),
 }
@@ -21,16 +23,22 @@ impl Exit {
         let is_refusal = matches!(error.downcast_ref(), Some(oci_cache::Error::Refused { .. }));
         if is_refusal || error.is::<UsageError>() { Self::Refused } else { Self::Incomplete }
     }
+
+    /// The code that the process ends with.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Incomplete => 1,
+            Self::Refused => 2,
+            Self::Found => 3,
+            Self::Signalled(signal) => 128 + signal,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0,
-            Exit::Incomplete => 1,
-            Exit::Refused => 2,
-            Exit::Signalled(signal) => 128 + signal,
-        })
+        Self::from(exit.code())
     }
 }
 

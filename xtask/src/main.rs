@@ -4,16 +4,26 @@
 
 mod cache_dir;
 mod cache_prune;
+mod cache_usage;
 mod ci;
 mod cli;
 mod cli_docs;
+mod clock;
+mod completions;
 mod exit;
+mod github_summary;
 mod location;
+mod lock;
+mod metrics;
 mod output;
+mod plan_file;
+mod policy;
 mod progress_bar;
 mod render;
+mod render_usage;
 mod signals;
 mod smoke;
+mod units;
 
 use std::process::ExitCode;
 
@@ -27,7 +37,9 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => output::print(&Cli::command().render_help().to_string()),
         Some(Command::CachePrune(arguments)) => cache_prune::run(arguments),
+        Some(Command::CacheUsage(arguments)) => cache_usage::run(arguments),
         Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
+        Some(Command::Completions(arguments)) => completions::run(arguments),
         Some(Command::Ci) => ci::run(),
         Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
         Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),

@@ -2,10 +2,12 @@
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use banger_fmt::format_bytes;
-use oci_cache::{Fate, Outcome, PrunePlan, PruneReport, Tally, escape_path};
+use oci_cache::{
+    AccessTimes, Failure, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, Tally, escape_path,
+};
 
 use crate::cli::Format;
 
@@ -25,8 +27,14 @@ pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<Str
 }
 
 /// What a person should know beside the result.
-pub(crate) fn notes(report: &PruneReport) -> Vec<String> {
+pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     let mut notes = Vec::new();
+    if plan.from_the_future() > 0 {
+        notes.push(format!(
+            "note: {} blob(s) have a time that lies ahead: they count as just used",
+            plan.from_the_future()
+        ));
+    }
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
         notes.push(format!("note: kept {}: {}", amount(tally), reason.description()));
     }
@@ -68,40 +76,67 @@ pub(crate) fn notes(report: &PruneReport) -> Vec<String> {
     notes
 }
 
-/// What could not be done.
-pub(crate) fn failures(report: &PruneReport) -> Vec<String> {
-    let failures = report.failures.iter();
-    failures
-        .map(|failure| {
-            format!("error: {} `{}`: {}", failure.operation, escape_path(&failure.path), failure.error)
-        })
-        .collect()
+/// What goals are not met, although all that could go went.
+pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(max) = policy.max_used_bytes.filter(|max| used_bytes > *max) {
+        let (used, max) = (format_bytes(used_bytes), format_bytes(max));
+        notes.push(format!("note: the goal is not met: {used} used, {max} wanted; nothing more may go"));
+    }
+    let min = policy.min_free.map_or(0, |free| free.bytes_of(space));
+    if space.available_bytes < min {
+        let (free, min) = (format_bytes(space.available_bytes), format_bytes(min));
+        notes.push(format!("note: the goal is not met: {free} free, {min} wanted; nothing more may go"));
+    }
+    notes
 }
 
-/// Each entry with its fate and the reason.
-pub(crate) fn entries<'a>(plan: &'a PrunePlan, report: &'a PruneReport) -> impl Iterator<Item = String> + 'a {
+/// Something that could not be done.
+pub(crate) fn failure(failure: &Failure) -> String {
+    format!("error: {} `{}`: {}", failure.operation, escape_path(&failure.path), failure.error)
+}
+
+/// What the last use of a blob is, on a mount that records reads so.
+pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
+    match access_times {
+        AccessTimes::Never => "note: last use is the last write: this mount does not record reads (noatime)",
+        AccessTimes::Daily => {
+            "note: last use is the later of write and read; this mount records the first read after a write, and then \
+             one a day (relatime)"
+        }
+        AccessTimes::Always => "note: last use is the later of write and read; this mount records every read",
+    }
+}
+
+/// Each entry with its fate and the reason, in the order of the paths.
+pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
+    let mut lines: Vec<(PathBuf, String)> = Vec::new();
     let mut exceptions = report.exceptions.iter().peekable();
-    let blobs = plan.blobs().enumerate().map(move |(index, (blob, fate))| {
+    for (index, (blob, fate)) in plan.blobs().enumerate() {
         let exception = exceptions.next_if(|(exception, _)| *exception == index).map(|(_, outcome)| *outcome);
         let path = plan.inventory().path_of(blob);
-        entry(&path, blob.size_bytes, fate, exception, report.dry_run)
-    });
-    let partials = plan.partials().enumerate().map(|(index, (partial, fate))| {
+        let line = entry(&path, blob.size_bytes, fate, exception, report.dry_run);
+        lines.push((path, line));
+    }
+    for (index, (partial, fate)) in plan.partials().enumerate() {
         let outcome = report.partials.get(index).copied().filter(|outcome| *outcome != Outcome::Removed);
-        entry(partial.path(), partial.size_bytes(), fate, outcome, report.dry_run)
-    });
+        let line = entry(partial.path(), partial.size_bytes(), fate, outcome, report.dry_run);
+        lines.push((partial.path().to_owned(), line));
+    }
     let verb = if report.dry_run { "would remove" } else { "remove" };
-    let leftovers = plan.leftovers().map(move |leftover| {
-        format!(
-            "{verb} `{}` ({}): left by a killed prune",
-            escape_path(leftover.path()),
-            amount(leftover.total())
-        )
-    });
-    let foreign = plan.inventory().foreign().iter();
-    let foreign =
-        foreign.map(|entry| format!("leave `{}`: foreign, a {}", escape_path(&entry.path), entry.kind));
-    blobs.chain(partials).chain(leftovers).chain(foreign)
+    for leftover in plan.leftovers() {
+        let (path, amount) = (escape_path(leftover.path()), amount(leftover.total()));
+        lines.push((
+            leftover.path().to_owned(),
+            format!("{verb} `{path}` ({amount}): left by a killed prune"),
+        ));
+    }
+    for foreign in plan.inventory().foreign() {
+        let line = format!("leave `{}`: foreign, a {}", escape_path(&foreign.path), foreign.kind);
+        lines.push((foreign.path.clone(), line));
+    }
+    lines.sort_unstable();
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, dry_run: bool) -> String {

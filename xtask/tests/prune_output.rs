@@ -136,6 +136,7 @@ fn in_use_kept() {
     freed 0 B across 0 blob(s) in [TMP]/oci
     --- stderr
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): in use
+    note: last use is [MOUNT]
     note: kept 1 blob(s), 1.0 KiB: in use
     [EOF]
     ");
@@ -151,10 +152,11 @@ fn foreign_kept() {
     --- stdout
     would free 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
+    leave `[TMP]/oci/notes.txt`: foreign, a file
     would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
     would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): everything goes
     leave `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009`: foreign, a symbolic link
-    leave `[TMP]/oci/notes.txt`: foreign, a file
+    note: last use is [MOUNT]
     note: left alone 2 foreign entries, not the cache's
     [EOF]
     ");
@@ -223,8 +225,9 @@ fn names_are_escaped() {
     --- stdout
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
     leave `[TMP]/oci/\u{1b}[2Jfreed\n9 GiB\xff`: foreign, a file
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
+    note: last use is [MOUNT]
     note: left alone 1 foreign entry, not the cache's
     [EOF]
     ");
@@ -242,10 +245,11 @@ fn partials_and_leftovers() {
     --- stdout
     would free 4.0 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
-    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): everything goes
     would remove `[TMP]/oci/.pruning-0123456789abcdef` (1 blob(s), 1.0 KiB): left by a killed prune
+    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): everything goes
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
     would remove `[TMP]/oci.pruning-fedcba9876543210` (1 blob(s), 1.0 KiB): left by a killed prune
+    note: last use is [MOUNT]
     note: would remove 2 leftovers of killed prunes
     [EOF]
     ");
@@ -283,7 +287,9 @@ fn no_command_prints_help() {
 
     Commands:
       cache-prune  Free the cache, and say in one line what was freed
+      cache-usage  Show what is in the cache, by kind, age and size, and what common policies would free
       cache-dir    Print the directory that the other commands would use
+      completions  Print completions for a shell
       ci           Run the project's own checks: format, lints, tests, documentation
       smoke        Prune real caches while real tools pull into them, and count what breaks
       cli-docs     Write docs/cli.md from the command line's own declarations
@@ -294,6 +300,7 @@ fn no_command_prints_help() {
       -V, --version  Print version
 
     Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
-    reported; 2 wrong usage, or a directory that is refused; 130, 143 stopped by SIGINT, SIGTERM.
+    reported; 2 wrong usage, or a directory that is refused; 3 cache-usage --check found the cache over
+    its budget; 130, 143 stopped by SIGINT, SIGTERM.
     ");
 }

@@ -15,10 +15,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, openat};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Refusal};
+use crate::policy::Space;
 use crate::status::{FileId, Status};
 
 /// The step of the prune that looks at the cache.
@@ -35,6 +36,17 @@ pub struct CacheDir {
     protected: Vec<PathBuf>,
     root: Option<Root>,
     surroundings: Option<Surroundings>,
+}
+
+/// How a mount records when a file was read (`mount(8)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessTimes {
+    /// `noatime`: not at all; the last use is the last write.
+    Never,
+    /// `relatime`: the first read after a write, then at most one a day.
+    Daily,
+    /// `strictatime`: every read.
+    Always,
 }
 
 /// The directory itself.
@@ -126,6 +138,29 @@ impl CacheDir {
                 return Ok(true);
             }
             *self = current;
+        }
+    }
+
+    /// The room on the cache's file system; none for a cache that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the file system does not tell.
+    pub fn space(&self) -> Result<Space, Error> {
+        let Some(root) = &self.root else { return Ok(Space::default()) };
+        let answer = fstatvfs(&root.descriptor).map_err(Error::io("ask for the space around", &self.path))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
+        Ok(Space { available_bytes: bytes(answer.f_bavail), total_bytes: bytes(answer.f_blocks) })
+    }
+
+    /// How the mount records reads.
+    #[must_use]
+    pub fn access_times(&self) -> AccessTimes {
+        let flags = self.root.as_ref().and_then(|root| fstatvfs(&root.descriptor).ok());
+        match flags.map(|answer| answer.f_flag) {
+            Some(flags) if flags.contains(StatVfsMountFlags::NOATIME) => AccessTimes::Never,
+            Some(flags) if flags.contains(StatVfsMountFlags::RELATIME) => AccessTimes::Daily,
+            _ => AccessTimes::Always,
         }
     }
 

@@ -138,6 +138,11 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// Serializes a digest as its text.
+pub(crate) fn serialize<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(digest.file_name(Spelling::Colon).as_str())
+}
+
 /// Why a text is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case", .0.escape_debug())]

@@ -148,6 +148,11 @@ impl Inventory {
         &self.leftovers
     }
 
+    /// The device that the cache is on; zeros for one that does not exist.
+    pub(crate) fn device(&self) -> (u32, u32) {
+        self.tree.directories.first().map_or((0, 0), |root| root.status.id.device)
+    }
+
     /// The logical size of the blobs and partials together, in bytes.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {

@@ -50,6 +50,12 @@ impl DiskLedger {
         }
     }
 
+    /// What the files occupy of which names were taken off, each file once, whether or not all its names
+    /// were.
+    pub(crate) fn occupied_bytes(&self) -> u64 {
+        self.linked.values().fold(self.freed_bytes, |sum, (_, disk_bytes)| sum.saturating_add(*disk_bytes))
+    }
+
     /// The bytes on disk that are free once all names taken off are gone.
     pub(crate) fn freed_bytes(&self) -> u64 {
         let last_names = self.linked.values().filter(|(names_left, _)| *names_left == 0);

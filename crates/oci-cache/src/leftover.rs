@@ -85,6 +85,11 @@ impl Leftover {
         &self.path
     }
 
+    /// Its device and inode.
+    pub(crate) const fn id(&self) -> ((u32, u32), u64) {
+        (self.id.device, self.id.inode)
+    }
+
     /// How many files it holds, and their logical size.
     #[must_use]
     pub const fn total(&self) -> Tally {

@@ -8,7 +8,7 @@ use crate::ledger::{DiskLedger, Tally};
 use crate::leftover::Leftover;
 use crate::names::Place;
 use crate::partial::Partial;
-use crate::reachable::References;
+use crate::reachable::{Image, References};
 use crate::report::{Failure, Kept, PruneReport};
 use crate::status::Timestamp;
 
@@ -73,6 +73,20 @@ pub enum Keep {
 }
 
 impl Keep {
+    /// The reason as it is named in JSON and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InUse => "in_use",
+            Self::Recent => "recent",
+            Self::Referenced => "referenced",
+            Self::Pinned => "pinned",
+            Self::GoalMet => "goal_met",
+            Self::Changed => "changed",
+            Self::Unlisted => "unlisted",
+        }
+    }
+
     /// The reason in words.
     #[must_use]
     pub const fn description(self) -> &'static str {
@@ -112,10 +126,35 @@ pub(crate) enum IndexChange {
 }
 
 impl PrunePlan {
+    /// A plan by which every entry stays.
+    pub(crate) fn keeping(
+        inventory: Inventory,
+        references: References,
+        now: Timestamp,
+        reason: Keep,
+    ) -> Self {
+        Self {
+            planned_at: now,
+            blob_fates: vec![Fate::Keep(reason); inventory.tree.blobs.len()],
+            partial_fates: vec![Fate::Keep(reason); inventory.tree.partials.len()],
+            leftovers_go: vec![false; inventory.leftovers.len()],
+            index_change: IndexChange::Drop(Vec::new()),
+            missing: Tally::default(),
+            inventory,
+            references,
+        }
+    }
+
     /// What the plan is about.
     #[must_use]
     pub const fn inventory(&self) -> &Inventory {
         &self.inventory
+    }
+
+    /// Gives the inventory and the references back, for another plan.
+    #[must_use]
+    pub fn into_parts(self) -> (Inventory, References) {
+        (self.inventory, self.references)
     }
 
     /// Each blob and its fate.
@@ -148,9 +187,17 @@ impl PrunePlan {
 
     /// The positions of the index's entries that lead to a blob that goes.
     pub(crate) fn entries_without_their_blobs(&self) -> IndexChange {
+        IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
+    }
+
+    /// The digests of the images that lose a blob.
+    pub(crate) fn doomed_images(&self) -> Vec<String> {
+        self.images_that_go().map(|image| image.digest.to_string()).collect()
+    }
+
+    fn images_that_go(&self) -> impl Iterator<Item = &Image> {
         let goes = |blob: &usize| matches!(self.blob_fates[*blob], Fate::Remove(_));
-        let images = self.references.images.iter().filter(|image| image.blobs.iter().any(goes));
-        IndexChange::Drop(images.map(|image| image.position).collect())
+        self.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
     }
 
     /// Whether every entry goes.

@@ -108,18 +108,11 @@ pub fn select(
     now: Timestamp,
     space: Space,
 ) -> PrunePlan {
-    let blobs = inventory.tree.blobs.len();
-    let partials = inventory.tree.partials.len();
-    let mut plan = PrunePlan {
-        planned_at: now,
-        blob_fates: vec![Fate::Remove(Remove::Everything); blobs],
-        partial_fates: vec![Fate::Remove(Remove::Everything); partials],
-        leftovers_go: vec![true; inventory.leftovers.len()],
-        index_change: IndexChange::Empty,
-        missing: Tally::default(),
-        inventory,
-        references,
-    };
+    let mut plan = PrunePlan::keeping(inventory, references, now, Keep::Unlisted);
+    plan.blob_fates.fill(Fate::Remove(Remove::Everything));
+    plan.partial_fates.fill(Fate::Remove(Remove::Everything));
+    plan.leftovers_go.fill(true);
+    plan.index_change = IndexChange::Empty;
     if policy.is_everything() {
         return plan;
     }
@@ -303,4 +296,196 @@ fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) 
         }
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Blob, Directory, Tree};
+    use crate::names::Place;
+    use crate::status::Status;
+    use crate::{PruneReport, Spelling};
+    use proptest::prelude::*;
+    use std::os::fd::{AsFd as _, OwnedFd};
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    /// A flat cache of blobs given by last use and size.
+    fn inventory(blobs: &[(i64, u64)]) -> Inventory {
+        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        let status = Status::of_descriptor(root.as_fd()).unwrap();
+        let blob = |(index, (used, size_bytes)): (usize, &(i64, u64))| {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&index.to_be_bytes());
+            Blob {
+                digest: Digest::Sha256(digest),
+                size_bytes: *size_bytes,
+                disk_bytes: size_bytes.checked_next_multiple_of(4096).unwrap_or(u64::MAX),
+                modified: Timestamp(*used),
+                accessed: Timestamp(*used),
+                inode: index as u64,
+                links: 1,
+                directory: 0,
+                spelling: Spelling::Colon,
+            }
+        };
+        let blobs = blobs.iter().enumerate().map(blob).collect();
+        let directories = vec![Directory { descriptor: root, path: "/".into(), place: Place::Root, status }];
+        Inventory {
+            path: "/".into(),
+            tree: Tree { directories, blobs, ..Tree::default() },
+            leftovers: Vec::new(),
+        }
+    }
+
+    fn plan(blobs: &[(i64, u64)], policy: &Policy, space: Space) -> PrunePlan {
+        select(inventory(blobs), References::default(), policy, NOW, space)
+    }
+
+    /// The positions of the blobs that go.
+    fn goes(plan: &PrunePlan) -> Vec<usize> {
+        let fates = plan.blobs().enumerate();
+        fates.filter(|(_, (_, fate))| matches!(fate, Fate::Remove(_))).map(|(index, _)| index).collect()
+    }
+
+    fn budget(max_used_bytes: u64) -> Policy {
+        Policy { max_used_bytes: Some(max_used_bytes), ..Policy::default() }
+    }
+
+    fn older_than(nanoseconds: u64) -> Policy {
+        Policy { older_than: Some(Duration::from_nanos(nanoseconds)), ..Policy::default() }
+    }
+
+    #[test]
+    fn an_age_is_met_exactly() {
+        let blobs = [(999_900, 1), (999_899, 1), (999_901, 1), (1_000_000, 1), (2_000_000, 1), (i64::MAX, 1)];
+        assert_eq!(goes(&plan(&blobs, &older_than(100), Space::default())), [0, 1]);
+        assert_eq!(goes(&plan(&blobs, &older_than(0), Space::default())), [0, 1, 2, 3, 4, 5]);
+        assert_eq!(goes(&plan(&blobs, &older_than(u64::MAX), Space::default())), [0; 0]);
+    }
+
+    #[test]
+    fn a_budget_takes_the_least_recently_used_then_the_larger_then_by_digest() {
+        let blobs = [(5, 10), (3, 10), (5, 20), (5, 10), (9, 10)];
+        let order = [50, 40, 30, 10, 0]
+            .map(|budget_bytes| goes(&plan(&blobs, &budget(budget_bytes), Space::default())));
+        assert_eq!(order[0], [1]);
+        assert_eq!(order[1], [1, 2]);
+        assert_eq!(order[2], [1, 2]);
+        assert_eq!(order[3], [0, 1, 2, 3]);
+        assert_eq!(order[4], [0, 1, 2, 3, 4]);
+        assert_eq!(goes(&plan(&blobs, &budget(60), Space::default())), [0; 0]);
+        assert_eq!(goes(&plan(&[], &budget(0), Space::default())), [0; 0]);
+        assert_eq!(goes(&plan(&[(0, u64::MAX), (1, u64::MAX)], &budget(u64::MAX), Space::default())), [0; 0]);
+    }
+
+    #[test]
+    fn free_space_counts_what_is_freed_on_disk() {
+        let blobs = [(1, 1), (2, 1), (3, 1)];
+        let space = Space { available_bytes: 10_000, total_bytes: 100_000 };
+        let free =
+            |min_free| goes(&plan(&blobs, &Policy { min_free: Some(min_free), ..Policy::default() }, space));
+        assert_eq!(free(FreeSpace::Bytes(10_000)), [0; 0]);
+        assert_eq!(free(FreeSpace::Bytes(10_001)), [0]);
+        assert_eq!(free(FreeSpace::Bytes(14_096)), [0]);
+        assert_eq!(free(FreeSpace::Bytes(14_097)), [0, 1]);
+        assert_eq!(free(FreeSpace::Percent(10)), [0; 0]);
+        assert_eq!(free(FreeSpace::Percent(15)), [0, 1]);
+        assert_eq!(free(FreeSpace::Percent(100)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn hard_links_free_nothing_until_the_last_goes() {
+        let mut inventory = inventory(&[(1, 1), (2, 1), (3, 1)]);
+        for blob in &mut inventory.tree.blobs[..2] {
+            (blob.inode, blob.links) = (7, 2);
+        }
+        let space = Space { available_bytes: 0, total_bytes: 100_000 };
+        let policy = Policy { min_free: Some(FreeSpace::Bytes(1)), ..Policy::default() };
+        assert_eq!(goes(&select(inventory, References::default(), &policy, NOW, space)), [0, 1]);
+    }
+
+    fn any_blobs() -> impl Strategy<Value = Vec<(i64, u64)>> {
+        prop::collection::vec((0..1_000_100i64, 0..10_000u64), 0..40)
+    }
+
+    fn any_policy() -> impl Strategy<Value = Policy> {
+        let age = prop::option::of(0..1_000_000u64);
+        let free = prop::option::of(0..300_000u64);
+        (age, prop::option::of(0..200_000u64), free, prop::bool::ANY).prop_map(
+            |(age, max_used_bytes, free, pins)| Policy {
+                older_than: age.map(Duration::from_nanos),
+                keep: if pins { [Digest::Sha256([0; 32])].into() } else { HashSet::new() },
+                max_used_bytes,
+                min_free: free.map(FreeSpace::Bytes),
+                ..Policy::default()
+            },
+        )
+    }
+
+    const SPACE: Space = Space { available_bytes: 50_000, total_bytes: 1_000_000 };
+
+    proptest! {
+        #[test]
+        fn what_goes_and_what_stays_are_the_whole(blobs in any_blobs(), policy in any_policy()) {
+            let PruneReport { kept, blobs_freed, bytes_freed, .. } = plan(&blobs, &policy, SPACE).preview();
+            let tallies = kept.by_reason();
+            let (kept_blobs, kept_bytes) = tallies.iter().fold((0, 0), |(blobs, bytes), (_, tally)| (blobs + tally.blobs, bytes + tally.bytes));
+            prop_assert_eq!(kept_blobs + blobs_freed, blobs.len() as u64);
+            prop_assert_eq!(kept_bytes + bytes_freed, blobs.iter().map(|(_, size)| size).sum::<u64>());
+        }
+
+        #[test]
+        fn goals_are_met_and_not_overshot(blobs in any_blobs(), policy in any_policy()) {
+            prop_assume!(policy.has_goal());
+            let everything = plan(&blobs, &Policy { max_used_bytes: None, min_free: None, ..policy.clone() }, SPACE);
+            let plan = plan(&blobs, &policy, SPACE);
+            let used = |report: &PruneReport| blobs.iter().map(|(_, size)| size).sum::<u64>() - report.bytes_freed;
+            let is_met = |report: &PruneReport| {
+                policy.max_used_bytes.is_none_or(|max| used(report) <= max)
+                    && policy.min_free.is_none_or(|free| SPACE.available_bytes + report.disk_bytes_freed >= free.bytes_of(SPACE))
+            };
+            let preview = plan.preview();
+            prop_assert_eq!(is_met(&preview), is_met(&everything.preview()), "met exactly when it can be");
+            // Without the last one to go the goal would not be met.
+            let last = goes(&plan).into_iter().max_by_key(|&index| {
+                let blob = &plan.inventory.tree.blobs[index];
+                (blob.last_used().min(NOW), std::cmp::Reverse(blob.size_bytes), blob.digest.clone())
+            });
+            if let Some(last) = last {
+                let blob = &plan.inventory.tree.blobs[last];
+                let mut before = preview;
+                before.bytes_freed -= blob.size_bytes;
+                before.disk_bytes_freed -= blob.disk_bytes;
+                prop_assert!(!is_met(&before));
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_scan_does_not_matter(blobs in any_blobs(), policy in any_policy(), seed in any::<u64>()) {
+            let straight = plan(&blobs, &policy, SPACE);
+            let mut shuffled = inventory(&blobs);
+            shuffled.tree.blobs.sort_by_key(|blob| blob.inode.wrapping_add(1).wrapping_mul(seed | 1));
+            let shuffled = select(shuffled, References::default(), &policy, NOW, SPACE);
+            let digests = |plan: &PrunePlan| {
+                let mut fates: Vec<_> = plan.blobs().map(|(blob, fate)| (blob.digest.clone(), fate)).collect();
+                fates.sort_by(|left, right| left.0.cmp(&right.0));
+                fates
+            };
+            prop_assert_eq!(digests(&straight), digests(&shuffled));
+        }
+
+        #[test]
+        fn a_larger_budget_never_frees_more(blobs in any_blobs(), less in 0..200_000u64, more in 0..200_000u64) {
+            let freed = |max| plan(&blobs, &budget(max), SPACE).preview().bytes_freed;
+            prop_assert!(freed(less.max(more)) <= freed(less.min(more)));
+        }
+
+        #[test]
+        fn a_met_goal_frees_nothing(blobs in any_blobs(), room in 0..1000u64) {
+            let used = blobs.iter().map(|(_, size)| size).sum::<u64>();
+            let policy = Policy { min_free: Some(FreeSpace::Bytes(SPACE.available_bytes - room)), ..budget(used + room) };
+            prop_assert_eq!(plan(&blobs, &policy, SPACE).preview().blobs_freed, 0);
+        }
+    }
 }

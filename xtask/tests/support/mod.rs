@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
+pub mod layout;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
@@ -173,7 +175,8 @@ impl Ran {
         }
     }
 
-    /// All of it in one block, for a snapshot. What files occupy depends on the file system: `[DISK]`.
+    /// All of it in one block, for a snapshot. What depends on the file system is left out: what files
+    /// occupy, the room, and how reads are recorded.
     pub fn block(&self) -> String {
         let mut stdout = self.stdout.clone();
         let field = "\"disk_bytes_freed\":";
@@ -183,7 +186,13 @@ impl Ran {
                 stdout.replace_range(start..start + digits, "[DISK]");
             }
         }
-        format!("exit: {}\n--- stdout\n{stdout}--- stderr\n{}[EOF]", self.exit, self.stderr)
+        let line = |line: &str| match line {
+            line if line.starts_with("note: last use is ") => "note: last use is [MOUNT]\n".to_owned(),
+            line if line.contains(" free, ") => "note: the goal is not met: [ROOM]\n".to_owned(),
+            line => format!("{line}\n"),
+        };
+        let stderr: String = self.stderr.lines().map(line).collect();
+        format!("exit: {}\n--- stdout\n{stdout}--- stderr\n{stderr}[EOF]", self.exit)
     }
 
     /// The JSON object on stdout.

@@ -1,0 +1,126 @@
+//! Lists of digests to keep.
+//!
+//! Guarantees: pure; a list in which anything is not understood is refused whole, and so is one without
+//! any digest: a list that came out empty by mistake must not let everything go.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::digest::{Digest, ParseDigestError};
+
+/// Why a list of digests to keep is not understood.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// A line holds something else.
+    #[error("line {line}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        source: ParseDigestError,
+    },
+    /// It begins as JSON and is none.
+    #[error("it looks like an OCI index or manifest, and is not one")]
+    Json(#[source] serde_json::Error),
+    /// It is neither text nor JSON.
+    #[error("it is not text")]
+    NotText,
+    /// There is no digest in it.
+    #[error("no digest is in it")]
+    Empty,
+}
+
+/// Reads a list: a digest a line, with comments from `#` on and empty lines; or an OCI index or manifest,
+/// of which every digest is meant, and its own.
+///
+/// # Errors
+///
+/// See [`KeepError`].
+pub fn parse_keep(content: &[u8]) -> Result<HashSet<Digest>, KeepError> {
+    let text = std::str::from_utf8(content).map_err(|_| KeepError::NotText)?;
+    let digests = if text.trim_start().starts_with('{') {
+        let document: Value = serde_json::from_str(text).map_err(KeepError::Json)?;
+        let mut digests = HashSet::new();
+        collect(&document, &mut digests);
+        if !digests.is_empty() {
+            digests.insert(Digest::Sha256(Sha256::digest(content).into()));
+        }
+        digests
+    } else {
+        let lines = text.lines().enumerate().map(|(index, line)| (index + 1, strip(line)));
+        let digests = lines.filter(|(_, line)| !line.is_empty());
+        digests
+            .map(|(line, digest)| digest.parse().map_err(|source| KeepError::Line { line, source }))
+            .collect::<Result<_, _>>()?
+    };
+    if digests.is_empty() { Err(KeepError::Empty) } else { Ok(digests) }
+}
+
+fn strip(line: &str) -> &str {
+    line.split_once('#').map_or(line, |(digest, _)| digest).trim()
+}
+
+/// Collects what stands in fields named `digest`. The parser bounds the depth.
+fn collect(value: &Value, digests: &mut HashSet<Digest>) {
+    match value {
+        Value::Object(fields) => {
+            let digest = fields.get("digest").and_then(Value::as_str).and_then(|text| text.parse().ok());
+            digests.extend(digest);
+            fields.values().for_each(|field| collect(field, digests));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, digests)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ONE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000001";
+    const TWO: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000002";
+
+    #[test]
+    fn lines_with_comments() {
+        let list = format!("# pinned\n\n{ONE}  # the base\n  {TWO}\r\n");
+        let digests = parse_keep(list.as_bytes()).unwrap();
+        assert_eq!(digests, [ONE, TWO].map(|digest| digest.parse().unwrap()).into());
+    }
+
+    #[test]
+    fn a_manifest_pins_its_digests_and_its_own() {
+        let manifest = format!(r#"{{"config":{{"digest":"{ONE}"}},"layers":[{{"digest":"{TWO}"}}]}}"#);
+        let digests = parse_keep(manifest.as_bytes()).unwrap();
+        assert_eq!(digests.len(), 3);
+        assert!(digests.contains(&Digest::Sha256(Sha256::digest(&manifest).into())));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let message = |content: &[u8]| {
+            let error = parse_keep(content).unwrap_err();
+            let source =
+                std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            format!("{error}{source}")
+        };
+        assert!(
+            message(format!("{ONE}\nsha256:1\n").as_bytes())
+                .starts_with("line 2: `sha256:1` is not a digest")
+        );
+        assert_eq!(message(b""), "no digest is in it");
+        assert_eq!(message(b"# nothing\n"), "no digest is in it");
+        assert_eq!(message(b"{}"), "no digest is in it");
+        assert!(message(b"{\"config\":").starts_with("it looks like"));
+        assert_eq!(message(b"\xff"), "it is not text");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(content in any::<Vec<u8>>()) {
+            let _ = parse_keep(&content);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A plan on disk: written by one run, carried out by another.
+//!
+//! Guarantees: what is read back is checked before anything is done with it: format, version, every
+//! field, and the directory that it was made for, by device and inode. It names entries of that directory
+//! only: its paths are compared with those of a fresh scan, never opened. An entry goes only if it is
+//! still the very file that was listed (device, inode, size, time of the last write).
+//!
+//! Format: one JSON object, see `docs/saved-plan.md`.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::cache_dir::CacheDir;
+use crate::digest::Digest;
+use crate::escape::{escape, escape_path};
+use crate::inventory::Inventory;
+use crate::ledger::Tally;
+use crate::partial::Partial;
+use crate::plan::{Fate, Keep, PrunePlan, Remove};
+use crate::reachable::References;
+use crate::status::{Status, Timestamp};
+
+/// What the `format` field says.
+const FORMAT: &str = "oci-cache prune plan";
+/// The version written, and the newest that is read.
+const VERSION: u32 = 1;
+
+/// A plan as read from disk.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPlan {
+    #[serde(rename = "format")]
+    _format: String,
+    #[serde(rename = "version")]
+    _version: u32,
+    cache_dir: String,
+    device: (u32, u32),
+    inode: u64,
+    images: Vec<String>,
+    entries: Vec<SavedEntry>,
+}
+
+/// One entry of a saved plan.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct SavedEntry {
+    kind: Kind,
+    /// Relative to the cache, escaped.
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    size_bytes: u64,
+    device: (u32, u32),
+    inode: u64,
+    modified: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Blob,
+    Partial,
+    Leftover,
+}
+
+/// Why a file is not a plan that can be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum SavedPlanError {
+    /// It is no plan, or a damaged one.
+    #[error("it is not a saved plan, or a damaged one")]
+    NotAPlan(#[source] Option<serde_json::Error>),
+    /// A later version of this program wrote it.
+    #[error("it has version {0}, and this program knows versions up to {VERSION}")]
+    Newer(u32),
+    /// It was made for another directory.
+    #[error("it was made for `{0}`, which is not, or no longer, this directory")]
+    AnotherDirectory(String),
+}
+
+/// The fields that tell whether the rest can be read.
+#[derive(Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+}
+
+impl SavedPlan {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedPlanError::NotAPlan`] or [`SavedPlanError::Newer`].
+    pub fn from_json(content: &[u8]) -> Result<Self, SavedPlanError> {
+        let damaged = |error| SavedPlanError::NotAPlan(Some(error));
+        let header: Header = serde_json::from_slice(content).map_err(damaged)?;
+        if header.format != FORMAT {
+            return Err(SavedPlanError::NotAPlan(None));
+        }
+        if header.version > VERSION {
+            return Err(SavedPlanError::Newer(header.version));
+        }
+        serde_json::from_slice(content).map_err(damaged)
+    }
+
+    /// Checks that the plan was made for this directory.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedPlanError::AnotherDirectory`].
+    pub fn check_directory(&self, cache: &CacheDir) -> Result<(), SavedPlanError> {
+        let id = cache.root().map(|root| root.status.id);
+        let is_it = match id {
+            Some(id) => (id.device, id.inode) == (self.device, self.inode),
+            None => escape_path(cache.path()) == self.cache_dir,
+        };
+        if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.cache_dir.clone())) }
+    }
+
+    /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays.
+    #[must_use]
+    pub fn select(&self, inventory: Inventory, references: References, now: Timestamp) -> PrunePlan {
+        let listed: HashMap<(Kind, &str), &SavedEntry> =
+            self.entries.iter().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
+        let mut plan = PrunePlan::keeping(inventory, references, now, Keep::Unlisted);
+        let device = plan.inventory.device();
+        let mut found = 0;
+        let still_referenced = self.still_referenced(&plan);
+        for (index, is_referenced) in still_referenced.into_iter().enumerate() {
+            let blob = &plan.inventory.tree.blobs[index];
+            let path = relative(&plan.inventory, &plan.inventory.path_of(blob));
+            let Some(entry) = listed.get(&(Kind::Blob, path.as_str())) else { continue };
+            found += 1;
+            let seen = (blob.size_bytes, device, blob.inode, blob.modified);
+            plan.blob_fates[index] = match entry.is(seen) {
+                true if is_referenced => Fate::Keep(Keep::Referenced),
+                is_same => entry.fate(is_same),
+            };
+        }
+        for index in 0..plan.partial_fates.len() {
+            let partial = &plan.inventory.tree.partials[index];
+            let path = relative(&plan.inventory, partial.path());
+            let Some(entry) = listed.get(&(Kind::Partial, path.as_str())) else { continue };
+            found += 1;
+            plan.partial_fates[index] = entry.fate(entry.is(identity(partial)));
+        }
+        for index in 0..plan.leftovers_go.len() {
+            let leftover = &plan.inventory.leftovers[index];
+            let path = relative(&plan.inventory, leftover.path());
+            let entry = listed.get(&(Kind::Leftover, path.as_str()));
+            let is_same = entry.is_some_and(|entry| (entry.device, entry.inode) == leftover.id());
+            plan.leftovers_go[index] = is_same;
+            found += usize::from(is_same);
+        }
+        plan.missing = self.missing(found);
+        plan.index_change = plan.entries_without_their_blobs();
+        plan
+    }
+
+    /// For each blob, whether an image leads to it that the plan did not mean to remove.
+    fn still_referenced(&self, plan: &PrunePlan) -> Vec<bool> {
+        let mut referenced = vec![!plan.references.is_complete(); plan.blob_fates.len()];
+        for (blob, is_referenced) in plan.inventory.tree.blobs.iter().zip(&mut referenced) {
+            *is_referenced &= plan.is_nested(blob);
+        }
+        let doomed = |digest: &Digest| self.images.iter().any(|image| *image == digest.to_string());
+        for image in plan.references.images.iter().filter(|image| !doomed(&image.digest)) {
+            for &blob in &image.blobs {
+                referenced[blob] = true;
+            }
+        }
+        referenced
+    }
+
+    /// A tally of what is listed and not there any more.
+    fn missing(&self, found: usize) -> Tally {
+        let missing = self.entries.len().saturating_sub(found) as u64;
+        Tally { blobs: missing, bytes: 0 }
+    }
+}
+
+impl SavedEntry {
+    fn is(&self, (size_bytes, device, inode, modified): (u64, (u32, u32), u64, Timestamp)) -> bool {
+        (self.size_bytes, self.device, self.inode, self.modified) == (size_bytes, device, inode, modified)
+    }
+
+    const fn fate(&self, is_same: bool) -> Fate {
+        if is_same { Fate::Remove(Remove::Listed) } else { Fate::Keep(Keep::Changed) }
+    }
+}
+
+/// What a partial is recognised by: of a directory, its files count by their size together.
+fn identity(partial: &Partial) -> (u64, (u32, u32), u64, Timestamp) {
+    let Status { id, modified, .. } = partial.status;
+    (partial.size_bytes(), id.device, id.inode, modified)
+}
+
+/// The path of an entry in a plan: relative to the cache, or with `../` beside it, escaped.
+fn relative(inventory: &Inventory, path: &Path) -> String {
+    match path.strip_prefix(&inventory.path) {
+        Ok(below) => escape_path(below),
+        Err(_) => format!("../{}", escape(path.file_name().unwrap_or_default().as_bytes())),
+    }
+}
+
+/// Writes a plan as JSON.
+///
+/// # Errors
+///
+/// What the writer gives.
+pub fn save_plan(plan: &PrunePlan, cache: &CacheDir, mut writer: impl io::Write) -> io::Result<()> {
+    let id = cache.root().map(|root| root.status.id);
+    let document = Document {
+        format: FORMAT,
+        version: VERSION,
+        cache_dir: escape_path(cache.path()),
+        device: id.map_or((0, 0), |id| id.device),
+        inode: id.map_or(0, |id| id.inode),
+        images: plan.doomed_images(),
+        entries: Entries(plan),
+    };
+    serde_json::to_writer(&mut writer, &document)?;
+    writer.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    format: &'static str,
+    version: u32,
+    cache_dir: String,
+    device: (u32, u32),
+    inode: u64,
+    images: Vec<String>,
+    entries: Entries<'a>,
+}
+
+/// The entries of a plan, made one by one as they are written.
+struct Entries<'a>(&'a PrunePlan);
+
+impl Serialize for Entries<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let plan = self.0;
+        let inventory = &plan.inventory;
+        let device = inventory.device();
+        let goes = |fate| matches!(fate, Fate::Remove(_));
+        let blobs = plan.blobs().filter(|(_, fate)| goes(*fate)).map(|(blob, _)| SavedEntry {
+            kind: Kind::Blob,
+            path: relative(inventory, &inventory.path_of(blob)),
+            digest: Some(blob.digest.to_string()),
+            size_bytes: blob.size_bytes,
+            device,
+            inode: blob.inode,
+            modified: blob.modified,
+        });
+        let partials = plan.partials().filter(|(_, fate)| goes(*fate)).map(|(partial, _)| {
+            let (size_bytes, device, inode, modified) = identity(partial);
+            let path = relative(inventory, partial.path());
+            SavedEntry { kind: Kind::Partial, path, digest: None, size_bytes, device, inode, modified }
+        });
+        let leftovers = plan.leftovers().map(|leftover| {
+            let (device, inode) = leftover.id();
+            let (path, size_bytes) = (relative(inventory, leftover.path()), leftover.total().bytes);
+            let modified = Timestamp(0);
+            SavedEntry { kind: Kind::Leftover, path, digest: None, size_bytes, device, inode, modified }
+        });
+        serializer.collect_seq(blobs.chain(partials).chain(leftovers))
+    }
+}

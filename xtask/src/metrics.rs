@@ -1,0 +1,95 @@
+//! `--metrics-file`: the result in Prometheus' text format, for a node exporter's textfile collector.
+//!
+//! Guarantees: the file is replaced whole. All values are gauges of the last run; names and units follow
+//! Prometheus' naming conventions (base units, `_bytes`, `_seconds`).
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use oci_cache::{PruneReport, Timestamp, escape_path};
+
+use crate::exit::Exit;
+use crate::plan_file::write_whole;
+
+/// A run, measured.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    /// What it did; none if it was ended by an error.
+    pub(crate) report: Option<&'a PruneReport>,
+    /// What the cache's files have together after it, in bytes.
+    pub(crate) cache_bytes: u64,
+    /// How long it took.
+    pub(crate) duration: Duration,
+    /// How it ended.
+    pub(crate) exit: Exit,
+    /// When it began.
+    pub(crate) started: Timestamp,
+}
+
+/// Writes the metrics of a run.
+pub(crate) fn write(path: &Path, run: &Run<'_>) -> anyhow::Result<()> {
+    write_whole(path, |writer| std::io::Write::write_all(writer, text(run).as_bytes()))
+        .with_context(|| format!("write the metrics file `{}`", escape_path(path)))
+}
+
+fn text(run: &Run<'_>) -> String {
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, samples: &[(String, String)]| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "# HELP oci_cache_{name} {help}\n# TYPE oci_cache_{name} gauge");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "oci_cache_{name}{labels} {value}");
+        }
+    };
+    let plain = |value: String| vec![(String::new(), value)];
+    if let Some(report) = run.report {
+        gauge(
+            "prune_freed_bytes",
+            "Logical size of the files removed.",
+            &plain(report.bytes_freed.to_string()),
+        );
+        let disk = report.disk_bytes_freed.to_string();
+        gauge("prune_freed_disk_bytes", "Disk space of the files whose last name went.", &plain(disk));
+        gauge("prune_freed_blobs", "Files removed.", &plain(report.blobs_freed.to_string()));
+        let kept = report.kept.by_reason();
+        let by_reason = |value: fn(&oci_cache::Tally) -> u64| {
+            let samples = kept.iter();
+            let samples = samples.map(|(reason, tally)| {
+                (format!("{{reason=\"{}\"}}", reason.name()), value(tally).to_string())
+            });
+            samples.collect::<Vec<_>>()
+        };
+        gauge("prune_kept_blobs", "Blobs that stayed, by reason.", &by_reason(|tally| tally.blobs));
+        gauge(
+            "prune_kept_bytes",
+            "Logical size of the blobs that stayed, by reason.",
+            &by_reason(|tally| tally.bytes),
+        );
+        gauge(
+            "prune_failures",
+            "Entries that could not be inspected or removed.",
+            &plain(report.failures.len().to_string()),
+        );
+        gauge(
+            "prune_dry_run",
+            "Whether nothing was done: 1, else 0.",
+            &plain(u8::from(report.dry_run).to_string()),
+        );
+        gauge(
+            "used_bytes",
+            "Logical size of the cache's files after the run.",
+            &plain(run.cache_bytes.to_string()),
+        );
+    }
+    gauge("prune_duration_seconds", "How long the run took.", &plain(run.duration.as_secs_f64().to_string()));
+    gauge("prune_exit_status", "Exit status of the run.", &plain(run.exit.code().to_string()));
+    let started = Duration::from_nanos(u64::try_from(run.started.0).unwrap_or(0)).as_secs_f64();
+    gauge(
+        "prune_last_run_timestamp_seconds",
+        "When the run began, in Unix time.",
+        &plain(format!("{started:.3}")),
+    );
+    text
+}

@@ -1,0 +1,43 @@
+//! The policy that the arguments ask for.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use oci_cache::{Digest, Policy, escape_path, parse_keep};
+
+use crate::cli::PolicyArguments;
+use crate::exit::UsageError;
+
+/// The most that is read of a list: a million digests take 72 MB.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+
+/// Builds the policy; reads the lists that it names.
+pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
+    let mut keep: HashSet<Digest> = arguments.keep.iter().cloned().collect();
+    for path in &arguments.keep_from {
+        keep.extend(read_list(path).map_err(|error| {
+            anyhow!(UsageError(format!("read the digests to keep from `{}`: {error:#}", escape_path(path))))
+        })?);
+    }
+    Ok(Policy {
+        older_than: arguments.older_than,
+        unreferenced: arguments.unreferenced,
+        keep,
+        max_used_bytes: arguments.max_used_space,
+        min_free: arguments.min_free_space,
+    })
+}
+
+fn read_list(path: &Path) -> anyhow::Result<HashSet<Digest>> {
+    let mut content = Vec::new();
+    let source: Box<dyn io::Read> =
+        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(fs::File::open(path)?) };
+    source.take(MAX_LIST_BYTES + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > MAX_LIST_BYTES {
+        return Err(anyhow!("it is larger than {}", banger_fmt::format_bytes(MAX_LIST_BYTES)));
+    }
+    parse_keep(&content).context("understand it")
+}

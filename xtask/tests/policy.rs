@@ -1,0 +1,720 @@
+//! What filters, goals and saved plans let go: by the tree, and to the letter of what is printed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use support::layout::{descriptor, entry};
+use support::{Cache, KIB, Ran, flat, hex, nested, set_age, xtask};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Four blobs of 1 KiB, last used 40, 20, 2 and 0 days ago (an hour).
+fn aged() -> Cache {
+    let cache = Cache::flat(4, KIB);
+    for (number, days) in [(1, 40), (2, 20), (3, 2)] {
+        set_age(&cache.path().join(flat(number)), days * DAY);
+    }
+    cache
+}
+
+/// The numbers of the flat blobs that are there.
+fn left(cache: &Cache) -> Vec<u8> {
+    (0..=u8::MAX).filter(|number| cache.path().join(flat(*number)).exists()).collect()
+}
+
+fn digest(number: u8) -> String {
+    format!("sha256:{}", hex(number))
+}
+
+#[test]
+fn older_than() {
+    let cache = aged();
+    assert_snapshot!(cache.prune(&["--older-than", "7d", "--dry-run", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): not used for long enough
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): not used for long enough
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): used recently
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): used recently
+    note: last use is [MOUNT]
+    note: kept 2 blob(s), 2.0 KiB: used recently
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--older-than", "7d"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 2 blob(s), 2.0 KiB: used recently
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [3, 4]);
+    assert_snapshot!(cache.prune(&["--older-than", "1d", "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 1 blob(s), 1.0 KiB: used recently
+    [EOF]
+    "#);
+    assert_eq!(left(&cache), [4]);
+}
+
+#[test]
+fn max_used_space() {
+    let cache = aged();
+    assert_snapshot!(cache.prune(&["--max-used-space", "2KiB", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): over the budget
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over the budget
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
+    note: last use is [MOUNT]
+    note: kept 2 blob(s), 2.0 KiB: goal met
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [3, 4]);
+    assert_snapshot!(cache.prune(&["--max-used-space", "2KiB", "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 2 blob(s), 2.0 KiB: goal met
+    [EOF]
+    "#);
+}
+
+#[test]
+fn min_free_space() {
+    let cache = aged();
+    assert_snapshot!(cache.prune(&["--min-free-space", "0%", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): goal met
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): goal met
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
+    note: last use is [MOUNT]
+    note: kept 4 blob(s), 4.0 KiB: goal met
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [1, 2, 3, 4]);
+    assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "-v", "-n"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 4.0 KiB across 4 blob(s) in [TMP]/oci
+    --- stderr
+    note: the goal is not met: [ROOM]
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): space is low
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): space is low
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): space is low
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): space is low
+    note: last use is [MOUNT]
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: the goal is not met: [ROOM]
+    [EOF]
+    "#);
+    assert_eq!(left(&cache), [0; 0]);
+}
+
+#[test]
+fn keep() {
+    let cache = aged();
+    assert_snapshot!(cache.prune(&["--keep", &digest(1), "--keep", &digest(3), "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): pinned
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): everything goes
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): pinned
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): everything goes
+    note: last use is [MOUNT]
+    note: kept 2 blob(s), 2.0 KiB: pinned
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [1, 3]);
+    assert_snapshot!(cache.prune(&["--keep", &digest(1), "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 1 blob(s), 1.0 KiB: pinned
+    [EOF]
+    "#);
+}
+
+#[test]
+fn keep_from_a_list_a_manifest_and_standard_input() {
+    let list = |cache: &Cache| {
+        let path = cache.write_content("../keep", format!("# pinned\n{}\n", digest(2)).as_bytes());
+        path.to_str().unwrap().to_owned()
+    };
+    let cache = aged();
+    assert_snapshot!(cache.prune(&["--keep-from", &list(&cache)]).block(), @"
+    exit: 0
+    --- stdout
+    freed 3.0 KiB across 3 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 1 blob(s), 1.0 KiB: pinned
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [2]);
+
+    let cache = aged();
+    let manifest = json!({"config": descriptor(1, "c"), "layers": [descriptor(4, "l")]}).to_string();
+    let path = cache.write_content("../manifest.json", manifest.as_bytes());
+    assert_eq!(cache.prune(&["--keep-from", path.to_str().unwrap()]).exit, 0);
+    assert_eq!(left(&cache), [1, 4]);
+
+    let cache = aged();
+    let mut program = xtask();
+    program.args(["cache-prune", "--keep-from", "-", "--cache-dir"]).arg(cache.path());
+    let mut child =
+        program.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(digest(3).as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(left(&cache), [3]);
+}
+
+#[test]
+fn unreferenced() {
+    let cache = Cache::typical_layout();
+    assert_snapshot!(cache.prune(&["--unreferenced", "--dry-run", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/000000000000000000000000000000000000000000000000000000000000000a` (391 B): referenced
+    keep `[TMP]/oci/blobs/sha256/000000000000000000000000000000000000000000000000000000000000000b` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000014` (391 B): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000015` (1.0 KiB): referenced
+    keep `[TMP]/oci/blobs/sha256/000000000000000000000000000000000000000000000000000000000000001e` (241 B): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000028` (274 B): referenced
+    keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000029` (1.0 KiB): referenced
+    would remove `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000063` (1.0 KiB): unreferenced
+    note: last use is [MOUNT]
+    note: kept 11 blob(s), 8.3 KiB: referenced
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--unreferenced"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 11 blob(s), 8.3 KiB: referenced
+    [EOF]
+    ");
+    assert_eq!(cache.nested_blobs(), [1, 2, 3, 4, 10, 11, 20, 21, 30, 40, 41]);
+    assert_eq!(cache.image_names(), ["app:1", "app:2", "multi"]);
+    assert_snapshot!(cache.prune(&["--unreferenced", "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 11 blob(s), 8.3 KiB: referenced
+    [EOF]
+    "#);
+    assert_snapshot!(aged().prune(&["--unreferenced"]).block(), @"
+    exit: 2
+    --- stdout
+    --- stderr
+    error: --unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI image layout has
+    [EOF]
+    ");
+}
+
+#[test]
+fn an_image_goes_as_a_whole() {
+    let cache = Cache::typical_layout();
+    cache.age(&[1, 2, 10, 11, 99], 30 * DAY);
+    assert_snapshot!(cache.prune(&["--older-than", "7d"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 3.4 KiB across 4 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 8 blob(s), 5.9 KiB: used recently
+    [EOF]
+    ");
+    // The shared layer stays with the image that stays.
+    assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41]);
+    assert_eq!(cache.image_names(), ["app:2", "multi"]);
+}
+
+#[test]
+fn an_image_of_which_anything_was_used_stays() {
+    let cache = Cache::typical_layout();
+    cache.age(&[1, 2, 3, 4, 10, 11, 20, 21, 30, 40, 41, 99], 30 * DAY);
+    cache.age(&[41], DAY);
+    assert_eq!(cache.prune(&["--older-than", "7d"]).exit, 0);
+    assert_eq!(cache.nested_blobs(), [4, 30, 40, 41]);
+    assert_eq!(cache.image_names(), ["multi"]);
+}
+
+#[test]
+fn a_budget_takes_whole_images_in_the_order_of_their_use() {
+    let cache = Cache::typical_layout();
+    cache.age(&[1, 2, 10, 11], 30 * DAY);
+    cache.age(&[3, 20, 21], 20 * DAY);
+    cache.age(&[99], 25 * DAY);
+    cache.age(&[4, 30, 40, 41], DAY);
+    let used = cache.run("cache-usage", &["--format", "json"]).json()["used_bytes"].as_u64().unwrap();
+    // The first image frees its layer, config and manifest; then the unreferenced blob goes.
+    let budget = (used - 3 * KIB as u64).to_string();
+    assert_eq!(cache.prune(&["--max-used-space", &budget]).exit, 0);
+    assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41]);
+    assert_eq!(cache.image_names(), ["app:2", "multi"]);
+}
+
+#[test]
+fn a_pinned_manifest_keeps_its_image() {
+    let cache = Cache::typical_layout();
+    assert_eq!(cache.prune(&["--keep", &digest(20)]).exit, 0);
+    assert_eq!(cache.nested_blobs(), [2, 3, 20, 21]);
+    assert_eq!(cache.image_names(), ["app:2"]);
+    let cache = Cache::typical_layout();
+    assert_eq!(cache.prune(&["--keep", &digest(3)]).exit, 0);
+    assert_eq!((cache.nested_blobs(), cache.image_names().len()), (vec![3], 0));
+}
+
+#[test]
+fn what_cannot_be_read_keeps_everything_it_may_lead_to() {
+    type Damage = fn(&Cache);
+    let damage: [(&str, Damage); 4] = [
+        ("missing", |cache| {
+            fs::rename(cache.path().join(nested(20)), cache.base.path().join("away")).unwrap()
+        }),
+        ("cut off", |cache| drop(cache.write_content(nested(20), b"{\"layers\":[{\"dig"))),
+        ("no manifest", |cache| drop(cache.write_content(nested(20), b"{\"fsLayers\":[]}"))),
+        ("no index", |cache| drop(cache.write_content("index.json", b"{"))),
+    ];
+    for (what, damage) in damage {
+        let cache = Cache::typical_layout();
+        damage(&cache);
+        let before = cache.tree();
+        for filter in [&["--unreferenced"][..], &["--older-than", "1s"], &["--max-used-space", "0"]] {
+            let ran = cache.prune(filter);
+            assert_eq!((ran.exit, cache.tree()), (1, before.clone()), "{what}: {}", ran.block());
+            assert!(ran.stderr.contains("error: read "), "{what}: {}", ran.stderr);
+        }
+        assert_eq!(cache.prune(&[]).exit, 0, "a prune of everything needs no manifests");
+        assert_eq!(cache.nested_blobs(), [0; 0]);
+    }
+}
+
+#[test]
+fn docker_manifests_subjects_and_cycles() {
+    let cache = Cache::layout();
+    let list = "application/vnd.docker.distribution.manifest.list.v2+json";
+    let v2 = "application/vnd.docker.distribution.manifest.v2+json";
+    // 30 lists 10 and, in a cycle, itself; the signature 50 has 10 for its subject.
+    cache.write_manifest(10, 11, &[1]);
+    let index = json!({"schemaVersion": 2, "mediaType": list, "manifests": [descriptor(10, v2), descriptor(30, list)]});
+    cache.write_content(nested(30), index.to_string().as_bytes());
+    let mut signature =
+        json!({"schemaVersion": 2, "config": descriptor(51, "c"), "layers": [descriptor(5, "l")]});
+    signature["subject"] = descriptor(60, v2);
+    cache.write_content(nested(50), signature.to_string().as_bytes());
+    cache.write_manifest(60, 61, &[6]);
+    for blob in [1, 5, 6, 11, 51, 61, 99] {
+        cache.write(nested(blob), KIB);
+    }
+    cache.write_index(&[entry(30, list, "docker"), entry(50, v2, "signature")]);
+    assert_eq!(cache.prune(&["--unreferenced"]).exit, 0);
+    assert_eq!(cache.nested_blobs(), [1, 5, 6, 10, 11, 30, 50, 51, 60, 61]);
+}
+
+/// Each pair of a filter or goal with another: what stays of four blobs of different age.
+#[test]
+fn every_combination_of_two() {
+    let flags: [(&str, &[u8]); 5] = [
+        ("--older-than 7d", &[3, 4]),
+        ("--older-than 30d", &[2, 3, 4]),
+        ("--keep 1", &[1]),
+        ("--max-used-space 1KiB", &[4]),
+        ("--min-free-space 16000000TB", &[]),
+    ];
+    let pairs: [(usize, usize, &[u8]); 10] = [
+        (0, 1, &[2, 3, 4]),
+        (0, 2, &[1, 3, 4]),
+        (0, 3, &[3, 4]),
+        (0, 4, &[3, 4]),
+        (1, 2, &[1, 2, 3, 4]),
+        (1, 3, &[2, 3, 4]),
+        (1, 4, &[2, 3, 4]),
+        (2, 3, &[1]),
+        (2, 4, &[1]),
+        (3, 4, &[]),
+    ];
+    let words = |flag: usize| flags[flag].0.replace("--keep 1", &format!("--keep {}", digest(1)));
+    let check = |flags: &str, expected: &[u8]| {
+        let cache = aged();
+        let arguments: Vec<&str> = flags.split(' ').chain(["--format", "json"]).collect();
+        let mut dry_run = arguments.clone();
+        dry_run.push("-n");
+        let dry_run = cache.prune(&dry_run);
+        assert_eq!(dry_run.exit, 0, "{}", dry_run.block());
+        let report = cache.prune(&arguments).json();
+        assert_eq!(left(&cache), expected, "{flags}");
+        assert_eq!(report["bytes_freed"], dry_run.json()["bytes_freed"], "{flags}");
+    };
+    for (index, (_, expected)) in flags.iter().enumerate() {
+        check(&words(index), expected);
+    }
+    for (one, other, expected) in pairs {
+        // The later age wins where one flag is given twice; clap refuses that, so the pair is one age.
+        if (one, other) == (0, 1) {
+            let both = format!("{} {}", words(one), words(other));
+            assert_eq!(aged().prune(&both.split(' ').collect::<Vec<_>>()).exit, 2);
+            continue;
+        }
+        check(&format!("{} {}", words(one), words(other)), expected);
+        check(&format!("{} {}", words(other), words(one)), expected);
+    }
+}
+
+#[test]
+fn unreferenced_with_every_other() {
+    let cases: [(&str, &[u8]); 4] = [
+        ("--older-than 7d", &[98]),
+        ("--keep 99", &[98, 99]),
+        ("--max-used-space 0", &[]),
+        ("--min-free-space 0%", &[98, 99]),
+    ];
+    for (flag, stays) in cases {
+        let cache = Cache::typical_layout();
+        cache.write(nested(98), KIB);
+        cache.age(&[99], 30 * DAY);
+        let flag = flag.replace("--keep 99", &format!("--keep {} --keep {}", digest(99), digest(98)));
+        let arguments: Vec<&str> = flag.split(' ').chain(["--unreferenced"]).collect();
+        assert_eq!(cache.prune(&arguments).exit, 0, "{flag}");
+        let unreferenced: Vec<u8> = cache.nested_blobs().into_iter().filter(|number| *number > 90).collect();
+        assert_eq!(unreferenced, stays, "{flag}");
+        assert_eq!(cache.image_names().len(), 3, "{flag}");
+    }
+}
+
+#[test]
+fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
+    let cache = aged();
+    let before = cache.tree();
+    let empty = cache.base.path().join("../empty");
+    for arguments in [
+        "--aside --older-than 7d",
+        "--aside --max-used-space 1",
+        "--save-plan plan",
+        "--from-plan plan --older-than 7d",
+        "--from-plan plan --aside",
+        "--from-plan /nonexistent/plan",
+        "--keep-from /dev/null",
+        "--keep-from /nonexistent/list",
+        "--keep sha256:1",
+        "--older-than soon",
+        "--max-used-space 5GX",
+        "--min-free-space 101%",
+        "--github-summary",
+    ] {
+        let ran = cache.prune(&arguments.split(' ').collect::<Vec<_>>());
+        assert_eq!(
+            (ran.exit, ran.stdout.as_str(), cache.tree()),
+            (2, "", before.clone()),
+            "{arguments}: {}",
+            ran.block()
+        );
+    }
+    assert!(!empty.exists());
+    assert_snapshot!(cache.prune(&["--older-than", "soon"]).stderr, @"
+    error: invalid value 'soon' for '--older-than <AGE>': expected number at 0; expected an age such as 90m, 12h, 7d or 2w, or a sum such as 1d 12h
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(cache.prune(&["--max-used-space", "5GX"]).stderr, @"
+    error: invalid value '5GX' for '--max-used-space <SIZE>': invalid digit found in string; expected a size such as 5GiB, 500MB, 1.5TiB, 5G (which is 5GB) or plain bytes
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(cache.prune(&["--keep-from", "/dev/null"]).stderr, @"error: read the digests to keep from `/dev/null`: understand it: no digest is in it");
+    assert_snapshot!(cache.prune(&["--keep", "sha256:1"]).stderr, @"
+    error: invalid value 'sha256:1' for '--keep <DIGEST>': `sha256:1` is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn times_in_the_future_count_as_just_used() {
+    let cache = aged();
+    let path = cache.path().join(flat(1));
+    let future = fs::metadata(&path).unwrap().modified().unwrap() + 80 * DAY;
+    fs::File::open(&path).unwrap().set_times(fs::FileTimes::new().set_modified(future)).unwrap();
+    assert_snapshot!(cache.prune(&["--older-than", "1d"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 2.0 KiB across 2 blob(s) in [TMP]/oci
+    --- stderr
+    note: 1 blob(s) have a time that lies ahead: they count as just used
+    note: kept 2 blob(s), 2.0 KiB: used recently
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [1, 4]);
+}
+
+#[test]
+fn no_access_time_moves() {
+    let cache = Cache::typical_layout();
+    let times = || {
+        let paths = (1..100).map(|number| cache.path().join(nested(number))).filter(|path| path.exists());
+        let mut paths: Vec<_> = paths.collect();
+        paths.push(cache.path().join("index.json"));
+        paths.iter().map(|path| fs::metadata(path).unwrap().accessed().unwrap()).collect::<Vec<_>>()
+    };
+    let before = times();
+    assert_eq!(cache.prune(&["--unreferenced", "-n"]).exit, 0);
+    assert_eq!(cache.prune(&["--older-than", "1d"]).exit, 0);
+    assert_eq!(cache.run("cache-usage", &[]).exit, 0);
+    assert_eq!(times(), before);
+}
+
+/// Saves a plan of the arguments. Returns its path.
+fn save(cache: &Cache, arguments: &[&str]) -> String {
+    let path = cache.base.path().join("plan.json").to_str().unwrap().to_owned();
+    let mut all = vec!["--dry-run", "--save-plan", &path];
+    all.extend(arguments);
+    let ran = cache.prune(&all);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    path
+}
+
+#[test]
+fn a_saved_plan_is_carried_out_exactly() {
+    let cache = aged();
+    cache.write("oci-put-blob1", KIB);
+    let plan = save(&cache, &["--older-than", "7d"]);
+    // One changes, one goes, one comes, one of the same name comes again.
+    cache.write(flat(1), 2 * KIB);
+    cache.write(flat(9), KIB);
+    assert_snapshot!(cache.prune(&["--from-plan", &plan, "--dry-run"]).block(), @"
+    exit: 0
+    --- stdout
+    would free 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    note: kept 1 blob(s), 2.0 KiB: changed since the plan was made
+    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    [EOF]
+    ");
+    assert_snapshot!(cache.prune(&["--from-plan", &plan, "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/oci-put-blob1` (1.0 KiB): not in the plan
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (2.0 KiB): changed since the plan was made
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): listed in the plan
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): not in the plan
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): not in the plan
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009` (1.0 KiB): not in the plan
+    note: last use is [MOUNT]
+    note: kept 1 blob(s), 2.0 KiB: changed since the plan was made
+    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [1, 3, 4, 9]);
+    assert_snapshot!(cache.prune(&["--from-plan", &plan, "--format", "json"]).block(), @r#"
+    exit: 0
+    --- stdout
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    --- stderr
+    note: kept 2 blob(s), 2.0 KiB: changed since the plan was made
+    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    [EOF]
+    "#);
+}
+
+#[test]
+fn a_saved_plan_names_partials_and_leftovers_too() {
+    let cache = Cache::flat(1, KIB);
+    cache.write("oci-put-blob1", KIB);
+    cache.write(format!("../oci.pruning-0123456789abcdef/{}", flat(2)), KIB);
+    let plan = save(&cache, &[]);
+    cache.write(format!("../oci.pruning-00000000000000ff/{}", flat(3)), KIB);
+    cache.write("oci-put-blob2", KIB);
+    let report = cache.prune(&["--from-plan", &plan, "--format", "json"]).json();
+    assert_eq!((&report["blobs_freed"], &report["leftovers_freed"]), (&json!(3), &json!(1)));
+    assert_eq!(report["kept"]["unlisted"]["blobs"], 1);
+    assert!(cache.path().join("oci-put-blob2").exists());
+    assert!(cache.base.path().join("oci.pruning-00000000000000ff").exists());
+}
+
+#[test]
+fn a_saved_plan_spares_what_a_new_image_leads_to() {
+    let cache = Cache::typical_layout();
+    let plan = save(&cache, &["--unreferenced"]);
+    cache.write_manifest(60, 61, &[99]);
+    cache.write(nested(61), KIB);
+    let manifest = "application/vnd.oci.image.manifest.v1+json";
+    cache.write_index(&[entry(60, manifest, "new")]);
+    let report = cache.prune(&["--from-plan", &plan, "--format", "json"]).json();
+    assert_eq!((&report["blobs_freed"], &report["kept"]["referenced"]["blobs"]), (&json!(0), &json!(1)));
+    assert!(cache.nested_blobs().contains(&99));
+}
+
+#[test]
+fn a_saved_plan_of_images_takes_them_out_of_the_index() {
+    let cache = Cache::typical_layout();
+    cache.age(&[1, 2, 10, 11], 30 * DAY);
+    let plan = save(&cache, &["--older-than", "7d"]);
+    assert_eq!(cache.prune(&["--from-plan", &plan]).exit, 0);
+    assert_eq!(cache.image_names(), ["app:2", "multi"]);
+    assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41, 99]);
+}
+
+#[test]
+fn bad_plans_are_refused() {
+    let cache = aged();
+    let plan = save(&cache, &[]);
+    let good: Value = serde_json::from_slice(&fs::read(&plan).unwrap()).unwrap();
+    let before =
+        cache.tree().lines().filter(|line| !line.ends_with("plan.json")).collect::<Vec<_>>().join("\n");
+    let change = |field: &str, value: Value| {
+        let mut plan = good.clone();
+        plan[field] = value;
+        plan.to_string()
+    };
+    let cases = [
+        (String::new(), "it is not a saved plan, or a damaged one: EOF"),
+        (good.to_string()[..200].to_owned(), "it is not a saved plan, or a damaged one: EOF"),
+        ("[]".to_owned(), "it is not a saved plan"),
+        (change("format", json!("something else")), "it is not a saved plan"),
+        (change("version", json!(2)), "it has version 2, and this program knows versions up to 1"),
+        (
+            change("inode", json!(1)),
+            "it was made for `[TMP]/oci`, which is not, or no longer, this directory",
+        ),
+        (
+            change("entries", json!([{"path": "../../etc/passwd"}])),
+            "it is not a saved plan, or a damaged one",
+        ),
+        (change("more", json!(1)), "it is not a saved plan, or a damaged one: unknown field `more`"),
+    ];
+    for (content, why) in cases {
+        fs::write(&plan, content).unwrap();
+        let ran = cache.prune(&["--from-plan", &plan]);
+        let after =
+            cache.tree().lines().filter(|line| !line.ends_with("plan.json")).collect::<Vec<_>>().join("\n");
+        assert_eq!((ran.exit, ran.stdout.as_str(), after), (2, "", before.clone()), "{}", ran.block());
+        assert!(ran.stderr.contains(why), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_summary_and_the_metrics() {
+    let cache = aged();
+    let _reader = fs::File::open(cache.path().join(flat(1))).unwrap();
+    let summary = cache.write_content("../summary.md", b"before\n");
+    let metrics = cache.base.path().join("oci.prom");
+    let mut program = xtask();
+    program.args(["cache-prune", "--github-summary", "--older-than", "7d", "--metrics-file"]).arg(&metrics);
+    program.arg("--cache-dir").arg(cache.path()).env("GITHUB_STEP_SUMMARY", &summary);
+    let ran = Ran::of(&mut program, cache.base.path());
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    let summary = fs::read_to_string(summary).unwrap().replace(cache.base.path().to_str().unwrap(), "[TMP]");
+    assert_snapshot!(summary, @"
+    before
+    ### OCI blob cache
+
+    | `[TMP]/oci` | blobs | size |
+    |---|--:|--:|
+    | freed | 1 | 1.0 KiB |
+    | kept: in use | 1 | 1.0 KiB |
+    | kept: used recently | 2 | 2.0 KiB |
+    ");
+    let metrics_text = fs::read_to_string(&metrics).unwrap();
+    let stable = |line: &&str| {
+        !line.starts_with("oci_cache_prune_duration_seconds ")
+            && !line.starts_with("oci_cache_prune_last_run")
+    };
+    let lines: Vec<&str> = metrics_text.lines().filter(stable).collect();
+    assert_snapshot!(lines.join("\n").replace("_disk_bytes 4096", "_disk_bytes [DISK]"), @r#"
+    # HELP oci_cache_prune_freed_bytes Logical size of the files removed.
+    # TYPE oci_cache_prune_freed_bytes gauge
+    oci_cache_prune_freed_bytes 1024
+    # HELP oci_cache_prune_freed_disk_bytes Disk space of the files whose last name went.
+    # TYPE oci_cache_prune_freed_disk_bytes gauge
+    oci_cache_prune_freed_disk_bytes [DISK]
+    # HELP oci_cache_prune_freed_blobs Files removed.
+    # TYPE oci_cache_prune_freed_blobs gauge
+    oci_cache_prune_freed_blobs 1
+    # HELP oci_cache_prune_kept_blobs Blobs that stayed, by reason.
+    # TYPE oci_cache_prune_kept_blobs gauge
+    oci_cache_prune_kept_blobs{reason="in_use"} 1
+    oci_cache_prune_kept_blobs{reason="recent"} 2
+    oci_cache_prune_kept_blobs{reason="referenced"} 0
+    oci_cache_prune_kept_blobs{reason="pinned"} 0
+    oci_cache_prune_kept_blobs{reason="goal_met"} 0
+    oci_cache_prune_kept_blobs{reason="changed"} 0
+    oci_cache_prune_kept_blobs{reason="unlisted"} 0
+    # HELP oci_cache_prune_kept_bytes Logical size of the blobs that stayed, by reason.
+    # TYPE oci_cache_prune_kept_bytes gauge
+    oci_cache_prune_kept_bytes{reason="in_use"} 1024
+    oci_cache_prune_kept_bytes{reason="recent"} 2048
+    oci_cache_prune_kept_bytes{reason="referenced"} 0
+    oci_cache_prune_kept_bytes{reason="pinned"} 0
+    oci_cache_prune_kept_bytes{reason="goal_met"} 0
+    oci_cache_prune_kept_bytes{reason="changed"} 0
+    oci_cache_prune_kept_bytes{reason="unlisted"} 0
+    # HELP oci_cache_prune_failures Entries that could not be inspected or removed.
+    # TYPE oci_cache_prune_failures gauge
+    oci_cache_prune_failures 0
+    # HELP oci_cache_prune_dry_run Whether nothing was done: 1, else 0.
+    # TYPE oci_cache_prune_dry_run gauge
+    oci_cache_prune_dry_run 0
+    # HELP oci_cache_used_bytes Logical size of the cache's files after the run.
+    # TYPE oci_cache_used_bytes gauge
+    oci_cache_used_bytes 3072
+    # HELP oci_cache_prune_duration_seconds How long the run took.
+    # TYPE oci_cache_prune_duration_seconds gauge
+    # HELP oci_cache_prune_exit_status Exit status of the run.
+    # TYPE oci_cache_prune_exit_status gauge
+    oci_cache_prune_exit_status 0
+    # HELP oci_cache_prune_last_run_timestamp_seconds When the run began, in Unix time.
+    # TYPE oci_cache_prune_last_run_timestamp_seconds gauge
+    "#);
+    // A run that is refused is told too.
+    let ran = cache.prune(&["--unreferenced", "--metrics-file", metrics.to_str().unwrap()]);
+    assert_eq!(ran.exit, 2);
+    assert!(fs::read_to_string(metrics).unwrap().contains("\noci_cache_prune_exit_status 2\n"));
+}
+
+#[test]
+fn completions_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = Ran::of(xtask().args(["completions", shell]), std::path::Path::new("/nowhere"));
+        assert_eq!(ran.exit, 0);
+        assert!(ran.stdout.contains("cache-prune") && ran.stdout.contains("older-than"), "{shell}");
+    }
+}
