@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply, apply_aside,
-    read_references, scan, select,
+    CacheDir, Check, Failure, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply,
+    apply_aside, read_references, scan, select,
 };
 
 use crate::cli::CachePruneArguments;
 use crate::exit::{Exit, UsageError};
+use crate::progress_bar::Measure;
 use crate::signals::Signals;
 use crate::{
-    clock, github_summary, location, lock, metrics, output, plan_file, policy, progress_bar, render,
+    cache_verify, clock, github_summary, location, lock, metrics, output, plan_file, policy, progress_bar,
+    render,
 };
 
 pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
@@ -50,17 +52,18 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
         let exit = signals.exit().unwrap_or(Exit::Incomplete);
         return Ok(Pruned { exit, report: None, cache_bytes: 0 });
     }
-    let plan = plan(arguments, &cache, &policy, now)?;
+    let (plan, unread) = plan(arguments, &cache, &policy, now, &progress)?;
     if let Some(path) = &arguments.save_plan {
         plan_file::save(path, &plan, &cache)?;
     }
-    let report = if arguments.dry_run {
+    let mut report = if arguments.dry_run {
         plan.preview()
     } else {
-        progress_bar::show(!arguments.cache.quiet, &progress, plan.total(), || {
+        progress_bar::show(!arguments.cache.quiet, Measure::Blobs, &progress, plan.total(), || {
             if arguments.aside { apply_aside(&cache, &plan, &progress) } else { Ok(apply(&plan, &progress)) }
         })?
     };
+    report.failures.extend(unread);
     if policy.has_goal() && !arguments.cache.quiet {
         output::complain_all(render::unmet_goals(
             &policy,
@@ -96,26 +99,38 @@ fn space_after(cache: &CacheDir, report: &PruneReport) -> anyhow::Result<Space> 
     Ok(space)
 }
 
+/// Makes the plan. Also returns what could not be read where blobs had to be.
 fn plan(
     arguments: &CachePruneArguments,
     cache: &CacheDir,
     policy: &Policy,
     now: Timestamp,
-) -> anyhow::Result<PrunePlan> {
+    progress: &Progress,
+) -> anyhow::Result<(PrunePlan, Vec<Failure>)> {
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
-    let inventory = scan(cache)?;
+    let mut inventory = scan(cache)?;
+    let corrupt = arguments.policy.corrupt;
     // A prune of everything need not know what refers to what.
-    let wants_references = saved.is_some() || arguments.save_plan.is_some() || !policy.is_everything();
+    let wants_references =
+        saved.is_some() || arguments.save_plan.is_some() || corrupt || !policy.is_everything();
     let references = if wants_references { read_references(&inventory) } else { References::default() };
     if policy.unreferenced && !references.has_index && cache.exists() {
         let why = "--unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI \
                    image layout has";
         return Err(anyhow!(UsageError(why.to_owned())));
     }
-    Ok(match saved {
-        Some(saved) => saved.select(inventory, references, now),
-        None => select(inventory, references, policy, now, cache.space()?),
-    })
+    if let Some(saved) = saved {
+        return Ok((saved.select(inventory, references, now), Vec::new()));
+    }
+    let mut policy = policy.clone();
+    let mut unread = Vec::new();
+    if corrupt {
+        let found =
+            cache_verify::hash(&mut inventory, &references, Check::Full, progress, arguments.cache.quiet);
+        policy.corrupt = Some(found.findings());
+        unread = found.failures;
+    }
+    Ok((select(inventory, references, &policy, now, cache.space()?), unread))
 }
 
 /// Prints the result on stdout, and the rest on stderr.

@@ -21,7 +21,8 @@ pub(crate) struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is \
-reported; 2 wrong usage, or a directory that is refused; 3 cache-usage --check found the cache over its budget; \
+reported; 2 wrong usage, or a directory that is refused; 3 cache-verify found corrupt blobs that stay, or \
+cache-usage --check found the cache over its budget; \
 130, 143 stopped by SIGINT, SIGTERM.";
 
 /// The commands.
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     /// Free the cache, and say in one line what was freed.
     #[command(long_about = PRUNE_ABOUT)]
     CachePrune(CachePruneArguments),
+    /// Hash every blob, and list those whose content does not hash to their name.
+    CacheVerify(CacheVerifyArguments),
     /// Show what is in the cache, by kind, age and size, and what common policies would free.
     CacheUsage(CacheUsageArguments),
     /// Print the directory that the other commands would use.
@@ -129,6 +132,9 @@ pub(crate) struct PolicyArguments {
     /// Only blobs that the OCI layout's index does not lead to.
     #[arg(long)]
     pub(crate) unreferenced: bool,
+    /// Only corrupt blobs: every blob is hashed first, as by cache-verify.
+    #[arg(long)]
+    pub(crate) corrupt: bool,
     /// Keep the blob, or the image, with this digest; may be given again.
     #[arg(long, value_name = "DIGEST")]
     pub(crate) keep: Vec<Digest>,
@@ -152,6 +158,22 @@ pub(crate) struct CacheUsageArguments {
     /// Check --max-used-space.
     #[arg(long, requires = "max_used_space")]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArguments,
+}
+
+/// The arguments of `cache-verify`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheVerifyArguments {
+    /// Remove the corrupt blobs, and nothing else.
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Hash only blobs that show a sign of ending early: a wrong size, a missing trailer, no content.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Read at idle I/O priority: only when nobody else wants the disk.
+    #[arg(long)]
+    pub(crate) io_idle: bool,
     #[command(flatten)]
     pub(crate) cache: CacheArguments,
 }

@@ -5,6 +5,7 @@
 mod cache_dir;
 mod cache_prune;
 mod cache_usage;
+mod cache_verify;
 mod ci;
 mod cli;
 mod cli_docs;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let done = match &cli.command {
         None => output::print(&Cli::command().render_help().to_string()),
         Some(Command::CachePrune(arguments)) => cache_prune::run(arguments),
+        Some(Command::CacheVerify(arguments)) => cache_verify::run(arguments),
         Some(Command::CacheUsage(arguments)) => cache_usage::run(arguments),
         Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(arguments),

@@ -25,6 +25,8 @@ pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
     Ok(Policy {
         older_than: arguments.older_than,
         unreferenced: arguments.unreferenced,
+        // What is corrupt is known only after the scan.
+        corrupt: None,
         keep,
         max_used_bytes: arguments.max_used_space,
         min_free: arguments.min_free_space,

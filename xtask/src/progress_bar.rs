@@ -9,6 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use banger_fmt::format_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci_cache::{Progress, Tally};
 
@@ -17,8 +18,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What the length of the bar stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Blobs dealt with.
+    Blobs,
+    /// Bytes read; with the rate.
+    Bytes,
+}
+
 /// Does the work, which advances `progress` up to `total`, and shows how far it is.
-pub(crate) fn show<T>(wanted: bool, progress: &Progress, total: Tally, work: impl FnOnce() -> T) -> T {
+pub(crate) fn show<T>(
+    wanted: bool,
+    measure: Measure,
+    progress: &Progress,
+    total: Tally,
+    work: impl FnOnce() -> T,
+) -> T {
     if !wanted || !io::stderr().is_terminal() {
         return work();
     }
@@ -28,10 +44,12 @@ pub(crate) fn show<T>(wanted: bool, progress: &Progress, total: Tally, work: imp
             if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            let bar = bar(total);
+            let bar = bar(measure, total);
             while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                bar.set_position(progress.blobs.load(Ordering::Relaxed));
-                bar.set_message(banger_fmt::format_bytes(progress.bytes.load(Ordering::Relaxed)));
+                let (blobs, bytes) =
+                    (progress.blobs.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
+                bar.set_position(if measure == Measure::Blobs { blobs } else { bytes });
+                bar.set_message(format_bytes(bytes));
             }
             bar.finish_and_clear();
         });
@@ -42,10 +60,17 @@ pub(crate) fn show<T>(wanted: bool, progress: &Progress, total: Tally, work: imp
     })
 }
 
-fn bar(total: Tally) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(total.blobs), ProgressDrawTarget::stderr());
-    let total = banger_fmt::format_bytes(total.bytes);
-    let template = format!("{{bar:30}} {{pos}}/{{len}} blobs, {{msg}} of {total}, {{eta}} left");
+fn bar(measure: Measure, total: Tally) -> ProgressBar {
+    let size = format_bytes(total.bytes);
+    let (length, template) = match measure {
+        Measure::Blobs => {
+            (total.blobs, format!("{{bar:30}} {{pos}}/{{len}} blobs, {{msg}} of {size}, {{eta}} left"))
+        }
+        Measure::Bytes => {
+            (total.bytes, format!("{{bar:30}} {{msg}} of {size}, {{binary_bytes_per_sec}}, {{eta}} left"))
+        }
+    };
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
     match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

@@ -9,6 +9,7 @@ use oci_cache::{
     AccessTimes, Failure, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, Tally, escape_path,
 };
 
+use crate::cache_verify::{CorruptBlob, VerifyReport};
 use crate::cli::Format;
 
 /// The result, as one line with its end.
@@ -150,6 +151,37 @@ fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, d
         (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed"),
     };
     format!("{verb} `{}` ({}): {reason}", escape_path(path), format_bytes(size_bytes))
+}
+
+/// What a verification came to, as one line with its end.
+pub(crate) fn verified(report: &VerifyReport) -> String {
+    let verb = if report.quick { "quickly checked" } else { "verified" };
+    let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
+    format!(
+        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt\n",
+        report.cache_dir,
+        report.corrupt.len()
+    )
+}
+
+/// A corrupt blob.
+pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
+    let CorruptBlob { path, bytes, expected, actual } = corrupt;
+    format!("corrupt `{path}` ({}): expected {expected}, found {actual}", format_bytes(*bytes))
+}
+
+/// What a person should know beside a verification's result.
+pub(crate) fn verify_notes(report: &VerifyReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if report.quick {
+        notes.push("note: a quick check: only blobs that show a sign of ending early were hashed".to_owned());
+    }
+    for (tally, why) in [(report.in_use, "being written"), (report.changed, "changed while it was read")] {
+        if tally.blobs > 0 {
+            notes.push(format!("note: not checked {}: {why}; look again later", amount(tally)));
+        }
+    }
+    notes
 }
 
 /// A tally in words.

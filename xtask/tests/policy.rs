@@ -62,7 +62,7 @@ fn older_than() {
     assert_snapshot!(cache.prune(&["--older-than", "1d", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 1 blob(s), 1.0 KiB: used recently
     [EOF]
@@ -90,7 +90,7 @@ fn max_used_space() {
     assert_snapshot!(cache.prune(&["--max-used-space", "2KiB", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 2 blob(s), 2.0 KiB: goal met
     [EOF]
@@ -130,7 +130,7 @@ fn min_free_space() {
     assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: the goal is not met: [ROOM]
     [EOF]
@@ -158,7 +158,7 @@ fn keep() {
     assert_snapshot!(cache.prune(&["--keep", &digest(1), "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 1 blob(s), 1.0 KiB: pinned
     [EOF]
@@ -235,7 +235,7 @@ fn unreferenced() {
     assert_snapshot!(cache.prune(&["--unreferenced", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 11 blob(s), 8.3 KiB: referenced
     [EOF]
@@ -547,7 +547,7 @@ fn a_saved_plan_is_carried_out_exactly() {
     assert_snapshot!(cache.prune(&["--from-plan", &plan, "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 2 blob(s), 2.0 KiB: changed since the plan was made
     note: kept 4 blob(s), 4.0 KiB: not in the plan
@@ -678,6 +678,7 @@ fn the_summary_and_the_metrics() {
     oci_cache_prune_kept_blobs{reason="goal_met"} 0
     oci_cache_prune_kept_blobs{reason="changed"} 0
     oci_cache_prune_kept_blobs{reason="unlisted"} 0
+    oci_cache_prune_kept_blobs{reason="intact"} 0
     # HELP oci_cache_prune_kept_bytes Logical size of the blobs that stayed, by reason.
     # TYPE oci_cache_prune_kept_bytes gauge
     oci_cache_prune_kept_bytes{reason="in_use"} 1024
@@ -687,6 +688,7 @@ fn the_summary_and_the_metrics() {
     oci_cache_prune_kept_bytes{reason="goal_met"} 0
     oci_cache_prune_kept_bytes{reason="changed"} 0
     oci_cache_prune_kept_bytes{reason="unlisted"} 0
+    oci_cache_prune_kept_bytes{reason="intact"} 0
     # HELP oci_cache_prune_failures Entries that could not be inspected or removed.
     # TYPE oci_cache_prune_failures gauge
     oci_cache_prune_failures 0

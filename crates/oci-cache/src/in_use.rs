@@ -11,14 +11,12 @@
 //! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-/// Chooses the signal by which the kernel tells of a broken lease: `F_SETSIG` of Linux's
-/// `include/uapi/asm-generic/fcntl.h`, the same on every architecture.
-const F_SETSIG: libc::c_int = 10;
+use crate::sys::{Lease, set_lease};
 
 /// What the probe found.
 #[derive(Debug)]
@@ -46,7 +44,7 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
         Err(Errno::ACCESS | Errno::PERM) => return Probe::Unknown,
         Err(errno) => return Probe::Failed(errno),
     };
-    match rustix::io::retry_on_intr(|| take_lease(&descriptor)) {
+    match rustix::io::retry_on_intr(|| set_lease(descriptor.as_fd(), Lease::Write)) {
         Ok(()) => Probe::Idle(descriptor),
         Err(Errno::WOULDBLOCK) => Probe::InUse,
         Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => {
@@ -56,34 +54,29 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
     }
 }
 
-/// Takes a write lease on the file, for which any other open of it is an obstacle.
-fn take_lease(descriptor: &OwnedFd) -> Result<(), Errno> {
-    // Whoever opens the file breaks the lease, and the kernel tells the holder by a signal: by default
-    // SIGIO, which would end the process. SIGURG is ignored by default.
-    fcntl(descriptor, F_SETSIG, libc::SIGURG)?;
-    fcntl(descriptor, libc::F_SETLEASE, libc::F_WRLCK)
+/// Whether somebody has the file open for writing; `None` where leases do not work.
+pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
+    match rustix::io::retry_on_intr(|| set_lease(descriptor, Lease::Read)) {
+        Ok(()) => {
+            release_lease(descriptor);
+            Some(false)
+        }
+        Err(Errno::WOULDBLOCK) => Some(true),
+        Err(_) => None,
+    }
 }
 
 /// Releases the lease, so that whoever waits for the file goes on at once.
-pub(crate) fn release_lease(descriptor: &OwnedFd) {
+pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
     // Closing releases it too: a failure here only makes somebody wait for that.
-    let _ = fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK);
-}
-
-/// The two commands that no safe crate offers.
-#[expect(unsafe_code, reason = "F_SETSIG and F_SETLEASE are in no safe crate")]
-fn fcntl(descriptor: &OwnedFd, command: libc::c_int, argument: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: the descriptor is open for as long as it is borrowed; both commands take an int and touch
-    // no memory of this process.
-    let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), command, argument) };
-    if result == -1 { Err(crate::cache_dir::errno_of(&std::io::Error::last_os_error())) } else { Ok(()) }
+    let _ = set_lease(descriptor, Lease::Released);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::lease_target;
     use std::fs::{self, File};
-    use std::os::fd::AsFd as _;
 
     fn probe_in(directory: &std::path::Path) -> Probe {
         probe(File::open(directory).unwrap().as_fd(), c"blob")
@@ -126,19 +119,10 @@ mod tests {
         fs::write(&path, "content").unwrap();
         let Probe::Idle(lease) = probe_in(directory.path()) else { panic!("somebody has a fresh file open") };
         let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
-        while !matches!(fcntl_lease(&lease), libc::F_UNLCK) {
+        while lease_target(lease.as_fd()) == libc::F_WRLCK {
             std::thread::yield_now();
         }
-        release_lease(&lease);
+        release_lease(lease.as_fd());
         assert_eq!(opener.join().unwrap(), "content");
-    }
-
-    /// What the lease is to become, as `F_GETLEASE` tells while it is being broken.
-    #[expect(unsafe_code, reason = "F_GETLEASE is in no safe crate")]
-    fn fcntl_lease(descriptor: &OwnedFd) -> libc::c_int {
-        // SAFETY: as in `fcntl`.
-        let lease = unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GETLEASE) };
-        // A reader downgrades a write lease to a read lease, a writer to none.
-        if lease == libc::F_RDLCK { libc::F_UNLCK } else { lease }
     }
 }

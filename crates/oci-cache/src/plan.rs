@@ -34,6 +34,8 @@ pub enum Remove {
     OverBudget,
     /// The file system has too little room.
     LowSpace,
+    /// Its content does not hash to its name.
+    Corrupt,
     /// The saved plan lists it.
     Listed,
 }
@@ -48,6 +50,7 @@ impl Remove {
             Self::Unreferenced => "unreferenced",
             Self::OverBudget => "over the budget",
             Self::LowSpace => "space is low",
+            Self::Corrupt => "corrupt",
             Self::Listed => "listed in the plan",
         }
     }
@@ -70,6 +73,8 @@ pub enum Keep {
     Changed,
     /// The saved plan does not list it.
     Unlisted,
+    /// It is not corrupt, and only what is corrupt goes.
+    Intact,
 }
 
 impl Keep {
@@ -84,6 +89,7 @@ impl Keep {
             Self::GoalMet => "goal_met",
             Self::Changed => "changed",
             Self::Unlisted => "unlisted",
+            Self::Intact => "intact",
         }
     }
 
@@ -98,6 +104,7 @@ impl Keep {
             Self::GoalMet => "goal met",
             Self::Changed => "changed since the plan was made",
             Self::Unlisted => "not in the plan",
+            Self::Intact => "not corrupt",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! other image leads to stays.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::ledger::{DiskLedger, Tally};
 use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
 use crate::reachable::References;
 use crate::status::Timestamp;
+use crate::verify::Finding;
 
 /// What may go, and when it is enough. The default: everything goes.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +28,9 @@ pub struct Policy {
     pub older_than: Option<Duration>,
     /// Only blobs that the layout's index does not lead to.
     pub unreferenced: bool,
+    /// Only corrupt blobs: what [`crate::verify`] found, by position in the inventory. An entry of the
+    /// layout's index that leads to one leaves the index; the rest of its image stays.
+    pub corrupt: Option<HashMap<usize, Finding>>,
     /// Not these digests; of an image, not if its manifest is among them.
     pub keep: HashSet<Digest>,
     /// Stop when the cache's files have at most this logical size together, in bytes.
@@ -71,7 +75,8 @@ impl Policy {
     /// Whether everything goes.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.older_than.is_none() && !self.unreferenced && self.keep.is_empty() && !self.has_goal()
+        let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt.is_some();
+        !has_filter && self.keep.is_empty() && !self.has_goal()
     }
 
     /// Whether there is a goal.
@@ -82,7 +87,9 @@ impl Policy {
 
     /// Why an entry used at this time goes, if no goal stops it.
     fn reason(&self) -> Remove {
-        if self.max_used_bytes.is_some() {
+        if self.corrupt.is_some() {
+            Remove::Corrupt
+        } else if self.max_used_bytes.is_some() {
             Remove::OverBudget
         } else if self.min_free.is_some() {
             Remove::LowSpace
@@ -122,6 +129,8 @@ pub fn select(
     }
     take(&mut plan, &candidates, policy, space);
     plan.index_change = plan.entries_without_their_blobs();
+    // Who asks for corrupt blobs gets those and nothing else.
+    plan.leftovers_go.fill(policy.corrupt.is_none());
     plan
 }
 
@@ -182,7 +191,9 @@ impl Selection<'_> {
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if self.policy.keep.contains(&blob.digest) {
                 Some(Keep::Pinned)
-            } else if is_referenced {
+            } else if let Some(reason) = self.not_corrupt(index) {
+                Some(reason)
+            } else if is_referenced && (self.policy.corrupt.is_none() || self.policy.unreferenced) {
                 Some(Keep::Referenced)
             } else {
                 self.too_recent(last_used)
@@ -193,7 +204,7 @@ impl Selection<'_> {
             }
         }
         self.add_partials(&mut candidates);
-        if !self.policy.unreferenced {
+        if !self.policy.unreferenced && self.policy.corrupt.is_none() {
             self.add_images(&mut candidates);
         }
         candidates
@@ -203,7 +214,9 @@ impl Selection<'_> {
         for index in 0..self.plan.partial_fates.len() {
             let partial = &self.plan.inventory.tree.partials[index];
             let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
-            match self.too_recent(last_used) {
+            let keep =
+                if self.policy.corrupt.is_some() { Some(Keep::Intact) } else { self.too_recent(last_used) };
+            match keep {
                 Some(reason) => self.plan.partial_fates[index] = Fate::Keep(reason),
                 None => candidates.push(Candidate { last_used, size_bytes, what: What::Partial(index) }),
             }
@@ -237,6 +250,16 @@ impl Selection<'_> {
                     *fate = Fate::Keep(reason);
                 }
             }
+        }
+    }
+
+    /// Why the blob does not pass for corrupt, if that is asked for.
+    fn not_corrupt(&self, index: usize) -> Option<Keep> {
+        match self.policy.corrupt.as_ref()?.get(&index) {
+            Some(Finding::Corrupt) => None,
+            Some(Finding::InUse) => Some(Keep::InUse),
+            Some(Finding::Changed) => Some(Keep::Changed),
+            None => Some(Keep::Intact),
         }
     }
 

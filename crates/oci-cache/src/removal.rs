@@ -237,7 +237,7 @@ impl Worker<'_> {
         let is_large = names.first().is_some_and(|&index| self.blob(index).disk_bytes >= LARGE_BYTES);
         if is_large {
             // Whoever was about to open the file must not wait for the closes ahead of this one.
-            release_lease(&lease);
+            release_lease(lease.as_fd());
             // The receiver lives as long as the workers; were it gone, the error would close the file.
             let _ = self.closes.send(lease);
         }

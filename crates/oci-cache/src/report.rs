@@ -92,6 +92,8 @@ pub struct Kept {
     pub changed: Tally,
     /// Not in the saved plan.
     pub unlisted: Tally,
+    /// Not corrupt, where only what is corrupt goes.
+    pub intact: Tally,
 }
 
 impl Kept {
@@ -102,7 +104,7 @@ impl Kept {
 
     /// The reasons with their tallies.
     #[must_use]
-    pub const fn by_reason(&self) -> [(Keep, Tally); 7] {
+    pub const fn by_reason(&self) -> [(Keep, Tally); 8] {
         [
             (Keep::InUse, self.in_use),
             (Keep::Recent, self.recent),
@@ -111,6 +113,7 @@ impl Kept {
             (Keep::GoalMet, self.goal_met),
             (Keep::Changed, self.changed),
             (Keep::Unlisted, self.unlisted),
+            (Keep::Intact, self.intact),
         ]
     }
 
@@ -123,6 +126,7 @@ impl Kept {
             Keep::GoalMet => &mut self.goal_met,
             Keep::Changed => &mut self.changed,
             Keep::Unlisted => &mut self.unlisted,
+            Keep::Intact => &mut self.intact,
         }
     }
 }
@@ -167,7 +171,8 @@ impl Failure {
     }
 
     /// The same again; an `io::Error` has no clone of its own.
-    pub(crate) fn duplicate(&self) -> Self {
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
         let error = match self.error.raw_os_error() {
             Some(number) => io::Error::from_raw_os_error(number),
             None => io::Error::new(self.error.kind(), self.error.to_string()),

@@ -82,12 +82,16 @@ impl Cache {
 
     /// Prunes without the privileges that root has, so that permissions count for root too.
     pub fn prune_unprivileged(&self, arguments: &[&str]) -> Ran {
+        self.run_unprivileged("cache-prune", arguments)
+    }
+
+    pub fn run_unprivileged(&self, command: &str, arguments: &[&str]) -> Ran {
         let mut program = Command::new("setpriv");
         program.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
         if fs::metadata("/proc/self").unwrap().uid() != 0 {
             program = Command::new("env");
         }
-        program.arg(env!("CARGO_BIN_EXE_xtask")).args(["cache-prune", "--cache-dir"]).arg(self.path());
+        program.arg(env!("CARGO_BIN_EXE_xtask")).args([command, "--cache-dir"]).arg(self.path());
         Ran::of(program.args(arguments), self.base.path())
     }
 

@@ -1,0 +1,203 @@
+//! A quick look at a blob: signs that its content ends early, without reading it all.
+//!
+//! Guarantees: a few reads for each blob, of a few bytes each. A sign is a suspicion, no more: the caller
+//! hashes what is suspect, so nothing intact is called corrupt. What it does not guarantee: finding
+//! everything. Changed bytes in the middle leave no sign, and of a gzip file cut off only some do.
+//!
+//! Sources: RFC 1952 (gzip: 8 bytes of trailer, the last 4 the size modulo 2^32), RFC 8878 (zstd frames and
+//! blocks), POSIX.1 `pax` (ustar: 512-byte blocks, two of zeros at the end).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+/// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
+const DEFLATE_MOST: u64 = 1032;
+/// How many blocks of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
+const MAX_ZSTD_BLOCKS: u32 = 1 << 20;
+
+/// What makes a blob suspect, if anything does.
+pub(crate) fn suspicion(
+    file: &File,
+    size_bytes: u64,
+    expected_bytes: Option<u64>,
+) -> std::io::Result<Option<&'static str>> {
+    if expected_bytes.is_some_and(|expected| expected != size_bytes) {
+        return Ok(Some("not of the size that its descriptor gives"));
+    }
+    if size_bytes == 0 {
+        return Ok(Some("empty"));
+    }
+    let mut head = [0; 512];
+    let length = usize::try_from(size_bytes).unwrap_or(usize::MAX).min(head.len());
+    file.read_exact_at(&mut head[..length], 0)?;
+    if head.starts_with(&[0x1f, 0x8b]) {
+        gzip(file, size_bytes)
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        zstd(file, size_bytes)
+    } else if &head[257..262] == b"ustar" {
+        tar(file, size_bytes)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The size in the trailer must be one that so many compressed bytes can have.
+fn gzip(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+    const SMALLEST: u64 = 20;
+    let early = Ok(Some("a gzip file that ends early"));
+    if size_bytes < SMALLEST {
+        return early;
+    }
+    if size_bytes >= u64::from(u32::MAX) / DEFLATE_MOST {
+        return Ok(None); // Any trailer is possible.
+    }
+    let mut trailer = [0; 4];
+    file.read_exact_at(&mut trailer, size_bytes - 4)?;
+    let content = u64::from(u32::from_le_bytes(trailer));
+    // Stored blocks add 5 bytes for 16 KiB, headers at most some hundred.
+    let least = size_bytes.saturating_sub(1024 + size_bytes / 1024);
+    if content < least || content > size_bytes * DEFLATE_MOST { early } else { Ok(None) }
+}
+
+/// Walks the frames, block by block.
+fn zstd(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+    let early = Ok(Some("a zstd file that ends early"));
+    let mut position = 0;
+    let mut blocks = 0;
+    while position < size_bytes {
+        let Some(magic) = word(file, position, 4, size_bytes)? else { return early };
+        position += 4;
+        if (0x184d_2a50..=0x184d_2a5f).contains(&magic) {
+            let Some(length) = word(file, position, 4, size_bytes)? else { return early };
+            position += 4 + length;
+            continue;
+        }
+        let Some(descriptor) = word(file, position, 1, size_bytes)? else { return early };
+        position += 1 + frame_header_bytes(descriptor);
+        loop {
+            let Some(header) = word(file, position, 3, size_bytes)? else { return early };
+            let is_run = (header >> 1) & 3 == 1;
+            position += 3 + if is_run { 1 } else { header >> 3 };
+            blocks += 1;
+            if header & 1 == 1 {
+                break;
+            }
+            if blocks > MAX_ZSTD_BLOCKS {
+                return Ok(None);
+            }
+        }
+        position += if descriptor & 4 == 4 { 4 } else { 0 };
+    }
+    if position > size_bytes { early } else { Ok(None) }
+}
+
+/// How long the rest of a frame's header is (RFC 8878, section 3.1.1.1).
+const fn frame_header_bytes(descriptor: u64) -> u64 {
+    let is_single_segment = descriptor & 0x20 != 0;
+    let window = if is_single_segment { 0 } else { 1 };
+    let dictionary = [0, 1, 2, 4][(descriptor & 3) as usize];
+    let content = match descriptor >> 6 {
+        0 if is_single_segment => 1,
+        0 => 0,
+        1 => 2,
+        2 => 4,
+        _ => 8,
+    };
+    window + dictionary + content
+}
+
+/// A little-endian number of `length` bytes; `None` if the file ends before it does.
+fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> std::io::Result<Option<u64>> {
+    if position.saturating_add(length as u64) > size_bytes {
+        return Ok(None);
+    }
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes[..length], position)?;
+    Ok(Some(u64::from_le_bytes(bytes)))
+}
+
+/// An archive has whole blocks, and two of zeros at its end.
+fn tar(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+    const END: u64 = 1024;
+    let early = Ok(Some("a tar archive that ends early"));
+    if !size_bytes.is_multiple_of(512) || size_bytes < END {
+        return early;
+    }
+    let mut end = [1; 1024];
+    file.read_exact_at(&mut end, size_bytes - END)?;
+    if end.iter().any(|byte| *byte != 0) { early } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    fn look(content: &[u8]) -> Option<&'static str> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        suspicion(&file, content.len() as u64, None).unwrap()
+    }
+
+    /// Two frames: 3 raw bytes with a checksum, and a run of 7 with a content size of one byte; between
+    /// them a skippable frame of 2.
+    fn zstd_file() -> Vec<u8> {
+        let magic = [0x28, 0xb5, 0x2f, 0xfd];
+        let first = [&magic[..], &[0x04, 0x00], &[0x19, 0, 0, b'a', b'b', b'c'], &[1, 2, 3, 4]].concat();
+        let skip = [0x51, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9];
+        let second = [&magic[..], &[0x20, 7], &[0x3b, 0, 0, b'x']].concat();
+        [&first[..], &skip, &second].concat()
+    }
+
+    #[test]
+    fn zstd_files_that_end_early_are_seen_wherever_they_end() {
+        let whole = zstd_file();
+        assert_eq!(look(&whole), None);
+        let frame_ends = [16, 26];
+        for length in 5..whole.len() {
+            let expected =
+                if frame_ends.contains(&length) { None } else { Some("a zstd file that ends early") };
+            assert_eq!(look(&whole[..length]), expected, "{length}");
+        }
+    }
+
+    #[test]
+    fn gzip_trailers_must_be_possible() {
+        let mut file = vec![0x1f, 0x8b, 8, 0];
+        file.resize(100_000, 0xff);
+        assert_eq!(look(&file), Some("a gzip file that ends early"));
+        let length = file.len();
+        file[length - 4..].copy_from_slice(&300_000u32.to_le_bytes());
+        assert_eq!(look(&file), None);
+        file[length - 4..].copy_from_slice(&300u32.to_le_bytes());
+        assert_eq!(look(&file), Some("a gzip file that ends early"));
+        assert_eq!(look(&file[..10]), Some("a gzip file that ends early"));
+    }
+
+    #[test]
+    fn archives_end_in_zeros() {
+        let mut file = vec![b'x'; 4096];
+        file[257..262].copy_from_slice(b"ustar");
+        assert_eq!(look(&file), Some("a tar archive that ends early"));
+        file[3072..].fill(0);
+        assert_eq!(look(&file), None);
+        assert_eq!(look(&file[..4000]), Some("a tar archive that ends early"));
+    }
+
+    #[test]
+    fn other_content_says_nothing() {
+        assert_eq!(look(b"{}"), None);
+        assert_eq!(look(&[]), Some("empty"));
+        let file = tempfile::tempfile().unwrap();
+        assert!(suspicion(&file, 0, Some(1)).unwrap().is_some());
+    }
+
+    #[test]
+    fn real_gzip_files_are_not_suspect() {
+        for (size, block) in [(0, "zero"), (100, "zero"), (5_000_000, "zero"), (3_000_000, "urandom")] {
+            let script = format!("head -c {size} /dev/{block} | gzip -c");
+            let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(look(&output.stdout), None, "{size} bytes of {block}");
+        }
+    }
+}

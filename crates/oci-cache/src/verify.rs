@@ -1,0 +1,304 @@
+//! Re-hashes blobs: does the content hash to the name?
+//!
+//! Guarantees: a blob is called corrupt only on what was read of one unchanging file: nobody had it open
+//! for writing, and device, inode, size and time of the last write were the same before and after. A blob
+//! that changes is read again; one that keeps changing is reported as changed. One that cannot be read
+//! does not stop the rest. Nothing is changed; access times do not move where `O_NOATIME` is allowed; what
+//! was not in the page cache before is dropped from it again.
+//!
+//! How it is fast: all cores, the largest blobs first so that the cores end together, and reads that fit
+//! the processor's cache.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags};
+use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::digest::{Algorithm, Digest};
+use crate::in_use::has_writer;
+use crate::index::open_quietly;
+use crate::inventory::{Blob, Inventory};
+use crate::ledger::Tally;
+use crate::progress::Progress;
+use crate::quick::suspicion;
+use crate::reachable::References;
+use crate::report::Failure;
+use crate::status::{Status, Timestamp};
+
+/// How much is read at a time.
+const BUFFER_BYTES: usize = 256 << 10;
+/// The unit in which the page cache is looked at, and left as it was.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// How often a blob that changes is read.
+const ATTEMPTS: usize = 3;
+
+/// How thoroughly to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Hash every blob.
+    Full,
+    /// Hash only those that show a sign of ending early: a wrong size, a missing trailer, no content.
+    Quick,
+}
+
+/// A blob whose content does not hash to its name.
+#[derive(Clone, Debug)]
+pub struct Corrupt {
+    /// Its position in the inventory.
+    pub blob: usize,
+    /// What its content hashes to.
+    pub actual: Digest,
+}
+
+/// What is wrong with a blob, or keeps it from being checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Its content does not hash to its name.
+    Corrupt,
+    /// Somebody is writing to it.
+    InUse,
+    /// It changed each time it was read.
+    Changed,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Verification {
+    /// What was looked at.
+    pub checked: Tally,
+    /// The corrupt ones, in the order of the inventory.
+    pub corrupt: Vec<Corrupt>,
+    /// What somebody was writing to: positions in the inventory.
+    pub in_use: Vec<usize>,
+    /// What changed each time it was read.
+    pub changed: Vec<usize>,
+    /// What could not be read.
+    pub failures: Vec<Failure>,
+    /// Whether a stop was asked for before the end.
+    pub interrupted: bool,
+    /// Access times that moved by reading, since `O_NOATIME` was not allowed.
+    accessed: Vec<(usize, Timestamp)>,
+}
+
+/// Verifies the blobs of the inventory.
+///
+/// The references give the sizes that a quick check compares; a full one makes no use of them.
+#[must_use]
+pub fn verify(
+    inventory: &mut Inventory,
+    references: &References,
+    check: Check,
+    progress: &Progress,
+) -> Verification {
+    let blobs = &inventory.tree.blobs;
+    let mut order: Vec<usize> = (0..blobs.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(blobs[index].size_bytes));
+    let found = Mutex::new(Verification::default());
+    let next = AtomicUsize::new(0);
+    let cores = thread::available_parallelism().map_or(1, usize::from).min(order.len());
+    let work = || {
+        let mut reader = Reader { inventory, references, check, progress, buffer: vec![0; BUFFER_BYTES] };
+        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if progress.is_stopped() {
+                return;
+            }
+            let verdict = reader.check(index);
+            let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            found.add(inventory, index, verdict);
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 1..cores {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    found.corrupt.sort_unstable_by_key(|corrupt| corrupt.blob);
+    found.interrupted = progress.is_stopped();
+    for (index, accessed) in found.accessed.drain(..) {
+        inventory.tree.blobs[index].accessed = accessed;
+    }
+    found
+}
+
+/// What is true of one blob.
+enum Verdict {
+    Intact,
+    Corrupt(Digest),
+    InUse,
+    Changed,
+    Gone,
+    NotReached,
+    Failed(io::Error),
+}
+
+impl Verification {
+    /// What is not intact, by position in the inventory: what [`crate::Policy::corrupt`] wants.
+    #[must_use]
+    pub fn findings(&self) -> HashMap<usize, Finding> {
+        let corrupt = self.corrupt.iter().map(|corrupt| (corrupt.blob, Finding::Corrupt));
+        let in_use = self.in_use.iter().map(|blob| (*blob, Finding::InUse));
+        let changed = self.changed.iter().map(|blob| (*blob, Finding::Changed));
+        corrupt.chain(in_use).chain(changed).collect()
+    }
+
+    fn add(
+        &mut self,
+        inventory: &Inventory,
+        index: usize,
+        (verdict, accessed): (Verdict, Option<Timestamp>),
+    ) {
+        let blob = &inventory.tree.blobs[index];
+        self.accessed.extend(accessed.map(|accessed| (index, accessed)));
+        match verdict {
+            Verdict::Intact => self.checked.add(blob.size_bytes),
+            Verdict::Corrupt(actual) => {
+                self.checked.add(blob.size_bytes);
+                self.corrupt.push(Corrupt { blob: index, actual });
+            }
+            Verdict::InUse => self.in_use.push(index),
+            Verdict::Changed => self.changed.push(index),
+            Verdict::Gone | Verdict::NotReached => {}
+            Verdict::Failed(error) => {
+                self.failures.push(Failure::new("read", inventory.path_of(blob), error))
+            }
+        }
+    }
+}
+
+/// One thread of a verification.
+struct Reader<'a> {
+    inventory: &'a Inventory,
+    references: &'a References,
+    check: Check,
+    progress: &'a Progress,
+    buffer: Vec<u8>,
+}
+
+impl Reader<'_> {
+    /// Checks a blob. Also returns its access time, if reading moved that.
+    fn check(&mut self, index: usize) -> (Verdict, Option<Timestamp>) {
+        let blob = &self.inventory.tree.blobs[index];
+        match self.try_check(index, blob) {
+            Ok(result) => result,
+            Err(error) => {
+                let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
+                (if is_gone { Verdict::Gone } else { Verdict::Failed(error) }, None)
+            }
+        }
+    }
+
+    fn try_check(&mut self, index: usize, blob: &Blob) -> io::Result<(Verdict, Option<Timestamp>)> {
+        let directory = self.inventory.tree.directory(blob.directory).descriptor.as_fd();
+        let file = open_quietly(directory, blob.digest.file_name(blob.spelling).as_c_str())?;
+        let mut before = Status::of_descriptor(file.as_fd())?;
+        if !before.is_regular_file() {
+            return Ok((Verdict::Changed, None));
+        }
+        if self.check == Check::Quick {
+            let expected = self.references.sizes.get(&index).copied();
+            if suspicion(&file, before.size_bytes, expected)?.is_none() {
+                self.progress.advance(1, blob.size_bytes);
+                return Ok((Verdict::Intact, None));
+            }
+        }
+        for _ in 0..ATTEMPTS {
+            let Some(actual) = self.hash(&file, before.size_bytes, blob.digest.algorithm())? else {
+                return Ok((Verdict::NotReached, None));
+            };
+            let after = Status::of_descriptor(file.as_fd())?;
+            let accessed = (after.accessed != blob.accessed).then_some(after.accessed);
+            if actual == blob.digest {
+                self.progress.advance(1, 0);
+                return Ok((Verdict::Intact, accessed));
+            }
+            if has_writer(file.as_fd()) == Some(true) {
+                return Ok((Verdict::InUse, accessed));
+            }
+            if after.is_same_content(&before) {
+                return Ok((Verdict::Corrupt(actual), accessed));
+            }
+            before = after;
+        }
+        Ok((Verdict::Changed, None))
+    }
+
+    /// Hashes a file; `None` if a stop was asked for.
+    fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
+        let cached = cached_windows(file, size_bytes);
+        let mut hasher = match algorithm {
+            Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
+            Algorithm::Sha512 => Hasher::Sha512(Box::new(Sha512::new())),
+        };
+        let mut position = 0;
+        loop {
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut self.buffer[..], position))?;
+            if read == 0 {
+                return Ok(Some(hasher.finish()));
+            }
+            if self.progress.is_stopped() {
+                return Ok(None);
+            }
+            hasher.update(&self.buffer[..read]);
+            self.progress.advance(0, read as u64);
+            drop_windows(file, &cached, position, position + read as u64);
+            position += read as u64;
+        }
+    }
+}
+
+/// For each window of the file, whether its beginning is in the page cache. Where that cannot be told,
+/// everything counts as cached, and nothing is dropped.
+fn cached_windows(file: &File, size_bytes: u64) -> Vec<bool> {
+    let mut byte = [0];
+    let windows = (0..size_bytes).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
+    let is_cached = |position| {
+        let mut buffers = [io::IoSliceMut::new(&mut byte)];
+        let read = rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT);
+        read != Err(Errno::AGAIN)
+    };
+    windows.map(is_cached).collect()
+}
+
+/// Drops from the page cache the windows that end within the range and were not there before.
+fn drop_windows(file: &File, cached: &[bool], from: u64, to: u64) {
+    for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
+        let is_cached =
+            usize::try_from(window).ok().and_then(|window| cached.get(window)).copied().unwrap_or(true);
+        if !is_cached {
+            let end = to.min((window + 1) * WINDOW_BYTES);
+            let start = window * WINDOW_BYTES;
+            // Advice: nothing is lost if it is not taken.
+            let _ = fadvise(file, start, std::num::NonZeroU64::new(end - start), Advice::DontNeed);
+        }
+    }
+}
+
+enum Hasher {
+    Sha256(Sha256),
+    Sha512(Box<Sha512>),
+}
+
+impl Hasher {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Digest {
+        match self {
+            Self::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
+            Self::Sha512(hasher) => Digest::Sha512(Box::new(hasher.finalize().into())),
+        }
+    }
+}
