@@ -10,6 +10,7 @@
 mod distance;
 mod flat_cache;
 mod flat_pull;
+mod heal;
 mod idle;
 mod images;
 mod layout;
@@ -61,6 +62,8 @@ pub(crate) fn run(arguments: &SmokeArguments) -> anyhow::Result<()> {
     rows.extend(flat_cache::rows(&prune, scratch.path(), arguments.jobs)?);
     note("idle caches: counts against the disk");
     rows.extend(idle::rows(&prune, &images, scratch.path())?);
+    note("a cache poisoned by killed pulls");
+    rows.push(heal::row(&prune, &images, scratch.path())?);
     note("system calls of a dry run");
     rows.push(trace::row(&prune, &images, scratch.path())?);
 

@@ -60,6 +60,16 @@ impl<'a> Images<'a> {
         IMAGES.into_iter().map(|(name, _)| name)
     }
 
+    /// How skopeo names an image in the registry.
+    pub(super) fn reference(&self, name: &str) -> String {
+        self.registry.reference(name, Way::Near)
+    }
+
+    /// Where the registry has the blobs of an image, for HTTP.
+    pub(super) fn blobs_url(&self, name: &str) -> String {
+        self.registry.blobs_url(name)
+    }
+
     /// The name of one of them, at random.
     pub(super) fn any_name() -> &'static str {
         IMAGES[rand::rng().random_range(0..IMAGES.len())].0

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::bail;
 
 /// The programs; on Debian each comes in the package of the same name.
-const PROGRAMS: [&str; 4] = ["docker-registry", "skopeo", "umoci", "strace"];
+const PROGRAMS: [&str; 5] = ["docker-registry", "skopeo", "umoci", "strace", "curl"];
 
 /// Looks for the programs on the search path.
 ///
@@ -56,6 +56,6 @@ mod tests {
         fs::write(directory.path().join("umoci"), "").unwrap();
         fs::set_permissions(directory.path().join("umoci"), Permissions::from_mode(0o644)).unwrap();
         fs::create_dir(directory.path().join("strace")).unwrap();
-        assert_eq!(missing_from(&search_path), ["docker-registry", "umoci", "strace"]);
+        assert_eq!(missing_from(&search_path), ["docker-registry", "umoci", "strace", "curl"]);
     }
 }

@@ -57,6 +57,11 @@ impl Prune {
         Ok(Self { program })
     }
 
+    /// The program's path.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// The words of the command that prunes `cache`.
     pub(super) fn argv<'a>(
         &'a self,

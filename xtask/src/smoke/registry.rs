@@ -63,6 +63,11 @@ impl Registry {
         format!("docker://127.0.0.1:{port}/smoke/{image}:latest")
     }
 
+    /// Where the blobs of an image are, for HTTP.
+    pub(super) fn blobs_url(&self, image: &str) -> String {
+        format!("http://127.0.0.1:{}/v2/smoke/{image}/blobs", self.port)
+    }
+
     fn start_once(directory: &Path) -> anyhow::Result<Self> {
         let port = free_port().context("failed to find a free loopback port")?;
         let configuration = directory.join("registry.yml");

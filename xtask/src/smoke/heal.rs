@@ -1,0 +1,185 @@
+//! A flat cache poisoned by pulls that were killed, and healed.
+//!
+//! Guarantees: the layers come from the registry over HTTP, each written under its final name as
+//! go-containerregistry's cache does; a pull is killed with SIGKILL while a layer arrives, others run
+//! beside it. The exercise fails unless the truncated layers do make every later pull fail, are exactly
+//! what `cache-verify --prune` removes, and pulls work afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde::Deserialize;
+use xshell::{Shell, cmd};
+
+use super::images::{Images, output_of};
+use super::prune::Prune;
+use super::table::Row;
+use super::tally::{Failure, Tally};
+
+/// The image that is pulled: its largest layer takes two seconds at this rate.
+const IMAGE: &str = "large";
+const BYTES_A_SECOND: u64 = 6 << 20;
+/// How many pulls run after the poisoning, and again after the healing.
+const PULLS: u64 = 10;
+/// How long a pull may take to begin.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A pull: each layer that the cache does not have is fetched under its final name, then all are unpacked.
+const PULL: &str = r#"
+set -eu
+mkdir -p "$CACHE"
+for digest in $LAYERS; do
+    file="$CACHE/$digest"
+    [ -e "$file" ] || curl --silent --fail --limit-rate "$RATE" --output "$file" "$BLOBS/$digest"
+done
+for digest in $LAYERS; do
+    gzip --decompress --stdout "$CACHE/$digest" | tar --list >"$CACHE.list"
+done
+"#;
+
+#[derive(Deserialize)]
+struct Manifest {
+    layers: Vec<Layer>,
+}
+
+#[derive(Deserialize)]
+struct Layer {
+    digest: String,
+    size: u64,
+}
+
+/// What `cache-verify` reports; the part that is checked.
+#[derive(Deserialize)]
+struct Verified {
+    corrupt: Vec<Corrupt>,
+}
+
+#[derive(Deserialize)]
+struct Corrupt {
+    path: PathBuf,
+}
+
+/// Runs the exercise in a cache in `directory`.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+    let exercise = Exercise {
+        cache: directory.join("poisoned"),
+        blobs: images.blobs_url(IMAGE),
+        manifest: images.manifest(IMAGE)?,
+    };
+    let mut tally = Tally::default();
+    let truncated = exercise.poison()?;
+    let failed = exercise.pulls(&mut tally)?;
+    tally.check(failed == PULLS, || {
+        format!("{failed} of {PULLS} pulls failed with a truncated layer in the cache")
+    });
+
+    let found = verify(prune, &exercise.cache, &[])?;
+    tally.check(found == truncated, || {
+        format!("cache-verify found {found:?} corrupt, which are {truncated:?}")
+    });
+    let before = names(&exercise.cache)?;
+    verify(prune, &exercise.cache, &["--prune"])?;
+    tally.prunes += 1;
+    let gone: Vec<PathBuf> = before.into_iter().filter(|path| !path.exists()).collect();
+    tally.check(gone == truncated, || format!("cache-verify --prune removed {gone:?}, not {truncated:?}"));
+    tally.blobs_freed += gone.len() as u64;
+
+    for _ in 0..exercise.pulls(&mut tally)? {
+        tally.fail(Failure::Pull("after the healing"), "a layer cannot be unpacked");
+    }
+    Ok(Row { exercise: "flat cache, poisoned and healed", may_fail: false, tally })
+}
+
+struct Exercise {
+    cache: PathBuf,
+    blobs: String,
+    manifest: Manifest,
+}
+
+impl Exercise {
+    /// Pulls until the layers are there but for the end of one, and kills the pull there. Returns what is
+    /// truncated.
+    fn poison(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let largest = self.manifest.layers.iter().max_by_key(|layer| layer.size).context("no layers")?;
+        let file = self.cache.join(&largest.digest);
+        let mut pull = self.start(BYTES_A_SECOND)?;
+        let started = Instant::now();
+        let is_half_there = || fs::metadata(&file).is_ok_and(|data| data.len() > largest.size / 8);
+        while !is_half_there() {
+            ensure!(started.elapsed() < PATIENCE, "the pull wrote nothing to {}", file.display());
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Another pull runs beside it, and trusts what it finds.
+        let mut beside = self.start(u64::MAX)?;
+        kill_all(&mut pull)?;
+        beside.wait().context("failed to wait for a pull")?;
+        let size =
+            fs::metadata(&file).with_context(|| format!("failed to look at {}", file.display()))?.len();
+        ensure!(size < largest.size, "the pull was done before it was killed");
+        Ok(vec![file])
+    }
+
+    /// Pulls some times. Returns how many pulls failed.
+    fn pulls(&self, tally: &mut Tally) -> anyhow::Result<u64> {
+        let mut failed = 0;
+        for _ in 0..PULLS {
+            let status = self.start(u64::MAX)?.wait().context("failed to wait for a pull")?;
+            tally.pulls += 1;
+            failed += u64::from(!status.success());
+        }
+        Ok(failed)
+    }
+
+    fn start(&self, bytes_a_second: u64) -> anyhow::Result<Child> {
+        let layers: Vec<&str> = self.manifest.layers.iter().map(|layer| layer.digest.as_str()).collect();
+        let mut pull = Command::new("setsid");
+        pull.args(["sh", "-c", PULL]).env("CACHE", &self.cache).env("LAYERS", layers.join(" "));
+        pull.env("BLOBS", &self.blobs).env("RATE", bytes_a_second.min(1 << 40).to_string());
+        pull.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        pull.spawn().context("failed to start a pull")
+    }
+}
+
+/// Kills a pull and what it started, which are a process group of their own.
+fn kill_all(pull: &mut Child) -> anyhow::Result<()> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let group = format!("-{}", pull.id());
+    output_of(cmd!(shell, "kill -KILL -- {group}"))?;
+    pull.wait().context("failed to wait for a pull")?;
+    Ok(())
+}
+
+/// Verifies the cache. Returns what is corrupt.
+fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let command = shell.cmd(prune.program()).args(["cache-verify", "--format", "json", "--cache-dir"]);
+    let command = command.arg(cache).args(flags).quiet().ignore_status().ignore_stderr();
+    let line = command.read()?;
+    let verified: Verified =
+        serde_json::from_str(&line).with_context(|| format!("cache-verify wrote {line:?}"))?;
+    Ok(verified.corrupt.into_iter().map(|corrupt| corrupt.path).collect())
+}
+
+fn names(cache: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let context = || format!("failed to list {}", cache.display());
+    let entries = fs::read_dir(cache).with_context(context)?;
+    entries.map(|entry| Ok(entry.with_context(context)?.path())).collect()
+}
+
+impl Images<'_> {
+    /// The manifest of an image in the registry.
+    fn manifest(&self, name: &str) -> anyhow::Result<Manifest> {
+        let shell = Shell::new().context("failed to find the current directory")?;
+        let reference = self.reference(name);
+        let raw = output_of(cmd!(shell, "skopeo inspect --raw --tls-verify=false {reference}"))?;
+        serde_json::from_str(&raw).with_context(|| format!("the manifest of {name} is {raw:?}"))
+    }
+}
