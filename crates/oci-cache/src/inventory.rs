@@ -7,29 +7,23 @@
 //!
 //! What it does not guarantee: a snapshot. Pulls go on during the scan.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rayon::iter::{IndexedParallelIterator as _, IntoParallelIterator as _, ParallelIterator as _};
-use rayon::slice::ParallelSliceMut as _;
 use rustix::io::Errno;
-use walkdir::WalkDir;
 
 use crate::cache_dir::{CacheDir, INSPECT, errno_of, open_directory};
 use crate::digest::{Digest, Spelling};
 use crate::error::{Error, Refusal};
 use crate::escape::escape;
 use crate::leftover::{self, Leftover};
+use crate::listing::{Found, Named, list, read_statuses};
 use crate::names::{self, Place};
 use crate::partial::{self, Partial};
 use crate::report::Failure;
 use crate::status::{Status, Timestamp};
-
-/// How many names are gathered before their status is read, on all cores: enough to share out, few
-/// enough that names in waiting take no memory to speak of.
-const BATCH: usize = 8192;
 
 /// A blob: a regular file whose name is a digest.
 ///
@@ -83,7 +77,6 @@ pub struct Foreign {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) directories: Vec<Directory>,
-    /// In the order of their inode numbers.
     pub(crate) blobs: Vec<Blob>,
     pub(crate) partials: Vec<Partial>,
     /// `oci-layout` and `index.json` of an OCI image layout, where they are there.
@@ -130,7 +123,7 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
 }
 
 impl Inventory {
-    /// The blobs, in the order of their inode numbers.
+    /// The blobs, in no order.
     #[must_use]
     pub fn blobs(&self) -> &[Blob] {
         &self.tree.blobs
@@ -223,7 +216,6 @@ pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: &[u8]) -> Result
     let mut scanner = Scanner { tree: Tree::default(), device: status.id.device, cache_name };
     let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
     scanner.scan_directory(root).map_err(Error::io(INSPECT, path))?;
-    scanner.tree.blobs.par_sort_unstable_by_key(|blob| blob.inode);
     Ok(scanner.tree)
 }
 
@@ -239,66 +231,53 @@ impl Scanner<'_> {
         let place = directory.place;
         let Ok(index) = u16::try_from(self.tree.directories.len()) else { return Err(Errno::MFILE) };
         self.tree.directories.push(directory);
-        let mut batch = Vec::new();
+        let blobs_before = self.tree.blobs.len();
         let mut others = Vec::new();
-        for entry in list(self.tree.directory(index).descriptor.as_fd()) {
-            let name = entry?;
-            match names::blob(place, name.as_bytes()) {
-                Some(named) => batch.push(named),
-                None => others.push(name),
-            }
-            if batch.len() == BATCH {
-                self.add_blobs(index, &mut batch);
-            }
-        }
-        self.add_blobs(index, &mut batch);
+        let held = self.tree.directory(index).descriptor.try_clone().map_err(|error| errno_of(&error))?;
+        let names = |each: &mut dyn FnMut(Named)| {
+            list(held.as_fd(), |name| match names::blob(place, name.to_bytes()) {
+                Some(named) => each(named),
+                None => others.push(name.to_owned()),
+            })
+        };
+        read_statuses(held.as_fd(), names, &mut |found| self.add_blob(index, found))?;
         let is_for_blobs = matches!(place, Place::Algorithm(_));
-        let has_blobs = is_for_blobs || self.tree.blobs.last().is_some_and(|blob| blob.directory == index);
+        let has_blobs = is_for_blobs || self.tree.blobs.len() > blobs_before;
         // What makes it a cache first: on that depends what the other names mean.
-        others.sort_by_key(|name| !matches!(name.as_bytes(), names::BLOBS | names::OCI_LAYOUT));
+        others.sort_by_key(|name| !matches!(name.to_bytes(), names::BLOBS | names::OCI_LAYOUT));
         for name in others {
-            self.add_other(index, &name, has_blobs);
+            self.add_other(index, name, has_blobs);
         }
         Ok(())
     }
 
-    /// Reads the status of a batch of names that are digests, on all cores.
-    fn add_blobs(&mut self, index: u16, batch: &mut Vec<(Digest, Spelling)>) {
-        let directory = self.tree.directory(index).descriptor.as_fd();
-        let read: Vec<_> = std::mem::take(batch)
-            .into_par_iter()
-            .with_min_len(256)
-            .map(|(digest, spelling)| {
-                let status = Status::of_entry(directory, digest.file_name(spelling).as_c_str());
-                (digest, spelling, status)
-            })
-            .collect();
-        self.tree.blobs.reserve(read.len());
-        for (digest, spelling, status) in read {
-            match status {
-                Ok(status) if self.is_own_file(&status) => self.tree.blobs.push(Blob {
-                    digest,
-                    size_bytes: status.size_bytes,
-                    disk_bytes: status.disk_bytes,
-                    modified: status.modified,
-                    accessed: status.accessed,
-                    inode: status.id.inode,
-                    links: status.links,
-                    directory: index,
-                    spelling,
-                }),
-                Ok(status) => self.add_foreign(index, digest.file_name(spelling).as_str().as_ref(), &status),
-                Err(Errno::NOENT) => {}
-                Err(errno) => self.add_failure(index, digest.file_name(spelling).as_str().as_ref(), errno),
-            }
+    /// Takes in an entry whose name is a digest.
+    fn add_blob(&mut self, index: u16, (digest, spelling, status): Found) {
+        let name = || digest.file_name(spelling);
+        match status {
+            Ok(status) if self.is_own_file(&status) => self.tree.blobs.push(Blob {
+                digest,
+                size_bytes: status.size_bytes,
+                disk_bytes: status.disk_bytes,
+                modified: status.modified,
+                accessed: status.accessed,
+                inode: status.id.inode,
+                links: status.links,
+                directory: index,
+                spelling,
+            }),
+            Ok(status) => self.add_foreign(index, name().as_str().as_ref(), &status),
+            Err(Errno::NOENT) => {}
+            Err(errno) => self.add_failure(index, name().as_str().as_ref(), errno),
         }
     }
 
     /// Classifies an entry whose name is no digest.
-    fn add_other(&mut self, index: u16, name: &OsStr, has_blobs: bool) {
+    fn add_other(&mut self, index: u16, c_name: CString, has_blobs: bool) {
         let directory = self.tree.directory(index);
         let place = directory.place;
-        let Ok(c_name) = CString::new(name.as_bytes()) else { return };
+        let bytes = c_name.to_bytes();
+        let name = OsStr::from_bytes(bytes);
         let status = match Status::of_entry(directory.descriptor.as_fd(), &c_name) {
             Ok(status) => status,
             Err(Errno::NOENT) => return,
@@ -316,11 +295,11 @@ impl Scanner<'_> {
         {
             self.scan_below(index, name, &c_name, below, &status);
         } else if place == Place::Root && is_own_directory && names::is_leftover(bytes, self.cache_name) {
-            self.tree.leftover_names.push(c_name);
+            self.tree.leftover_names.push(c_name.clone());
         } else if names::is_partial(place, bytes)
             || self.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
         {
-            self.add_partial(index, name, c_name, &status);
+            self.add_partial(index, name, c_name.clone(), &status);
         } else {
             self.add_foreign(index, name, &status);
         }
@@ -401,16 +380,6 @@ fn kind_name(status: &Status) -> &'static str {
         FileType::Socket => "socket",
         _ => "device",
     }
-}
-
-/// The names in a directory, listed through its descriptor: whatever became of its path, these are the
-/// entries of the directory that is held.
-pub(crate) fn list(directory: BorrowedFd<'_>) -> impl Iterator<Item = Result<OsString, Errno>> + use<> {
-    let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-    WalkDir::new(path).min_depth(1).max_depth(1).into_iter().map(|entry| match entry {
-        Ok(entry) => Ok(entry.file_name().to_owned()),
-        Err(error) => Err(error.io_error().map_or(Errno::IO, errno_of)),
-    })
 }
 
 #[cfg(test)]

@@ -15,8 +15,9 @@ use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache_dir::{CacheDir, open_directory};
-use crate::inventory::{Directory, Tree, list, scan_tree};
+use crate::inventory::{Directory, Tree, scan_tree};
 use crate::ledger::{DiskLedger, Tally};
+use crate::listing::list;
 use crate::names;
 use crate::partial::remove_file;
 use crate::progress::Progress;
@@ -64,14 +65,16 @@ pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) ->
     }
     if let Some(surroundings) = cache.surroundings() {
         let cache_name = surroundings.name.as_bytes();
-        for name in list(surroundings.parent.as_fd()).map_while(Result::ok) {
-            let bytes = name.as_bytes();
-            if bytes.starts_with(cache_name)
-                && names::is_leftover(bytes, cache_name)
-                && let Ok(name) = CString::new(bytes)
-            {
-                look(surroundings.parent.as_fd(), surroundings.path_of(&name), name);
+        let mut siblings = Vec::new();
+        // A parent that cannot be listed has none to show.
+        let _ = list(surroundings.parent.as_fd(), |name| {
+            let bytes = name.to_bytes();
+            if bytes.starts_with(cache_name) && names::is_leftover(bytes, cache_name) {
+                siblings.push(name.to_owned());
             }
+        });
+        for name in siblings {
+            look(surroundings.parent.as_fd(), surroundings.path_of(&name), name);
         }
     }
     tree.failures.extend(failures);
@@ -225,8 +228,8 @@ impl Sweep<'_> {
 
     /// Removes everything in the tree but what is foreign.
     fn empty(&mut self, tree: &Tree, depth: usize) -> Result<(), Errno> {
-        let doomed: Vec<usize> = (0..tree.blobs.len()).collect();
-        remove_blobs(tree, &doomed, Users::Disregard, self.progress).count_into(self.report);
+        let doomed = (0..tree.blobs.len()).collect();
+        remove_blobs(tree, doomed, Users::Disregard, self.progress).count_into(self.report);
         self.report.failures.extend(tree.failures.iter().map(Failure::duplicate));
         let Some(root) = tree.directories.first() else { return Ok(()) };
         for partial in &tree.partials {

@@ -40,6 +40,7 @@ mod keep;
 mod layout_guard;
 mod ledger;
 mod leftover;
+mod listing;
 mod names;
 mod partial;
 mod plan;

@@ -6,7 +6,6 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
@@ -14,8 +13,8 @@ use rustix::io::Errno;
 
 use crate::cache_dir::open_directory;
 use crate::in_use::{Probe, probe};
-use crate::inventory::list;
 use crate::ledger::{DiskLedger, Tally};
+use crate::listing::list;
 use crate::status::{Status, Timestamp};
 
 /// A temporary file of a download, or a directory of such files.
@@ -52,9 +51,10 @@ pub(crate) fn read(
         return Ok(None);
     }
     let (descriptor, _) = open_directory(directory, &name)?;
+    let mut names = Vec::new();
+    list(descriptor.as_fd(), |name| names.push(name.to_owned()))?;
     let mut files = Vec::new();
-    for entry in list(descriptor.as_fd()) {
-        let Ok(name) = CString::new(entry?.as_bytes()) else { return Ok(None) };
+    for name in names {
         match Status::of_entry(descriptor.as_fd(), &name) {
             Ok(file)
                 if file.is_regular_file() && file.id.device == status.id.device && !file.is_mount_root =>

@@ -79,7 +79,7 @@ impl PrunePlan {
 }
 
 fn remove_planned_blobs(plan: &PrunePlan, users: Users<'_>, progress: &Progress, report: &mut PruneReport) {
-    let mut removal = remove_blobs(&plan.inventory.tree, &plan.doomed_blobs(), users, progress);
+    let mut removal = remove_blobs(&plan.inventory.tree, plan.doomed_blobs(), users, progress);
     report.exceptions = std::mem::take(&mut removal.exceptions);
     removal.count_into(report);
 }

@@ -53,8 +53,16 @@ pub(crate) struct Removal {
     pub(crate) failures: Vec<Failure>,
 }
 
-/// Removes the blobs of `tree` at the indexes `doomed`, which are in ascending order.
-pub(crate) fn remove_blobs(tree: &Tree, doomed: &[usize], users: Users<'_>, progress: &Progress) -> Removal {
+/// Removes the blobs of `tree` at the indexes `doomed`.
+pub(crate) fn remove_blobs(
+    tree: &Tree,
+    mut doomed: Vec<usize>,
+    users: Users<'_>,
+    progress: &Progress,
+) -> Removal {
+    // Directory blocks and inodes are then touched in the order of the disk, each once.
+    doomed.sort_unstable_by_key(|index| tree.blobs[*index].inode);
+    let doomed = &doomed[..];
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let helpers = cores.min(doomed.len() / (2 * CHUNK)).saturating_sub(1);
     let next = AtomicUsize::new(0);

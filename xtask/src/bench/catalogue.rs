@@ -1,0 +1,212 @@
+//! The benchmarks: which cache, on which file system, between whom.
+//!
+//! Guarantees: names are unique, and a quick benchmark differs from the full one in sizes only.
+
+use crate::bench::caches::{Layout, Naming, Recipe, Sizes};
+use crate::bench::contenders::{self, Contender};
+use crate::bench::places::FileSystem;
+
+/// One benchmark.
+#[derive(Clone, Debug)]
+pub(crate) struct Benchmark {
+    /// What it is called on the command line and in the document.
+    pub(crate) name: &'static str,
+    /// What it shows, in a sentence.
+    pub(crate) about: &'static str,
+    pub(crate) recipe: Recipe,
+    pub(crate) file_system: FileSystem,
+    pub(crate) kind: Kind,
+    /// The rounds are no more than this, however many are asked for.
+    pub(crate) most_rounds: u16,
+}
+
+/// What is done with the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is removed, and the wall time counts.
+    Prune,
+    /// It is only tallied.
+    DryRun,
+    /// Every blob is hashed, from the page cache.
+    Verify,
+    /// It is removed, and the time between the first and the last vanished name counts.
+    HalfGone,
+    /// It is removed by the pruner and by bare system calls.
+    UnlinkLimit,
+}
+
+impl Kind {
+    /// Who takes part; the first is the one that the others are compared with.
+    pub(crate) const fn contenders(self) -> &'static [Contender] {
+        match self {
+            Self::Prune => contenders::PRUNE,
+            Self::DryRun => contenders::DRY_RUN,
+            Self::Verify => contenders::VERIFY,
+            Self::HalfGone => contenders::HALF_GONE,
+            Self::UnlinkLimit => contenders::UNLINK_LIMIT,
+        }
+    }
+
+    /// Whether each run needs a cache of its own.
+    pub(crate) const fn removes(self) -> bool {
+        !matches!(self, Self::DryRun | Self::Verify)
+    }
+
+    /// Whether memory and system calls are of interest.
+    pub(crate) const fn is_observed(self) -> bool {
+        matches!(self, Self::Prune | Self::DryRun | Self::Verify)
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+/// 1.2 GiB, rounded up.
+const TYPICAL_BYTES: u64 = 1_288_490_189;
+
+const fn recipe(blobs: usize, sizes: Sizes) -> Recipe {
+    Recipe { blobs, sizes, layout: Layout::Flat, naming: Naming::Random }
+}
+
+const SMALL_10K: Recipe = recipe(10_000, Sizes::Each(4 * KIB));
+const SMALL_100K: Recipe = recipe(100_000, Sizes::Each(4 * KIB));
+const LARGE: Recipe = recipe(48, Sizes::Each(64 * MIB));
+
+const fn benchmark(
+    name: &'static str,
+    about: &'static str,
+    recipe: Recipe,
+    file_system: FileSystem,
+    kind: Kind,
+) -> Benchmark {
+    Benchmark { name, about, recipe, file_system, kind, most_rounds: u16::MAX }
+}
+
+const ALL: &[Benchmark] = &[
+    benchmark(
+        "typical",
+        "The cache of one machine: few layers, most of them small, some large.",
+        recipe(47, Sizes::Together(TYPICAL_BYTES)),
+        FileSystem::Disk,
+        Kind::Prune,
+    ),
+    benchmark(
+        "small-10k",
+        "Many small blobs: the journal sets the pace.",
+        SMALL_10K,
+        FileSystem::Disk,
+        Kind::Prune,
+    ),
+    benchmark("small-100k", "Ten times as many.", SMALL_100K, FileSystem::Disk, Kind::Prune),
+    benchmark(
+        "small-100k-nested",
+        "The same in the nested layout.",
+        Recipe { layout: Layout::Nested, ..SMALL_100K },
+        FileSystem::Disk,
+        Kind::Prune,
+    ),
+    Benchmark {
+        most_rounds: 3,
+        ..benchmark(
+            "million",
+            "Growth: time and memory with a million blobs.",
+            recipe(1_000_000, Sizes::UpTo(4 * KIB)),
+            FileSystem::Disk,
+            Kind::Prune,
+        )
+    },
+    benchmark(
+        "large",
+        "Few large blobs: freeing the extents is the work.",
+        LARGE,
+        FileSystem::Disk,
+        Kind::Prune,
+    ),
+    benchmark(
+        "small-10k-image",
+        "No disk behind the journal: the processor sets the pace.",
+        SMALL_10K,
+        FileSystem::Image,
+        Kind::Prune,
+    ),
+    benchmark("small-100k-image", "Ten times as many.", SMALL_100K, FileSystem::Image, Kind::Prune),
+    benchmark("small-10k-tmpfs", "No journal at all.", SMALL_10K, FileSystem::Tmpfs, Kind::Prune),
+    benchmark("small-100k-tmpfs", "Ten times as many.", SMALL_100K, FileSystem::Tmpfs, Kind::Prune),
+    benchmark(
+        "dry-run-100k",
+        "Only counting: the dry run beside tools that report disk usage, metadata in memory.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::DryRun,
+    ),
+    benchmark(
+        "verify",
+        "Hashing every blob, contents in the page cache.",
+        Recipe { naming: Naming::Content, ..LARGE },
+        FileSystem::Disk,
+        Kind::Verify,
+    ),
+    benchmark(
+        "half-gone",
+        "How long a cache is visible with some names gone and others still there.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::HalfGone,
+    ),
+    benchmark(
+        "unlink-limit",
+        "The floor: bare loops of `unlinkat`, names already in memory, beside the whole command.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::UnlinkLimit,
+    ),
+    benchmark(
+        "unlink-limit-image",
+        "The same floor where the processor sets the pace.",
+        SMALL_100K,
+        FileSystem::Image,
+        Kind::UnlinkLimit,
+    ),
+    benchmark(
+        "unlink-limit-tmpfs",
+        "The same floor without a journal.",
+        SMALL_100K,
+        FileSystem::Tmpfs,
+        Kind::UnlinkLimit,
+    ),
+];
+
+/// All benchmarks, in the order of the document.
+pub(crate) const fn benchmarks() -> &'static [Benchmark] {
+    ALL
+}
+
+/// Their names.
+pub(crate) fn names() -> Vec<&'static str> {
+    ALL.iter().map(|benchmark| benchmark.name).collect()
+}
+
+impl Benchmark {
+    /// The same, small.
+    pub(crate) fn quick(&self) -> Self {
+        Self { recipe: self.recipe.quick(), ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), ALL.len());
+    }
+
+    #[test]
+    fn the_pruner_comes_first_everywhere() {
+        for benchmark in ALL {
+            assert!(benchmark.kind.contenders()[0].name.starts_with("cache-"), "{}", benchmark.name);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Who takes part: programs with their arguments, and bare loops of system calls.
+//!
+//! Guarantees: a program is looked for before anything is measured, and one that is not there is reported
+//! as missing, never left out.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::Context as _;
+
+use crate::bench::caches::Cache;
+use crate::bench::unlink_loop::UnlinkLoop;
+
+/// A contender.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contender {
+    /// What it is called in tables.
+    pub(crate) name: &'static str,
+    pub(crate) work: Work,
+}
+
+/// How it does the job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Work {
+    /// A command of this project: its name and arguments.
+    Own(&'static [&'static str]),
+    /// Another program: its name and arguments.
+    Program(&'static [&'static str]),
+    /// A loop within this process.
+    Loop(UnlinkLoop),
+}
+
+/// In arguments, `DIR` stands for the cache, `FILES` for every blob, `LIST` for a file that lists them,
+/// and `CORES` for the number of cores.
+const fn own(name: &'static str, arguments: &'static [&'static str]) -> Contender {
+    Contender { name, work: Work::Own(arguments) }
+}
+
+const fn program(name: &'static str, arguments: &'static [&'static str]) -> Contender {
+    Contender { name, work: Work::Program(arguments) }
+}
+
+const CACHE_PRUNE: Contender = own("cache-prune", &["cache-prune", "-q", "--cache-dir", "DIR"]);
+const RM: Contender = program(BASELINE, &["rm", "-rf", "DIR"]);
+
+/// The name of the contender that the chart compares with.
+pub(crate) const BASELINE: &str = "rm -rf";
+
+pub(crate) const PRUNE: &[Contender] = &[
+    CACHE_PRUNE,
+    RM,
+    program("find -delete", &["find", "DIR", "-type", "f", "-delete"]),
+    program("rmz", &["rmz", "DIR"]),
+];
+
+pub(crate) const DRY_RUN: &[Contender] = &[
+    own("cache-prune --dry-run", &["cache-prune", "--dry-run", "-q", "--cache-dir", "DIR"]),
+    program("du -sb", &["du", "-sb", "DIR"]),
+    program("diskus", &["diskus", "DIR"]),
+    program("pdu", &["pdu", "DIR"]),
+];
+
+pub(crate) const VERIFY: &[Contender] = &[
+    own("cache-verify", &["cache-verify", "-q", "--cache-dir", "DIR"]),
+    program(
+        "openssl dgst, all cores",
+        &["xargs", "-0", "-a", "LIST", "-n1", "-PCORES", "openssl", "dgst", "-sha256"],
+    ),
+    program("sha256sum", &["sha256sum", "FILES"]),
+];
+
+pub(crate) const HALF_GONE: &[Contender] =
+    &[CACHE_PRUNE, own("cache-prune --aside", &["cache-prune", "--aside", "-q", "--cache-dir", "DIR"]), RM];
+
+pub(crate) const UNLINK_LIMIT: &[Contender] = &[
+    CACHE_PRUNE,
+    Contender { name: "unlinkat, inode order", work: Work::Loop(UnlinkLoop { by_inode: true, threads: 1 }) },
+    Contender {
+        name: "unlinkat, inode order, 2 threads",
+        work: Work::Loop(UnlinkLoop { by_inode: true, threads: 2 }),
+    },
+    Contender {
+        name: "unlinkat, directory order",
+        work: Work::Loop(UnlinkLoop { by_inode: false, threads: 1 }),
+    },
+];
+
+impl Contender {
+    /// What is run, as it stands in the document.
+    pub(crate) fn description(&self) -> String {
+        match self.work {
+            Work::Own(arguments) | Work::Program(arguments) => arguments.join(" "),
+            Work::Loop(_) => "within the benchmark's own process".to_owned(),
+        }
+    }
+
+    /// What must be installed for it and is not, if anything.
+    pub(crate) fn missing(&self, pruner: &Path) -> Option<String> {
+        match self.work {
+            Work::Own(arguments) => {
+                let command = arguments.first()?;
+                (!has_command(pruner, command)).then(|| format!("no command `{command}`"))
+            }
+            Work::Program(arguments) => programs(arguments)
+                .find(|program| find_program(program).is_none())
+                .map(|program| format!("`{program}` is not installed")),
+            Work::Loop(_) => None,
+        }
+    }
+
+    /// The program and its arguments for one run.
+    pub(crate) fn command_line(&self, pruner: &Path, cache: &Cache) -> anyhow::Result<Vec<OsString>> {
+        let mut line = Vec::new();
+        let arguments = match self.work {
+            Work::Own(arguments) => {
+                line.push(pruner.into());
+                arguments
+            }
+            Work::Program(arguments) => arguments,
+            Work::Loop(_) => &[],
+        };
+        for argument in arguments {
+            match *argument {
+                "DIR" => line.push(cache.path().into()),
+                "LIST" => line.push(cache.list()?.into()),
+                "FILES" => line.extend(cache.blobs().iter().map(OsString::from)),
+                "-PCORES" => line.push(format!("-P{}", cores()?).into()),
+                argument => line.push(argument.into()),
+            }
+        }
+        Ok(line)
+    }
+}
+
+/// How many cores there are to run on.
+pub(crate) fn cores() -> anyhow::Result<usize> {
+    Ok(thread::available_parallelism().context("count the cores")?.get())
+}
+
+/// The programs in a command line: the first, and the one that `xargs` starts.
+fn programs(arguments: &[&'static str]) -> impl Iterator<Item = &'static str> {
+    let first = arguments.first().copied();
+    let started = arguments.iter().copied().find(|argument| *argument == "openssl");
+    first.into_iter().chain(started)
+}
+
+/// Every program that takes part, once.
+pub(crate) fn all_programs() -> Vec<&'static str> {
+    let mut all = Vec::new();
+    for contender in [PRUNE, DRY_RUN, VERIFY].concat() {
+        if let Work::Program(arguments) = contender.work {
+            all.extend(programs(arguments).filter(|program| !all.contains(program)).collect::<Vec<_>>());
+        }
+    }
+    all
+}
+
+/// Where a program is, by PATH.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| {
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(is_program)
+}
+
+fn has_command(pruner: &Path, command: &str) -> bool {
+    let mut help = Command::new(pruner);
+    help.args([command, "--help"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    help.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_missing() {
+        let pruner = Path::new("/nonexistent");
+        assert_eq!(RM.missing(pruner), None);
+        let absent = program("absent", &["no-such-program-anywhere", "DIR"]);
+        assert_eq!(absent.missing(pruner).unwrap(), "`no-such-program-anywhere` is not installed");
+        assert_eq!(CACHE_PRUNE.missing(pruner).unwrap(), "no command `cache-prune`");
+    }
+
+    #[test]
+    fn programs_are_named_once() {
+        let all = all_programs();
+        assert_eq!(all, ["rm", "find", "rmz", "du", "diskus", "pdu", "xargs", "openssl", "sha256sum"]);
+    }
+}

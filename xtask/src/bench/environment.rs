@@ -1,0 +1,178 @@
+//! The machine and the tools, as far as they bear on the figures.
+//!
+//! Guarantees: no host name, user name or path of the machine is in it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use banger_fmt::format_bytes;
+use serde::{Deserialize, Serialize};
+use xshell::{Shell, cmd};
+
+use crate::bench::contenders::{all_programs, cores, find_program};
+
+/// Where and with what was measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Environment {
+    pub(crate) processor: String,
+    pub(crate) cores: usize,
+    pub(crate) memory: String,
+    pub(crate) kernel: String,
+    /// The disk of the caches: its kind, its file system and the mount's options.
+    pub(crate) disk: String,
+    pub(crate) pruner: String,
+    /// One line for each tool; those that are not installed are not listed.
+    pub(crate) tools: Vec<String>,
+}
+
+impl Environment {
+    /// Looks at the machine; `directory` is where caches are made.
+    pub(crate) fn look(directory: &Path) -> anyhow::Result<Self> {
+        let processors = read("/proc/cpuinfo")?;
+        let memory = read("/proc/meminfo")?;
+        let mount = Mount::of(directory)?;
+        Ok(Self {
+            processor: value_of(&processors, "model name").unwrap_or("unknown").to_owned(),
+            cores: cores()?,
+            memory: value_of(&memory, "MemTotal")
+                .and_then(kibibytes)
+                .map_or("unknown".to_owned(), format_bytes),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            disk: mount.description(),
+            pruner: format!("xtask {}", env!("CARGO_PKG_VERSION")),
+            tools: tools()?,
+        })
+    }
+}
+
+/// The day, in UTC.
+pub(crate) fn date() -> anyhow::Result<String> {
+    let shell = Shell::new().context("find the current directory")?;
+    Ok(cmd!(shell, "date -u +%F").quiet().read()?)
+}
+
+/// The load averages over 1, 5 and 15 minutes.
+pub(crate) fn load_average() -> String {
+    let averages = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    averages.split_ascii_whitespace().take(3).collect::<Vec<_>>().join(" ")
+}
+
+/// A mounted file system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mount {
+    pub(crate) file_system: String,
+    /// Those options that bear on the figures.
+    options: Vec<String>,
+    /// `major:minor`
+    device: String,
+}
+
+impl Mount {
+    /// The file system that a path is on.
+    pub(crate) fn of(path: &Path) -> anyhow::Result<Self> {
+        let path = path.canonicalize().with_context(|| format!("resolve `{}`", path.display()))?;
+        Ok(Self::among(&read("/proc/self/mountinfo")?, &path).unwrap_or_default())
+    }
+
+    /// The last of the deepest mounts above a path.
+    fn among(table: &str, path: &Path) -> Option<Self> {
+        const TELLING: &[&str] =
+            &["noatime", "relatime", "strictatime", "lazytime", "discard", "nobarrier", "sync"];
+        let mounts = table.lines().filter_map(|line| {
+            let (fields, rest) = line.split_once(" - ")?;
+            let fields: Vec<&str> = fields.split(' ').collect();
+            let rest: Vec<&str> = rest.split(' ').collect();
+            let point = Path::new(*fields.get(4)?);
+            let options = fields.get(5)?.split(',').chain(rest.get(2)?.split(','));
+            let is_telling = |option: &&str| TELLING.contains(option) || option.starts_with("data=");
+            let mount = Self {
+                file_system: (*rest.first()?).to_owned(),
+                options: options.filter(is_telling).map(str::to_owned).collect(),
+                device: (*fields.get(2)?).to_owned(),
+            };
+            path.starts_with(point).then(|| (point.components().count(), mount))
+        });
+        mounts.max_by_key(|(depth, _)| *depth).map(|(_, mount)| mount)
+    }
+
+    fn description(&self) -> String {
+        let options = self.options.join(", ");
+        format!("{} ({options}) on {}", self.file_system, disk_kind(&self.device))
+    }
+}
+
+/// What kind of disk a block device is, as far as its name and the kernel tell.
+fn disk_kind(device: &str) -> &'static str {
+    let place = Path::new("/sys/dev/block").join(device);
+    let name = fs::read_link(&place).ok().and_then(|link| Some(link.file_name()?.to_str()?.to_owned()));
+    let rotates = |path: &str| fs::read_to_string(place.join(path)).ok();
+    let rotates = rotates("queue/rotational").or_else(|| rotates("../queue/rotational"));
+    match (name.as_deref(), rotates.as_deref().map(str::trim)) {
+        (Some(name), _) if name.starts_with("vd") => "a virtio disk",
+        (Some(name), _) if name.starts_with("nvme") => "an NVMe disk",
+        (Some(name), Some("0")) if name.starts_with("sd") => "a solid-state disk",
+        (Some(name), Some("1")) if name.starts_with("sd") => "a disk that rotates, or says so",
+        _ => "a device of unknown kind",
+    }
+}
+
+/// The version of every tool that is there.
+fn tools() -> anyhow::Result<Vec<String>> {
+    let shell = Shell::new().context("find the current directory")?;
+    let mut tools = Vec::new();
+    for program in all_programs().into_iter().chain(["strace"]) {
+        if find_program(program).is_some() {
+            let flag = if program == "openssl" { "version" } else { "--version" };
+            let said = cmd!(shell, "{program} {flag}").quiet().ignore_stderr().ignore_status().read();
+            let said = said.with_context(|| format!("ask `{program}` for its version"))?;
+            let version = said.lines().next().unwrap_or("unknown").trim();
+            tools.push(format!("{program}: {version}"));
+        }
+    }
+    Ok(tools)
+}
+
+fn read(path: &str) -> anyhow::Result<String> {
+    fs::read_to_string(path).with_context(|| format!("read `{path}`"))
+}
+
+/// The value in the first line `key: value`.
+fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':')).map(str::trim)
+}
+
+fn kibibytes(text: &str) -> Option<u64> {
+    text.strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard,data=ordered
+30 22 0:25 / /home/me rw,noatime - btrfs /dev/vdb rw,ssd
+31 30 0:26 / /home/me rw - tmpfs tmpfs rw,size=1k
+";
+
+    #[test]
+    fn the_deepest_and_then_the_last_mount_counts() {
+        let file_system = |path| Mount::among(TABLE, Path::new(path)).unwrap().file_system;
+        assert_eq!(file_system("/home/me/cache"), "tmpfs");
+        assert_eq!(file_system("/home/mean"), "ext4");
+    }
+
+    #[test]
+    fn options_that_bear_on_the_figures_are_told() {
+        let mount = Mount::among(TABLE, Path::new("/")).unwrap();
+        assert_eq!(mount.options, ["relatime", "discard", "data=ordered"]);
+        assert_eq!(mount.device, "254:0");
+    }
+
+    #[test]
+    fn values_of_proc_files() {
+        assert_eq!(value_of("a\t: 1\nmodel name\t: Some CPU\n", "model name"), Some("Some CPU"));
+        assert_eq!(value_of("MemTotal:       1024 kB\n", "MemTotal").and_then(kibibytes), Some(1 << 20));
+    }
+}

@@ -1,0 +1,233 @@
+//! The measuring itself: rounds in which contenders take turns.
+//!
+//! Guarantees: within a round each contender runs once, in the next one in reverse order, so that a
+//! machine that gets slower or faster favours nobody. Making a copy, syncing it and removing what is left
+//! of it are outside the timed part. The timed part is from before the start of a process to its end.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+
+use crate::bench::caches::Cache;
+use crate::bench::catalogue::{Benchmark, Kind};
+use crate::bench::contenders::{Contender, Work};
+use crate::bench::environment::{Environment, date, load_average};
+use crate::bench::half_gone;
+use crate::bench::observe::Observer;
+use crate::bench::places::{self, Place};
+use crate::bench::record::{ContenderRecord, Record};
+use crate::output;
+
+/// More blobs than this are too many to trace: millions of calls, each stopped twice.
+const MOST_TRACED_BLOBS: usize = 100_000;
+
+/// Where measurements are made.
+#[derive(Debug)]
+pub(crate) struct Laboratory<'a> {
+    home: PathBuf,
+    /// A copy of this program: a build meanwhile does not change what is measured.
+    pruner: PathBuf,
+    rounds: u16,
+    /// How long the machine rests before each run.
+    rest: Duration,
+    stop: &'a AtomicBool,
+    observer: Observer,
+}
+
+/// One benchmark on its file system.
+struct Session<'a> {
+    laboratory: &'a Laboratory<'a>,
+    benchmark: &'a Benchmark,
+    place: &'a Place,
+    /// The one cache of a benchmark that only reads.
+    shared: Option<Cache>,
+}
+
+impl<'a> Laboratory<'a> {
+    /// Prepares to measure below `home`.
+    pub(crate) fn open(
+        home: &Path,
+        rounds: u16,
+        rest: Duration,
+        stop: &'a AtomicBool,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("find this program")?;
+        let pruner = home.join("xtask");
+        fs::copy(&program, &pruner).with_context(|| format!("copy `{}`", program.display()))?;
+        Ok(Self { home: home.to_owned(), pruner, rounds, rest, stop, observer: Observer::new() })
+    }
+
+    /// Measures all contenders of a benchmark, or says why that is not possible.
+    pub(crate) fn measure(&self, benchmark: &Benchmark, environment: &Environment) -> anyhow::Result<Record> {
+        let mut record = Record {
+            name: benchmark.name.to_owned(),
+            about: benchmark.about.to_owned(),
+            cache: benchmark.recipe.description(),
+            blobs: benchmark.recipe.blobs,
+            file_system: String::new(),
+            date: date()?,
+            load_average: load_average(),
+            environment: environment.clone(),
+            not_measured: None,
+            contenders: Vec::new(),
+        };
+        match places::open(benchmark.file_system, &self.home, &benchmark.recipe)? {
+            Err(reason) => record.not_measured = Some(reason),
+            Ok(place) => {
+                record.file_system.clone_from(&place.description);
+                let shared = if benchmark.kind.removes() {
+                    None
+                } else {
+                    Some(benchmark.recipe.make(&place.directory, self.rest)?)
+                };
+                record.contenders =
+                    Session { laboratory: self, benchmark, place: &place, shared }.run_all()?;
+            }
+        }
+        Ok(record)
+    }
+}
+
+impl Session<'_> {
+    fn run_all(&self) -> anyhow::Result<Vec<ContenderRecord>> {
+        let contenders = self.benchmark.kind.contenders();
+        let mut records: Vec<_> = contenders.iter().map(|contender| self.entry(contender)).collect();
+        if !self.benchmark.kind.removes() {
+            output::complain(&format!("{}: warm up", self.benchmark.name));
+            self.take_turns(contenders, &mut records.clone(), false)?;
+        }
+        let rounds = self.laboratory.rounds.min(self.benchmark.most_rounds);
+        for round in 0..rounds {
+            output::complain(&format!("{}: round {} of {rounds}", self.benchmark.name, round + 1));
+            self.take_turns(contenders, &mut records, round % 2 == 1)?;
+        }
+        if self.benchmark.kind.is_observed() {
+            output::complain(&format!("{}: memory and system calls", self.benchmark.name));
+            for (contender, record) in contenders.iter().zip(&mut records) {
+                self.observe(contender, record)?;
+            }
+        }
+        Ok(records)
+    }
+
+    fn entry(&self, contender: &Contender) -> ContenderRecord {
+        ContenderRecord {
+            name: contender.name.to_owned(),
+            command: contender.description(),
+            missing: contender.missing(&self.laboratory.pruner),
+            ..ContenderRecord::default()
+        }
+    }
+
+    fn take_turns(
+        &self,
+        contenders: &[Contender],
+        records: &mut [ContenderRecord],
+        reverse: bool,
+    ) -> anyhow::Result<()> {
+        let count = contenders.len();
+        for turn in 0..count {
+            let index = if reverse { count - 1 - turn } else { turn };
+            let (contender, record) = (&contenders[index], &mut records[index]);
+            if record.missing.is_none() {
+                self.with_cache(|cache| self.run_once(contender, record, cache))
+                    .with_context(|| format!("{}: {}", self.benchmark.name, contender.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One timed run.
+    fn run_once(
+        &self,
+        contender: &Contender,
+        record: &mut ContenderRecord,
+        cache: &Cache,
+    ) -> anyhow::Result<()> {
+        if self.benchmark.kind == Kind::Verify {
+            cache.read_through()?;
+        }
+        if let Work::Loop(unlink_loop) = contender.work {
+            record.wall_seconds.push(unlink_loop.run(&cache.path())?.as_secs_f64());
+            return Ok(());
+        }
+        let mut command = command(&contender.command_line(&self.laboratory.pruner, cache)?);
+        if self.benchmark.kind == Kind::HalfGone {
+            let span = half_gone::watch(command, cache.blobs())?;
+            record.wall_seconds.push(span.wall.as_secs_f64());
+            record.half_gone_seconds.push(span.half_gone.as_secs_f64());
+            return Ok(());
+        }
+        quiet(&mut command);
+        let started = Instant::now();
+        let output = command.output();
+        let elapsed = started.elapsed();
+        let output = output.with_context(|| format!("run {command:?}"))?;
+        ensure!(output.status.success(), "{}", complaint(&command, &output));
+        record.wall_seconds.push(elapsed.as_secs_f64());
+        Ok(())
+    }
+
+    /// Runs that are not timed.
+    fn observe(&self, contender: &Contender, record: &mut ContenderRecord) -> anyhow::Result<()> {
+        if record.missing.is_some() || matches!(contender.work, Work::Loop(_)) {
+            return Ok(());
+        }
+        let Laboratory { pruner, observer, home, .. } = self.laboratory;
+        self.with_cache(|cache| {
+            record.peak_memory_bytes = observer.peak_memory(&contender.command_line(pruner, cache)?)?;
+            Ok(())
+        })?;
+        if self.benchmark.recipe.blobs <= MOST_TRACED_BLOBS && observer.has_strace() {
+            self.with_cache(|cache| {
+                record.system_calls = observer.system_calls(&contender.command_line(pruner, cache)?, home)?;
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives a cache to use, and checks afterwards that the job was done.
+    fn with_cache(&self, work: impl FnOnce(&Cache) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        if self.laboratory.stop.load(Ordering::Relaxed) {
+            bail!("a signal came");
+        }
+        let made;
+        let (cache, expected) = match &self.shared {
+            Some(shared) => (shared, shared.blobs().len()),
+            None => {
+                made = self.benchmark.recipe.make(&self.place.directory, self.laboratory.rest)?;
+                (&made, 0)
+            }
+        };
+        work(cache)?;
+        let left = cache.blobs_left();
+        ensure!(left == expected, "{left} blobs are there after the run instead of {expected}");
+        Ok(())
+    }
+}
+
+/// A command from its program and arguments.
+pub(crate) fn command(line: &[OsString]) -> Command {
+    let mut parts = line.iter();
+    let mut command = Command::new(parts.next().map_or("true".as_ref(), OsString::as_os_str));
+    command.args(parts);
+    command
+}
+
+/// Without input and output, but for the errors.
+pub(crate) fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+}
+
+/// What to say of a command that failed.
+pub(crate) fn complaint(command: &Command, output: &Output) -> String {
+    let program = Path::new(command.get_program()).display();
+    let said = String::from_utf8_lossy(&output.stderr);
+    format!("`{program}` failed ({}): {}", output.status, said.trim())
+}

@@ -1,0 +1,149 @@
+//! Where caches are made: the disk, a tmpfs, or an ext4 image in a tmpfs.
+//!
+//! Guarantees: what is mounted here is unmounted when the place is dropped. A place that cannot be had
+//! is no error: the reason goes into the document.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use banger_fmt::format_bytes;
+use tempfile::TempDir;
+use xshell::{Shell, cmd};
+
+use crate::bench::caches::Recipe;
+use crate::bench::environment::Mount;
+use crate::output;
+
+/// A kind of place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// The disk of the directory for caches.
+    Disk,
+    /// An ext4 image in a tmpfs: a journal without a disk.
+    Image,
+    /// A tmpfs.
+    Tmpfs,
+}
+
+/// A directory to make caches in.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Unmounted before its directory is removed: fields are dropped in this order.
+    _image: Option<MountedImage>,
+    _home: Option<TempDir>,
+    pub(crate) directory: PathBuf,
+    /// The file system, in words.
+    pub(crate) description: String,
+}
+
+/// A mounted image.
+#[derive(Debug)]
+struct MountedImage {
+    mount_point: PathBuf,
+}
+
+impl Drop for MountedImage {
+    fn drop(&mut self) {
+        let mount_point = &self.mount_point;
+        let unmounted = Shell::new().and_then(|shell| cmd!(shell, "umount {mount_point}").quiet().run());
+        if let Err(error) = unmounted {
+            output::complain(&format!("error: unmount `{}`: {error}", mount_point.display()));
+        }
+    }
+}
+
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Opens a place with room for one cache, or says why it can't be had.
+pub(crate) fn open(
+    file_system: FileSystem,
+    home: &Path,
+    recipe: &Recipe,
+) -> anyhow::Result<Result<Place, String>> {
+    let needed_bytes = room_for(recipe);
+    if file_system == FileSystem::Disk {
+        let description = Mount::of(home)?.file_system;
+        let directory = home.to_owned();
+        let place = Place { _image: None, _home: None, directory, description };
+        return Ok(lack_of_space(home, needed_bytes)?.map_or(Ok(place), Err));
+    }
+    let memory = Path::new(SHARED_MEMORY);
+    if !memory.is_dir() || Mount::of(memory)?.file_system != "tmpfs" {
+        return Ok(Err(format!("no tmpfs is mounted at {SHARED_MEMORY}")));
+    }
+    // An image takes its file system's own tables beside the blobs.
+    if let Some(reason) = lack_of_space(memory, needed_bytes * 2)? {
+        return Ok(Err(reason));
+    }
+    let home = tempfile::Builder::new().prefix("bench-").tempdir_in(memory);
+    let home = home.with_context(|| format!("create a directory in {SHARED_MEMORY}"))?;
+    if file_system == FileSystem::Tmpfs {
+        let (directory, description) = (home.path().to_owned(), "tmpfs".to_owned());
+        return Ok(Ok(Place { _image: None, _home: Some(home), directory, description }));
+    }
+    match mount_image(home.path(), needed_bytes * 2, recipe.blobs) {
+        Ok(image) => {
+            let directory = image.mount_point.clone();
+            let description = "an ext4 image in a tmpfs".to_owned();
+            Ok(Ok(Place { _image: Some(image), _home: Some(home), directory, description }))
+        }
+        Err(error) => {
+            output::complain(&format!("note: {error:#}"));
+            Ok(Err("an ext4 image cannot be mounted here, which needs root and loop devices".to_owned()))
+        }
+    }
+}
+
+/// Makes an ext4 file system in a sparse file, all its tables written, and mounts it.
+fn mount_image(home: &Path, bytes: u64, blobs: usize) -> anyhow::Result<MountedImage> {
+    let (image, mount_point) = (home.join("image"), home.join("mount"));
+    let file = File::create_new(&image).with_context(|| format!("create `{}`", image.display()))?;
+    file.set_len(bytes).with_context(|| format!("extend `{}`", image.display()))?;
+    fs::create_dir(&mount_point).with_context(|| format!("create `{}`", mount_point.display()))?;
+    let inodes = (blobs + 1000).to_string();
+    let shell = Shell::new().context("find the current directory")?;
+    let tables = "lazy_itable_init=0,lazy_journal_init=0";
+    cmd!(shell, "mkfs.ext4 -q -F -N {inodes} -E {tables} {image}").quiet().ignore_stderr().run()?;
+    cmd!(shell, "mount -t ext4 -o loop {image} {mount_point}").quiet().run()?;
+    Ok(MountedImage { mount_point })
+}
+
+/// What a cache takes at most, with its directory and inodes.
+fn room_for(recipe: &Recipe) -> u64 {
+    const LEAST: u64 = 256 << 20;
+    const BLOCK: u64 = 4096;
+    const PER_BLOB: u64 = 512;
+    let blobs = recipe.blob_sizes().into_iter();
+    blobs.map(|size| size.next_multiple_of(BLOCK) + PER_BLOB).sum::<u64>() + LEAST
+}
+
+/// Why there is not enough room, if so.
+fn lack_of_space(directory: &Path, needed_bytes: u64) -> anyhow::Result<Option<String>> {
+    let space = rustix::fs::statvfs(directory);
+    let space = space.with_context(|| format!("read the free space of `{}`", directory.display()))?;
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    let (needed, free) = (format_bytes(needed_bytes), format_bytes(free_bytes));
+    Ok((free_bytes < needed_bytes).then(|| format!("it needs {needed} of free space, there are {free}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::caches::{Layout, Naming, Sizes};
+
+    #[test]
+    fn room_is_counted_in_blocks() {
+        let recipe =
+            |blobs, sizes| room_for(&Recipe { blobs, sizes, layout: Layout::Flat, naming: Naming::Random });
+        assert_eq!(recipe(2, Sizes::Each(1)) - recipe(1, Sizes::Each(1)), 4096 + 512);
+        assert_eq!(recipe(2, Sizes::Each(4097)) - recipe(1, Sizes::Each(4097)), 8192 + 512);
+    }
+
+    #[test]
+    fn a_lack_of_space_is_said() {
+        let home = TempDir::new().unwrap();
+        assert_eq!(lack_of_space(home.path(), 0).unwrap(), None);
+        assert!(lack_of_space(home.path(), u64::MAX).unwrap().unwrap().contains("16.0 EiB"));
+    }
+}

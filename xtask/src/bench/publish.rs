@@ -1,0 +1,144 @@
+//! docs/benchmarks.md, .json and .svg: where results are kept.
+//!
+//! Guarantees: what is not measured this time stays as it is, with its own date and machine; text outside
+//! the marks in the document is never touched; files are replaced after each benchmark, so that a run
+//! which is broken off leaves a document that is right.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use crate::bench::record::Record;
+use crate::bench::{catalogue, chart, report};
+
+const BEGIN: &str = "<!-- measured -->";
+const END: &str = "<!-- /measured -->";
+
+const INTRODUCTION: &str = "\
+# Benchmarks
+
+How long the pruner takes, beside tools that remove, count or hash the same files, and how far it is from \
+what the system calls alone cost.
+
+<!-- measured -->
+<!-- /measured -->
+";
+
+/// The results so far.
+#[derive(Debug)]
+pub(crate) struct Publication {
+    directory: PathBuf,
+    records: Vec<Record>,
+}
+
+impl Publication {
+    /// Reads the results of earlier runs.
+    pub(crate) fn open(directory: &Path) -> anyhow::Result<Self> {
+        let publication = Self { directory: directory.to_owned(), records: Vec::new() };
+        let path = publication.path("benchmarks.json");
+        let mut records: Vec<Record> = match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| format!("read `{}`", path.display()))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).with_context(|| format!("read `{}`", path.display())),
+        };
+        let names = catalogue::names();
+        records.retain(|record| names.contains(&record.name.as_str()));
+        let document = publication.document()?;
+        replace_measured(&document, "").with_context(|| format!("read `{}`", path.display()))?;
+        Ok(Self { records, ..publication })
+    }
+
+    /// Takes in a result, in place of the one that was there, and writes all files.
+    pub(crate) fn add(&mut self, record: Record) -> anyhow::Result<()> {
+        self.records.retain(|known| known.name != record.name);
+        self.records.push(record);
+        let names = catalogue::names();
+        self.records.sort_by_key(|record| names.iter().position(|name| *name == record.name));
+        let document = replace_measured(&self.document()?, &report::document(&self.records))?;
+        let figures = serde_json::to_string_pretty(&self.records).context("write the figures as JSON")?;
+        self.write("benchmarks.json", &format!("{figures}\n"))?;
+        self.write("benchmarks.svg", &chart::svg(&self.records))?;
+        self.write("benchmarks.md", &document)
+    }
+
+    /// The document as it stands, or a new one.
+    fn document(&self) -> anyhow::Result<String> {
+        let path = self.path("benchmarks.md");
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(INTRODUCTION.to_owned()),
+            Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let path = self.path(name);
+        fs::write(&path, text).with_context(|| format!("write `{}`", path.display()))
+    }
+}
+
+/// Puts text between the marks; a document without marks gets them at its end.
+fn replace_measured(document: &str, measured: &str) -> anyhow::Result<String> {
+    let (before, rest) = match (document.split_once(BEGIN), document.contains(END)) {
+        (Some(parts), true) => parts,
+        (None, false) => {
+            return Ok(format!("{}\n\n{BEGIN}\n{measured}{END}\n", document.trim_end()));
+        }
+        _ => bail!("benchmarks.md has only one of the marks {BEGIN} and {END}"),
+    };
+    let Some((_, after)) = rest.split_once(END) else {
+        bail!("benchmarks.md has the mark {END} before {BEGIN}");
+    };
+    Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::bench::report::tests::{contender, record};
+
+    #[test]
+    fn text_outside_the_marks_stays() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let replaced = replace_measured(&document, "new\n").unwrap();
+        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
+        assert_eq!(replace_measured(&replaced, "new\n").unwrap(), replaced);
+    }
+
+    #[test]
+    fn a_document_without_marks_gets_them() {
+        let replaced = replace_measured("by hand\n", "new\n").unwrap();
+        assert_eq!(replaced, format!("by hand\n\n{BEGIN}\nnew\n{END}\n"));
+    }
+
+    #[test]
+    fn marks_that_do_not_match_are_an_error() {
+        for document in [BEGIN.to_owned(), END.to_owned(), format!("{END}{BEGIN}")] {
+            assert!(replace_measured(&document, "").is_err(), "{document}");
+        }
+    }
+
+    #[test]
+    fn a_result_replaces_only_its_own_section() {
+        let home = TempDir::new().unwrap();
+        let measured = |name: &str, wall| record(name, vec![contender("cache-prune", &[wall])]);
+        let mut publication = Publication::open(home.path()).unwrap();
+        publication.add(measured("large", 3.0)).unwrap();
+        publication.add(measured("typical", 1.0)).unwrap();
+        let mut publication = Publication::open(home.path()).unwrap();
+        publication.add(measured("typical", 2.0)).unwrap();
+        let expected = [measured("typical", 2.0), measured("large", 3.0)];
+        assert_eq!(Publication::open(home.path()).unwrap().records, expected);
+        let document = fs::read_to_string(home.path().join("benchmarks.md")).unwrap();
+        assert!(document.starts_with("# Benchmarks\n"), "{document}");
+        assert!(document.find("### typical") < document.find("### large"), "{document}");
+    }
+}

@@ -1,0 +1,323 @@
+//! Figures as text: tables, sections and the measured part of docs/benchmarks.md.
+//!
+//! Guarantees: pure; the same records give the same text. Medians and ratios are computed here, nothing
+//! is rounded before.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use banger_fmt::format_bytes;
+
+use crate::bench::environment::Environment;
+use crate::bench::record::{ContenderRecord, Record, ratio};
+
+const HOW: &str = "\
+Everything between the two marks around this text is written by `cargo xtask bench`, which measures all \
+of it again.
+
+- Contenders take turns, each on a cache made anew, synced and left at rest; the order is reversed every \
+round. Times are wall times from before the start of the process to its end, the start included; medians \
+count.
+- Caches are warm: they have just been written, so inodes and small contents are in memory.
+- Names are created in an order that has nothing to do with their hash, as pulls do it, and all files \
+look an hour old.
+- The pruner runs as it does for users, lease probe included, but without cargo in front of it.
+- Peak memory is that of the largest process, from a run of its own; so are the system calls, counted by \
+`strace -f -c`.
+- A contender that leaves a blob behind ends the benchmark with an error.
+";
+
+/// The measured part of the document.
+pub(crate) fn document(records: &[Record]) -> String {
+    let mut text = format!("{HOW}\n## Where it was measured\n\n");
+    for (environment, names) in environments(records) {
+        text.push_str(&describe(environment, &names));
+        text.push('\n');
+    }
+    text.push_str("## Results\n\n![Wall time of each contender as a ratio to rm -rf](benchmarks.svg)\n\n");
+    for record in records {
+        text.push_str(&section(record));
+        text.push('\n');
+    }
+    text.push_str(&growth(records));
+    text.push_str(&commands(records));
+    text
+}
+
+/// One benchmark: what it shows, its conditions and its table.
+pub(crate) fn section(record: &Record) -> String {
+    let Record { name, about, cache, .. } = record;
+    let mut text = format!("### {name}\n\n{about}\n\n");
+    if let Some(reason) = &record.not_measured {
+        let _ = writeln!(text, "{cache}: not measured, {reason} ({}).", record.date);
+        return text;
+    }
+    let rounds = record.contenders.iter().map(|contender| contender.wall_seconds.len()).max().unwrap_or(0);
+    let Record { file_system, date, load_average, .. } = record;
+    let rounds = if rounds == 1 { "1 round".to_owned() } else { format!("{rounds} rounds") };
+    let _ = writeln!(
+        text,
+        "{cache}, on {file_system}; {rounds} on {date}, load averages before: {load_average}.\n"
+    );
+    text.push_str(&table(&rows(record)));
+    let remarks: Vec<String> =
+        record.contenders.iter().filter_map(|contender| remark(record, contender)).collect();
+    if !remarks.is_empty() {
+        let _ = writeln!(text, "\n{}", remarks.join("\n"));
+    }
+    text
+}
+
+/// What the table has no room for.
+fn remark(record: &Record, contender: &ContenderRecord) -> Option<String> {
+    if let Some(missing) = &contender.missing {
+        return Some(format!("- {}: missing, {missing}", contender.name));
+    }
+    let calls = contender.frequent_calls(record.blobs);
+    let calls: Vec<_> = calls.into_iter().map(|(call, per_blob)| format!("{call} {per_blob:.2}")).collect();
+    (record.blobs >= FEW && !calls.is_empty())
+        .then(|| format!("- {}, calls per blob: {}", contender.name, calls.join(", ")))
+}
+
+/// With fewer blobs, the calls at the start of a program hide those for the blobs.
+const FEW: usize = 1000;
+
+/// A column: its head, and its figure for a contender.
+type Column<'a> = (String, Box<dyn Fn(&ContenderRecord) -> Option<String> + 'a>);
+
+/// The table of a benchmark; columns without any figure are left out.
+fn rows(record: &Record) -> Vec<Vec<String>> {
+    let pruner = record.pruner();
+    let first = pruner.map_or("", |pruner| &pruner.name);
+    let pruner_wall = pruner.and_then(ContenderRecord::wall);
+    let mut columns: Vec<Column> = vec![
+        ("median".to_owned(), Box::new(|it| it.wall().map(seconds))),
+        ("range".to_owned(), Box::new(|it| range(&it.wall_seconds))),
+        (format!("{first} ÷ it"), Box::new(move |it| ratio(pruner_wall, it.wall()).map(two_digits))),
+        ("half-gone, share of wall time".to_owned(), Box::new(|it| it.half_gone_share().map(two_digits))),
+        ("peak memory".to_owned(), Box::new(|it| it.peak_memory_bytes.map(format_bytes))),
+        ("system calls per blob".to_owned(), Box::new(|it| it.calls_per_blob(record.blobs).map(two_digits))),
+    ];
+    columns.retain(|(_, figure)| record.contenders.iter().any(|contender| figure(contender).is_some()));
+    let heads = columns.iter().map(|(head, _)| head.clone());
+    let mut rows = vec![std::iter::once("contender".to_owned()).chain(heads).collect()];
+    for contender in &record.contenders {
+        let figures = columns.iter().map(|(_, figure)| figure(contender).unwrap_or_else(absent));
+        let mut row: Vec<String> = std::iter::once(contender.name.clone()).chain(figures).collect();
+        if contender.missing.is_some() && row.len() > 1 {
+            row[1] = "missing".to_owned();
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// How the pruner's time per blob grows with the number of blobs.
+fn growth(records: &[Record]) -> String {
+    let find = |name| records.iter().find(|record| record.name == name);
+    let (Some(few), Some(many)) = (find("small-100k"), find("million")) else {
+        return String::new();
+    };
+    let (Some(per_few), Some(per_many)) = (few.pruner_seconds_per_blob(), many.pruner_seconds_per_blob())
+    else {
+        return String::new();
+    };
+    let row = |record: &Record, per_blob: f64| {
+        let memory = record.pruner().and_then(|pruner| pruner.peak_memory_bytes);
+        let blobs = grouped(record.blobs);
+        vec![
+            blobs,
+            seconds(per_blob),
+            format!("{:.2}", per_blob / per_few),
+            memory.map_or_else(absent, format_bytes),
+        ]
+    };
+    let heads = ["blobs", "time per blob", "ratio", "peak memory"].map(str::to_owned).to_vec();
+    let table = table(&[heads, row(few, per_few), row(many, per_many)]);
+    format!("### Growth\n\nThe pruner alone, from `small-100k` to `million`.\n\n{table}\n")
+}
+
+/// What is run under which name.
+fn commands(records: &[Record]) -> String {
+    let mut commands = BTreeMap::new();
+    for contender in records.iter().flat_map(|record| &record.contenders) {
+        commands.insert(&contender.name, &contender.command);
+    }
+    let heads = vec!["contender".to_owned(), "command".to_owned()];
+    let rows = commands.into_iter().map(|(name, command)| vec![name.clone(), format!("`{command}`")]);
+    let table = table(&std::iter::once(heads).chain(rows).collect::<Vec<_>>());
+    format!(
+        "### What is run\n\n`DIR` is the cache, `FILES` is every blob, `LIST` is a file that lists them, \
+         `CORES` is the number of cores.\n\n{table}\n\
+         Repeat all with `cargo xtask bench`, one with `cargo xtask bench --only NAME`. The figures of \
+         every run are in [benchmarks.json](benchmarks.json).\n"
+    )
+}
+
+/// The environments, each with the benchmarks that were measured in it.
+fn environments(records: &[Record]) -> Vec<(&Environment, Vec<&str>)> {
+    let mut environments: Vec<(&Environment, Vec<&str>)> = Vec::new();
+    for record in records {
+        let known = environments.iter_mut().find(|(known, _)| **known == record.environment);
+        match known {
+            Some((_, names)) => names.push(&record.name),
+            None => environments.push((&record.environment, vec![&record.name])),
+        }
+    }
+    environments
+}
+
+fn describe(environment: &Environment, names: &[&str]) -> String {
+    let Environment { processor, cores, memory, kernel, disk, pruner, tools } = environment;
+    let (names, tools) = (names.join(", "), tools.join("; "));
+    format!(
+        "{names}:\n\n- {cores} cores of {processor}, {memory} of memory\n- Linux {kernel}\n- disk: {disk}\n\
+         - {pruner}; {tools}\n"
+    )
+}
+
+/// A Markdown table, aligned for reading as it is; the first row is the head.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        let cells =
+            widths.iter().enumerate().map(|(column, width)| format!(" {:width$} ", cell(row, column)));
+        let _ = writeln!(text, "|{}|", cells.collect::<Vec<_>>().join("|"));
+        if index == 0 {
+            let rules = widths.iter().map(|width| "-".repeat(width + 2));
+            let _ = writeln!(text, "|{}|", rules.collect::<Vec<_>>().join("|"));
+        }
+    }
+    text
+}
+
+fn absent() -> String {
+    "–".to_owned()
+}
+
+fn two_digits(figure: f64) -> String {
+    format!("{figure:.2}")
+}
+
+/// The lowest and the highest.
+fn range(figures: &[f64]) -> Option<String> {
+    let lowest = figures.iter().copied().min_by(f64::total_cmp)?;
+    let highest = figures.iter().copied().max_by(f64::total_cmp)?;
+    Some(format!("{} to {}", seconds(lowest), seconds(highest)))
+}
+
+/// A time in the unit that suits it, with three digits or more.
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        _ if seconds >= 10.0 => format!("{seconds:.1} s"),
+        _ if seconds >= 1.0 => format!("{seconds:.2} s"),
+        _ if seconds >= 0.01 => format!("{:.1} ms", seconds * 1e3),
+        _ if seconds >= 0.001 => format!("{:.2} ms", seconds * 1e3),
+        _ => format!("{:.2} µs", seconds * 1e6),
+    }
+}
+
+/// A count with its thousands apart: `100,000`.
+pub(crate) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn environment() -> Environment {
+        Environment {
+            processor: "Some CPU".to_owned(),
+            cores: 2,
+            memory: "8.0 GiB".to_owned(),
+            kernel: "6.1".to_owned(),
+            disk: "ext4 (relatime) on a virtio disk".to_owned(),
+            pruner: "xtask 0.1.0".to_owned(),
+            tools: vec!["rm: rm 9.1".to_owned()],
+        }
+    }
+
+    pub(crate) fn contender(name: &str, wall_seconds: &[f64]) -> ContenderRecord {
+        ContenderRecord {
+            name: name.to_owned(),
+            command: format!("{name} DIR"),
+            wall_seconds: wall_seconds.to_vec(),
+            ..ContenderRecord::default()
+        }
+    }
+
+    pub(crate) fn record(name: &str, contenders: Vec<ContenderRecord>) -> Record {
+        Record {
+            name: name.to_owned(),
+            about: "About it.".to_owned(),
+            cache: "10 blobs".to_owned(),
+            blobs: 10,
+            file_system: "ext4".to_owned(),
+            date: "2026-01-01".to_owned(),
+            load_average: "0.00 0.00 0.00".to_owned(),
+            environment: environment(),
+            not_measured: None,
+            contenders,
+        }
+    }
+
+    #[test]
+    fn a_section_compares_the_pruner_with_each() {
+        let mut absent = contender("rmz", &[]);
+        absent.missing = Some("`rmz` is not installed".to_owned());
+        let contenders =
+            vec![contender("cache-prune", &[0.5]), contender("rm -rf", &[2.0, 1.0, 3.0]), absent];
+        let text = section(&record("small", contenders));
+        assert!(text.contains("| rm -rf      | 2.00 s "), "{text}");
+        assert!(text.contains("| 1.00 s to 3.00 s     | 0.25 "), "{text}");
+        assert!(text.contains("| rmz         | missing  |"), "{text}");
+        assert!(text.contains("- rmz: missing, `rmz` is not installed\n"), "{text}");
+        assert!(!text.contains("memory"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_measured_says_why() {
+        let mut record = record("small", Vec::new());
+        record.not_measured = Some("no tmpfs".to_owned());
+        assert!(section(&record).contains("10 blobs: not measured, no tmpfs (2026-01-01)."));
+    }
+
+    #[test]
+    fn growth_needs_both_ends() {
+        let few = Record { blobs: 100, ..record("small-100k", vec![contender("cache-prune", &[1.0])]) };
+        let many = Record { blobs: 1000, ..record("million", vec![contender("cache-prune", &[15.0])]) };
+        assert_eq!(growth(std::slice::from_ref(&few)), "");
+        assert!(growth(&[few, many]).contains("| 1,000 | 15.0 ms       | 1.50 "));
+    }
+
+    #[test]
+    fn machines_are_told_apart() {
+        let mut other = record("other", Vec::new());
+        other.environment.cores = 64;
+        let records = [record("one", Vec::new()), other, record("two", Vec::new())];
+        let names: Vec<_> = environments(&records).into_iter().map(|(_, names)| names).collect();
+        assert_eq!(names, [vec!["one", "two"], vec!["other"]]);
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        let counts = [0, 999, 1000, 1_000_000].map(grouped);
+        assert_eq!(counts, ["0", "999", "1,000", "1,000,000"]);
+        let times = [12.34, 1.234, 0.1234, 0.001_234, 0.000_012_34].map(seconds);
+        assert_eq!(times, ["12.3 s", "1.23 s", "123.4 ms", "1.23 ms", "12.34 µs"]);
+    }
+}
