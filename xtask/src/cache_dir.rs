@@ -2,14 +2,19 @@
 
 use anyhow::Context as _;
 use oci_cache::escape_path;
+use serde_json::json;
 
-use crate::cli::CacheDirArguments;
+use crate::cli::{CacheArguments, Format};
 use crate::exit::Exit;
 use crate::{location, output};
 
-pub(crate) fn run(arguments: &CacheDirArguments) -> anyhow::Result<Exit> {
-    let directory = location::cache_dir(arguments)?;
+pub(crate) fn run(arguments: &CacheArguments) -> anyhow::Result<Exit> {
+    let directory = location::cache_dir(&arguments.location)?;
     let absolute = std::path::absolute(&directory)
         .with_context(|| format!("make the path `{}` absolute", escape_path(&directory)))?;
-    output::print(&format!("{}\n", escape_path(&absolute)))
+    let absolute = escape_path(&absolute);
+    output::print(&match arguments.format {
+        Format::Human => format!("{absolute}\n"),
+        Format::Json => format!("{}\n", json!({ "cache_dir": absolute })),
+    })
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
     CacheDir, Check, Failure, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply,
-    apply_aside, read_references, scan, select,
+    apply_aside, check_aside, read_references, scan, select,
 };
 
 use crate::cli::CachePruneArguments;
@@ -25,10 +25,14 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
         let pruned = result.as_ref().ok();
         let report = pruned.and_then(|pruned| pruned.report.as_ref());
         let cache_bytes = pruned.map_or(0, |pruned| pruned.cache_bytes);
-        metrics::write(
+        let written = metrics::write(
             path,
             &metrics::Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
-        )?;
+        );
+        // Why the run failed is said in any case; that the metrics did not come, only where it is the worst.
+        if result.is_ok() {
+            written?;
+        }
     }
     result.map(|pruned| pruned.exit)
 }
@@ -49,10 +53,16 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected())?;
     if !arguments.dry_run && !lock::wait(&mut cache, &arguments.cache, &progress)? {
+        let report =
+            PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
+        output::print(&render::result(&report, arguments.cache.format)?)?;
         let exit = signals.exit().unwrap_or(Exit::Incomplete);
-        return Ok(Pruned { exit, report: None, cache_bytes: 0 });
+        return Ok(Pruned { exit, report: Some(report), cache_bytes: 0 });
     }
     let (plan, unread) = plan(arguments, &cache, &policy, now, &progress)?;
+    if arguments.aside {
+        check_aside(&cache, &plan)?;
+    }
     if let Some(path) = &arguments.save_plan {
         plan_file::save(path, &plan, &cache)?;
     }

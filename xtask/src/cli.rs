@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use oci_cache::{Digest, FreeSpace};
 
+use crate::bench::BenchArguments;
 use crate::smoke::SmokeArguments;
 use crate::units;
 
@@ -36,13 +37,15 @@ pub(crate) enum Command {
     /// Show what is in the cache, by kind, age and size, and what common policies would free.
     CacheUsage(CacheUsageArguments),
     /// Print the directory that the other commands would use.
-    CacheDir(CacheDirArguments),
+    CacheDir(CacheArguments),
     /// Print completions for a shell.
     Completions(CompletionsArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
     Ci,
     /// Prune real caches while real tools pull into them, and count what breaks.
     Smoke(SmokeArguments),
+    /// Measure the pruner beside other tools, and write the results into docs/.
+    Bench(BenchArguments),
     /// Write docs/cli.md from the command line's own declarations.
     CliDocs(CliDocsArguments),
 }

@@ -29,10 +29,9 @@ pub(crate) fn cache_dir(arguments: &CacheDirArguments) -> Result<PathBuf, UsageE
 
 /// The directories that are never pruned, nor their ancestors: the home and the workspace.
 pub(crate) fn protected() -> Vec<PathBuf> {
-    let manifest =
-        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let workspace = Path::new(&manifest).parent().map(Path::to_owned);
-    std::env::home_dir().into_iter().chain(workspace).collect()
+    let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
+    let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());
+    std::env::home_dir().into_iter().chain(workspaces.map(Path::to_owned)).collect()
 }
 
 impl Surroundings<'_> {

@@ -30,10 +30,17 @@ pub(crate) fn wait(
             return Err(anyhow!("lock oci cache `{path}`: still locked by another process after {limit}"));
         }
         if !has_told && !arguments.quiet {
-            output::complain(&format!("waiting up to {limit} for another prune of `{path}`"));
+            output::complain(&format!(
+                "waiting up to {limit} for the lock of `{path}`, which another prune or a puller holds"
+            ));
         }
         has_told = true;
         thread::sleep(POLL);
+    }
+    if cache.has_no_locks() && !arguments.quiet {
+        output::complain(
+            "note: this file system has no locks: nothing keeps another prune from running beside this one",
+        );
     }
     Ok(true)
 }

@@ -2,6 +2,7 @@
 //!
 //! This file dispatches; `cli` declares the commands, and each has a file of its own.
 
+mod bench;
 mod cache_dir;
 mod cache_prune;
 mod cache_usage;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
         Some(Command::Completions(arguments)) => completions::run(arguments),
         Some(Command::Ci) => ci::run(),
+        Some(Command::Bench(arguments)) => bench::run(arguments),
         Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
         Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
     };

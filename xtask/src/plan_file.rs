@@ -31,10 +31,9 @@ pub(crate) fn write_whole(
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
+    let mut file = NamedTempFile::new_in(directory)?;
     // Readable by all, as a file of its kind is: metrics are collected by another user.
-    let builder = builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(directory)?;
+    file.as_file().set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
     let mut writer = BufWriter::new(&mut file);
     write(&mut writer)?;
     writer.flush()?;

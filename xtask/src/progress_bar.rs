@@ -40,7 +40,7 @@ pub(crate) fn show<T>(
     }
     let (done, ended) = channel::<()>();
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let draw = move || {
             if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
@@ -52,7 +52,9 @@ pub(crate) fn show<T>(
                 bar.set_message(format_bytes(bytes));
             }
             bar.finish_and_clear();
-        });
+        };
+        // Where no thread is to be had, there is no bar.
+        let _ = thread::Builder::new().spawn_scoped(scope, draw);
         let result = work();
         // Ends the other thread; the scope waits until it has cleared the bar.
         drop(done);

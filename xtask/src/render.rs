@@ -61,10 +61,22 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     for path in &report.foreign_in_leftovers {
         notes.push(format!("note: a leftover stays, since `{}` in it is not the cache's", escape_path(path)));
     }
+    if let Some(path) = &report.index_removed {
+        let path = escape_path(path);
+        notes.push(format!(
+            "note: removed `{path}`, since a new one could not be written; the next pull writes it anew"
+        ));
+    }
+    if let Some(path) = &report.left_aside {
+        notes.push(format!(
+            "note: what is not removed yet is left in `{}`; the next prune removes it",
+            escape_path(path)
+        ));
+    }
     if report.unprobed > 0 {
         let blobs = report.unprobed;
         notes.push(format!(
-            "note: leases do not work here: {blobs} blob(s) went without a look at who has them open"
+            "note: {blobs} blob(s) went without a look at who has them open: leases do not work for them (another user's, or the file system's)"
         ));
     }
     if report.disk_bytes_freed < report.bytes_freed {

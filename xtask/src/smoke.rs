@@ -10,6 +10,7 @@
 mod distance;
 mod flat_cache;
 mod flat_pull;
+mod fleet;
 mod heal;
 mod idle;
 mod images;
@@ -66,13 +67,15 @@ pub(crate) fn run(arguments: &SmokeArguments) -> anyhow::Result<()> {
     rows.push(heal::row(&prune, &images, scratch.path())?);
     note("system calls of a dry run");
     rows.push(trace::row(&prune, &images, scratch.path())?);
+    note("the files for fleets");
+    rows.push(fleet::row(&prune, &images, scratch.path())?);
 
     table::print(&rows).context("failed to write to stdout")?;
     verdict(&rows)
 }
 
 fn verdict(rows: &[Row]) -> anyhow::Result<()> {
-    let failures: u64 = rows.iter().filter(|row| !row.may_fail).map(|row| row.tally.failures()).sum();
+    let failures: u64 = rows.iter().map(Row::forbidden_failures).sum();
     if failures > 0 {
         bail!("smoke: {failures} failure(s) where there must be none");
     }

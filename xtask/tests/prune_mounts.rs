@@ -140,6 +140,19 @@ fn an_overlay_and_its_lower_layer() {
 }
 
 #[test]
+fn an_overlay_of_two_file_systems() {
+    in_namespace(
+        r#"
+        mkdir a b merged; mount -t tmpfs none a; mount -t tmpfs none b; blob 1 a/cache; mkdir b/upper b/work
+        mount -t overlay -o lowerdir=a,upperdir=b/upper,workdir=b/work,xino=off,userxattr none merged
+        blob 2 merged/cache
+        expect "$(prune merged/cache)" "freed 2.0 KiB across 2 blob(s) in $T/merged/cache"
+        expect "$(ls merged/cache | wc -l) $(ls a/cache | wc -l)" "0 1"
+        "#,
+    );
+}
+
+#[test]
 fn a_read_only_file_system() {
     in_namespace(
         r#"

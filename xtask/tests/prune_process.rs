@@ -22,7 +22,7 @@ fn start_slow(cache: &Cache) -> Child {
         .arg(cache.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    program.spawn().unwrap()
+    support::spawn(&mut program)
 }
 
 #[test]
@@ -34,7 +34,10 @@ fn prunes_of_one_cache_take_turns() {
     let first = Ran::from(&first.wait_with_output().unwrap(), cache.base.path());
     assert_eq!(first.stdout, "freed 3.0 KiB across 3 blob(s) in [TMP]/oci\n");
     assert_eq!(second.stdout, "freed 0 B across 0 blob(s) in [TMP]/oci\n");
-    assert_eq!(second.stderr, "waiting up to 5m for another prune of `[TMP]/oci`\n");
+    assert_eq!(
+        second.stderr,
+        "waiting up to 5m for the lock of `[TMP]/oci`, which another prune or a puller holds\n"
+    );
 }
 
 #[test]
@@ -45,7 +48,7 @@ fn a_prune_that_waits_out_an_aside_prune_finds_the_new_cache() {
     cache.wait_until_locked();
     let mut waiting = xtask();
     waiting.args(["cache-prune", "-q", "--cache-dir"]).arg(cache.path()).stdout(Stdio::piped());
-    let waiting = waiting.spawn().unwrap();
+    let waiting = support::spawn(&mut waiting);
     sleep(Duration::from_millis(200));
     fs::rename(cache.path(), cache.base.path().join("old")).unwrap();
     cache.write(flat(2), 2 * KIB);
@@ -78,7 +81,7 @@ fn a_lock_that_is_never_freed_ends_the_wait() {
     exit: 1
     --- stdout
     --- stderr
-    waiting up to 100ms for another prune of `[TMP]/oci`
+    waiting up to 100ms for the lock of `[TMP]/oci`, which another prune or a puller holds
     error: lock oci cache `[TMP]/oci`: still locked by another process after 100ms
     [EOF]
     ");
@@ -109,7 +112,8 @@ fn a_reader_that_went_away_is_no_error() {
     let mut program = xtask();
     program.args(["cache-prune", "-v", "--cache-dir"]).arg(cache.path());
     let stderr = writer.try_clone().unwrap();
-    assert_eq!(program.stdout(writer).stderr(stderr).status().unwrap().code(), Some(0));
+    let status = support::spawn(program.stdout(writer).stderr(stderr)).wait().unwrap();
+    assert_eq!(status.code(), Some(0));
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 }
 
@@ -119,7 +123,7 @@ fn a_full_output_is_told_and_the_prune_is_done() {
     let full = || File::options().write(true).open("/dev/full").unwrap();
     let mut program = xtask();
     program.args(["cache-prune", "--cache-dir"]).arg(cache.path()).stdout(full()).stderr(Stdio::piped());
-    let mut child = program.spawn().unwrap();
+    let mut child = support::spawn(&mut program);
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
@@ -133,7 +137,7 @@ fn closed_outputs_do_not_stop_the_prune() {
     let script = "exec \"$0\" cache-prune -v --cache-dir \"$1\" >&- 2>&- <&-";
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_xtask")).arg(cache.path());
-    assert_eq!(shell.status().unwrap().code(), Some(0));
+    assert_eq!(support::spawn(&mut shell).wait().unwrap().code(), Some(0));
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
 }
 
@@ -144,7 +148,7 @@ fn eight_prunes_at_once_free_each_blob_once() {
         .map(|_| {
             let mut program = xtask();
             program.args(["cache-prune", "-q", "--format", "json", "--cache-dir"]).arg(cache.path());
-            program.stdout(Stdio::piped()).spawn().unwrap()
+            support::spawn(program.stdout(Stdio::piped()))
         })
         .collect();
     let mut freed = 0;
@@ -165,4 +169,25 @@ fn cache_dir_prints_the_directory() {
     };
     assert_eq!(print(&["--cache-dir", "/a"], "/b"), "/a\n");
     assert_eq!(print(&[], "/b"), "/b\n");
+}
+
+#[test]
+fn a_signal_during_the_wait_leaves_a_layout_as_it_is() {
+    let cache = Cache::typical_layout();
+    let before = cache.tree();
+    let prune = cache.start_prune();
+    let pid = prune.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ran = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path());
+    assert_eq!((ran.exit, cache.tree()), (130, before));
+}
+
+#[test]
+fn few_open_files_are_enough() {
+    let cache = Cache::flat(200, 1100 * KIB);
+    let script = "ulimit -n 20; exec \"$0\" cache-prune -q --cache-dir \"$1\"";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_xtask")).arg(cache.path());
+    let ran = Ran::of(&mut shell, cache.base.path());
+    assert_eq!((ran.exit, fs::read_dir(cache.path()).unwrap().count()), (0, 0), "{}", ran.block());
 }

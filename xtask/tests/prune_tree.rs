@@ -423,6 +423,68 @@ fn aside_is_refused_where_something_foreign_would_go_too() {
 }
 
 #[test]
+fn aside_is_refused_where_a_leftover_in_the_cache_cannot_go_first() {
+    let cache = Cache::flat(1, KIB);
+    cache.write(".pruning-0123456789abcdef/thesis.tex", KIB);
+    let before = cache.tree();
+    for arguments in [&["--aside"][..], &["--aside", "--dry-run"]] {
+        let ran = cache.prune(arguments);
+        assert_eq!((ran.exit, ran.stdout.as_str(), cache.tree()), (2, "", before.clone()));
+        assert!(ran.stderr.contains("thesis.tex"), "{}", ran.stderr);
+    }
+    let cache = Cache::flat(1, KIB);
+    cache.write(format!(".pruning-0123456789abcdef/{}", flat(2)), KIB);
+    let _live = flock(&cache.path().join(".pruning-0123456789abcdef"));
+    let before = cache.tree();
+    assert_eq!((cache.prune(&["--aside"]).exit, cache.tree()), (2, before));
+}
+
+#[test]
+fn leftovers_are_not_looked_for_in_leftovers() {
+    let cache = Cache::flat(1, KIB);
+    let inner = cache.write(format!(".pruning-0123456789abcdef/.pruning-1111111111111111/{}", flat(2)), KIB);
+    let ran = cache.prune(&["-v"]);
+    assert_eq!(ran.exit, 0);
+    assert!(inner.exists());
+    let notes = ran.stderr.lines().filter(|line| line.contains("a leftover stays")).count();
+    assert_eq!(notes, 1, "{}", ran.stderr);
+}
+
+#[test]
+fn an_index_that_is_none_of_a_layout_is_foreign() {
+    for content in [&b"{\"my\":\"settings\"}"[..], b"[\"a\",\"b\"]", b"text"] {
+        let cache = Cache::new();
+        cache.write(nested(1), KIB);
+        let index = cache.write_content("index.json", content);
+        let report = cache.prune(&["--format", "json"]).json();
+        assert_eq!((&report["blobs_freed"], &report["foreign"]), (&json!(1), &json!(1)));
+        assert_eq!(fs::read(index).unwrap(), content);
+    }
+}
+
+#[test]
+fn a_layout_whose_index_is_a_link_keeps_its_blobs_and_a_flat_blob_beside_it_goes() {
+    let cache = Cache::typical_layout();
+    fs::rename(cache.path().join("index.json"), cache.base.path().join("real.json")).unwrap();
+    symlink("../real.json", cache.path().join("index.json")).unwrap();
+    cache.write(flat(7), KIB);
+    let blobs = cache.nested_blobs();
+    let ran = cache.prune(&["--format", "json"]);
+    assert_eq!((ran.exit, &ran.json()["blobs_freed"], cache.nested_blobs()), (1, &json!(1), blobs));
+    assert!(ran.stderr.contains("index.json`: Operation not supported"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_partial_of_a_leftover_that_is_open_is_not_counted_as_freed_on_disk() {
+    let cache = Cache::flat(1, KIB);
+    let partial = cache.write("../oci.pruning-0123456789abcdef/oci-put-blob1", 64 * KIB);
+    let _reader = File::open(partial).unwrap();
+    let report = cache.prune(&["--format", "json"]).json();
+    assert_eq!(report["bytes_freed"], 65 * KIB);
+    assert!(report["disk_bytes_freed"].as_u64().unwrap() < 64 * KIB as u64);
+}
+
+#[test]
 fn aside_of_a_missing_cache_leaves_it_missing() {
     let cache = Cache::missing();
     assert_eq!(cache.prune(&["--aside"]).stdout, "freed 0 B across 0 blob(s) in [TMP]/oci\n");

@@ -78,6 +78,7 @@ fn directories_that_only_look_like_a_cache() {
         &["ingest/records.csv", "index.json"],
         &["blobs/photo.jpg", "ingest/records.csv"],
         &["notes.tmp"],
+        &["oci-put-blob123", "oci-put-blob.go", ".umoci-42/notes.md"],
         &["deeper/oci-layout"],
     ] {
         let cache = Cache::new();

@@ -5,13 +5,13 @@
 //! $ echo '{"jsonrpc":"2.0","id":1,"method":"image.cache.prune","params":{"dry_run":true}}' | socat - /tmp/oci.sock
 //! ```
 //!
-//! One request a line, one response a line (JSON-RPC 2.0 specification). Requests are served in turn.
+//! One request a line, one response a line (JSON-RPC 2.0 specification; no batches), served in turn.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use oci_cache::{
     CacheDir, Policy, Progress, PruneParams, PruneReport, References, Space, apply, scan, select,
@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 const METHODS: [&str; 1] = ["image.cache.prune"];
 /// The longest request that is read.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
+/// How long a client may be silent.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
@@ -29,8 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: json_rpc_server SOCKET CACHE_DIR".into());
     };
     for stream in UnixListener::bind(socket)?.incoming() {
-        // A client that goes away must not end the server.
-        let _ = serve(&stream?, Path::new(&cache_dir));
+        let stream = stream?;
+        // An idle client must not keep others waiting; one that goes away must not end the server.
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let _ = serve(&stream, Path::new(&cache_dir));
     }
     Ok(())
 }
@@ -40,7 +44,7 @@ fn serve(stream: &UnixStream, cache_dir: &Path) -> std::io::Result<()> {
     let mut line = Vec::new();
     while requests.by_ref().take(MAX_REQUEST_BYTES).read_until(b'\n', &mut line)? > 0 {
         if let Some(response) = respond(&line, cache_dir) {
-            writeln!(&*stream, "{response}")?;
+            (&*stream).write_all(format!("{response}\n").as_bytes())?;
         }
         line.clear();
     }
@@ -60,17 +64,21 @@ fn respond(line: &[u8], cache_dir: &Path) -> Option<Value> {
         return error(&id.unwrap_or_default(), -32600, "invalid request");
     };
     let params = request.get("params").cloned().unwrap_or_else(|| json!({}));
-    let id = id?;
-    if !METHODS.contains(&method) {
-        return error(&id, -32601, &format!("method not found; methods: {}", METHODS.join(", ")));
-    }
-    match serde_json::from_value(params) {
-        Err(why) => error(&id, -32602, &format!("invalid params: {why}")),
-        Ok(params) => match prune(cache_dir, params) {
-            Ok(report) => Some(json!({"jsonrpc": "2.0", "id": id, "result": report})),
-            Err(why) => error(&id, -32000, &why.to_string()),
-        },
-    }
+    let (is_notification, id) = (id.is_none(), id.unwrap_or_default());
+    let response = if !METHODS.contains(&method) {
+        error(&id, -32601, &format!("method not found; methods: {}", METHODS.join(", ")))
+    } else {
+        match serde_json::from_value(params).map(|params| prune(cache_dir, params)) {
+            Err(why) => error(&id, -32602, &format!("invalid params: {why}")),
+            Ok(Err(why)) => error(&id, -32000, &with_causes(&*why)),
+            Ok(Ok(report)) => Some(json!({"jsonrpc": "2.0", "id": id, "result": report})),
+        }
+    };
+    response.filter(|_| !is_notification)
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", with_causes(cause)))
 }
 
 fn prune(cache_dir: &Path, params: PruneParams) -> Result<PruneReport, Box<dyn Error>> {

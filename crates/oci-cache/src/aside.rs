@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use crate::cache_dir::{CacheDir, Root, Surroundings, open_directory};
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
-use crate::leftover;
+use crate::leftover::{self, Leftover};
 use crate::names;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
@@ -38,20 +38,15 @@ use crate::status::Status;
 /// [`Error::NotRestored`] if the cache could not be taken aside.
 pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
     let mut report = plan.report_of_kept();
-    if let Some(root) = cache.root() {
-        let surroundings = check(cache, root, plan)?;
-        let prepared = Prepared::make(cache, root, surroundings)?;
-        let aside = prepared.take_the_place(cache, root)?;
-        let path = surroundings.path_of(&aside);
-        let descriptor = root.descriptor.try_clone();
-        let descriptor = descriptor.map_err(|source| Error::Io {
-            operation: "remove old oci cache",
-            path: path.clone(),
-            source,
-        })?;
-        leftover::remove_tree(surroundings.parent.as_fd(), &aside, descriptor, &path, progress, &mut report);
+    let whole = check(cache, plan)?;
+    // Those in the cache first: they must not leave with it.
+    let (children, siblings): (Vec<_>, Vec<_>) = plan.leftovers().partition(|leftover| leftover.is_child);
+    let are_gone =
+        children.iter().all(|leftover| !progress.is_stopped() && leftover.remove(progress, &mut report));
+    if let (Some((root, surroundings)), true) = (whole, are_gone) {
+        take_aside(cache, root, surroundings, progress, &mut report)?;
     }
-    for leftover in plan.leftovers() {
+    for leftover in siblings {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
         }
@@ -60,23 +55,91 @@ pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> R
     Ok(report)
 }
 
-/// Refuses where the strategy cannot work.
-fn check<'a>(cache: &'a CacheDir, root: &Root, plan: &PrunePlan) -> Result<&'a Surroundings, Error> {
+/// Whether the strategy can work, as far as that can be told without touching anything.
+///
+/// # Errors
+///
+/// [`Error::Refused`] if it cannot.
+pub fn check_aside(cache: &CacheDir, plan: &PrunePlan) -> Result<(), Error> {
+    check(cache, plan).map(|_| ())
+}
+
+/// The cache and where it stands; none if there is no cache.
+fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, &'a Surroundings)>, Error> {
+    let Some(root) = cache.root() else { return Ok(None) };
     if !plan.is_everything() {
         return Err(refused(cache, "it takes the whole cache, and something is to be kept".to_owned()));
     }
     if root.status.is_mount_root {
         return Err(refused(cache, "the cache is a mount point".to_owned()));
     }
-    if let Some(foreign) = plan.inventory.foreign().first() {
-        let example = escape_path(&foreign.path);
-        return Err(refused(cache, format!("`{example}` is not the cache's and would go with it")));
+    let children = plan.inventory.leftovers.iter().filter(|leftover| leftover.is_child);
+    let in_children = children.flat_map(Leftover::foreign);
+    let mut foreign = plan.inventory.foreign().iter().map(|foreign| &foreign.path).chain(in_children);
+    if let Some(foreign) = foreign.next() {
+        return Err(refused(
+            cache,
+            format!("`{}` is not the cache's and would go with it", escape_path(foreign)),
+        ));
     }
-    cache.surroundings().ok_or_else(|| refused(cache, "its parent directory cannot be opened".to_owned()))
+    if plan.inventory.tree.live_leftovers > 0 {
+        return Err(refused(cache, "another prune is at work on a leftover in it".to_owned()));
+    }
+    if let Some(failure) = plan.inventory.failures().first() {
+        let path = escape_path(&failure.path);
+        return Err(refused(
+            cache,
+            format!("`{path}` cannot be inspected and would go with it ({})", failure.error),
+        ));
+    }
+    let surroundings = cache.surroundings();
+    surroundings
+        .map(|surroundings| Some((root, surroundings)))
+        .ok_or_else(|| refused(cache, "its parent directory cannot be opened".to_owned()))
+}
+
+/// Takes the cache aside and removes it.
+fn take_aside(
+    cache: &CacheDir,
+    root: &Root,
+    surroundings: &Surroundings,
+    progress: &Progress,
+    report: &mut PruneReport,
+) -> Result<(), Error> {
+    if progress.is_stopped() {
+        return Ok(());
+    }
+    let prepared = Prepared::make(cache, root, surroundings)?;
+    if progress.is_stopped() {
+        prepared.discard();
+        return Ok(());
+    }
+    // From here on the lock of the new directory is held too, until this one is gone.
+    let (aside, _new) = prepared.take_the_place(cache, root)?;
+    let path = surroundings.path_of(&aside);
+    let descriptor = root.descriptor.try_clone();
+    let descriptor = descriptor.map_err(|source| Error::Io {
+        operation: "remove old oci cache",
+        path: path.clone(),
+        source,
+    })?;
+    let parent = surroundings.parent.as_fd();
+    if !leftover::remove_tree(parent, &aside, descriptor, &path, progress, report) {
+        report.left_aside = Some(path);
+    }
+    Ok(())
 }
 
 fn refused(cache: &CacheDir, why: String) -> Error {
     Error::Refused { path: cache.path().to_owned(), reason: Refusal::NotAside(why) }
+}
+
+/// A name beside the cache that nobody has.
+fn fresh_name(cache: &CacheDir, surroundings: &Surroundings) -> Result<CString, Error> {
+    let operation = "draw a random name for an aside of oci cache";
+    let name = names::random_aside(surroundings.name.as_bytes());
+    let name = name.and_then(|name| CString::new(name).map_err(|_| Errno::INVAL));
+    name.map_err(Error::io(operation, cache.path()))
 }
 
 /// An empty directory beside the cache, ready to take its place.
@@ -88,10 +151,7 @@ struct Prepared<'a> {
 
 impl<'a> Prepared<'a> {
     fn make(cache: &CacheDir, root: &Root, surroundings: &'a Surroundings) -> Result<Self, Error> {
-        let name = names::random_aside(surroundings.name.as_bytes());
-        let Ok(name) = CString::new(name) else {
-            return Err(refused(cache, "its name holds a zero byte".to_owned()));
-        };
+        let name = fresh_name(cache, surroundings)?;
         let refuse = |errno: Errno| {
             let error = std::io::Error::from(errno);
             refused(cache, format!("no directory can be made beside the cache ({error})"))
@@ -116,8 +176,9 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// Puts the prepared directory in the cache's place. Returns the name under which the cache is now.
-    fn take_the_place(self, cache: &CacheDir, root: &Root) -> Result<CString, Error> {
+    /// Puts the prepared directory in the cache's place. Returns the name under which the cache is now, and
+    /// the new directory, locked.
+    fn take_the_place(self, cache: &CacheDir, root: &Root) -> Result<(CString, OwnedFd), Error> {
         let (parent, cache_name) = (&self.surroundings.parent, &self.surroundings.name);
         match renameat_with(parent, cache_name, parent, &self.name, RenameFlags::EXCHANGE) {
             Ok(()) => self.check_exchanged(cache, root),
@@ -130,12 +191,12 @@ impl<'a> Prepared<'a> {
     }
 
     /// What was exchanged must be the very directory that was scanned.
-    fn check_exchanged(self, cache: &CacheDir, root: &Root) -> Result<CString, Error> {
+    fn check_exchanged(self, cache: &CacheDir, root: &Root) -> Result<(CString, OwnedFd), Error> {
         let parent = &self.surroundings.parent;
         let is_the_cache =
             Status::of_entry(parent.as_fd(), &self.name).is_ok_and(|status| status.id == root.status.id);
         if is_the_cache {
-            return Ok(self.name);
+            return Ok((self.name, self.descriptor));
         }
         let back = renameat_with(parent, &self.surroundings.name, parent, &self.name, RenameFlags::EXCHANGE);
         back.map_err(Error::io("put back what was exchanged for oci cache", cache.path()))?;
@@ -144,11 +205,9 @@ impl<'a> Prepared<'a> {
     }
 
     /// The original way, where names cannot be exchanged.
-    fn rename_and_recreate(self, cache: &CacheDir) -> Result<CString, Error> {
+    fn rename_and_recreate(self, cache: &CacheDir) -> Result<(CString, OwnedFd), Error> {
         let Surroundings { parent, name: cache_name, .. } = self.surroundings;
-        let Ok(aside) = CString::new(names::random_aside(cache_name.as_bytes())) else {
-            return Err(refused(cache, "its name holds a zero byte".to_owned()));
-        };
+        let aside = fresh_name(cache, self.surroundings).inspect_err(|_| self.discard())?;
         if let Err(errno) = renameat(parent, cache_name, parent, &aside) {
             self.discard();
             return Err(Error::io("rename oci cache aside", cache.path())(errno));
@@ -162,10 +221,10 @@ impl<'a> Prepared<'a> {
                 errno => Err(errno),
             });
         match recreated {
-            Ok(()) => Ok(aside),
+            Ok(()) => Ok((aside, self.descriptor)),
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
                 self.discard();
-                Ok(aside)
+                Ok((aside, self.descriptor))
             }
             Err(recreate) => {
                 let restored = renameat(parent, &aside, parent, cache_name);
@@ -186,7 +245,6 @@ impl<'a> Prepared<'a> {
 
     fn discard(&self) {
         // It is empty; should it stay, the next prune takes it for what it is, a leftover.
-        let _ = &self.descriptor;
         let _ = unlinkat(&self.surroundings.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }

@@ -36,6 +36,7 @@ pub struct CacheDir {
     protected: Vec<PathBuf>,
     root: Option<Root>,
     surroundings: Option<Surroundings>,
+    has_no_locks: bool,
 }
 
 /// How a mount records when a file was read (`mount(8)`).
@@ -100,7 +101,7 @@ impl CacheDir {
             return Err(refuse(reason));
         }
         let surroundings = Surroundings::find(&absolute, root.as_ref());
-        Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings })
+        Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings, has_no_locks: false })
     }
 
     /// The path, absolute, with links as they were given.
@@ -123,7 +124,8 @@ impl CacheDir {
     ///
     /// # Errors
     ///
-    /// As [`CacheDir::open`]; also [`Error::Io`] if the file system has no locks.
+    /// As [`CacheDir::open`]; also [`Error::Io`] if the lock fails for another reason than that the file
+    /// system has none: see [`CacheDir::has_no_locks`].
     pub fn try_lock(&mut self) -> Result<bool, Error> {
         loop {
             let Some(root) = &self.root else { return Ok(true) };
@@ -131,6 +133,11 @@ impl CacheDir {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(false),
                 Err(Errno::INTR) => continue,
+                // Some network file systems have no locks; EBADF is NFS's answer for a directory.
+                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
+                    self.has_no_locks = true;
+                    return Ok(true);
+                }
                 Err(errno) => return Err(Error::io("lock oci cache", &self.path)(errno)),
             }
             let current = Self::open(&self.path, &self.protected)?;
@@ -139,6 +146,12 @@ impl CacheDir {
             }
             *self = current;
         }
+    }
+
+    /// Whether [`CacheDir::try_lock`] went on without a lock, since the file system has none.
+    #[must_use]
+    pub const fn has_no_locks(&self) -> bool {
+        self.has_no_locks
     }
 
     /// The room on the cache's file system; none for a cache that does not exist.

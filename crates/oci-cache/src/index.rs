@@ -80,6 +80,13 @@ pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status
     Ok(Some((content, status)))
 }
 
+/// Whether the file is an index: an object with a list of manifests. Files of this name are many.
+pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
+    let content = read_index(root).ok().flatten().map(|(content, _)| content);
+    let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());
+    index.is_some_and(|index| index.get("manifests").is_some_and(Value::is_array))
+}
+
 /// Opens a file of the cache for reading, without moving its access time where that is allowed: for its
 /// owner and for root (`open(2)`, `O_NOATIME`).
 pub(crate) fn open_quietly(directory: BorrowedFd<'_>, name: &CStr) -> Result<File, Errno> {
@@ -131,7 +138,7 @@ fn without(mut index: Value, positions: &[usize]) -> Option<Vec<u8>> {
 /// Puts a new index in the place of the old.
 pub(crate) fn replace_index(root: BorrowedFd<'_>, content: &[u8], old: &Status) -> Result<(), Errno> {
     // Should the prune be killed here, the next one knows this name as that of a partial.
-    let Ok(temporary) = CString::new(format!("{}{}", names::OWN_TEMPORARY, names::random_suffix())) else {
+    let Ok(temporary) = CString::new(format!("{}{}", names::OWN_TEMPORARY, names::random_suffix()?)) else {
         return Err(Errno::INVAL);
     };
     let written = write_temporary(root, &temporary, content, old)

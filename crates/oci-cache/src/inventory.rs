@@ -18,6 +18,7 @@ use crate::cache_dir::{CacheDir, INSPECT, errno_of, open_directory};
 use crate::digest::{Digest, Spelling};
 use crate::error::{Error, Refusal};
 use crate::escape::escape;
+use crate::index;
 use crate::leftover::{self, Leftover};
 use crate::listing::{Found, Named, list, read_statuses};
 use crate::names::{self, Place};
@@ -86,6 +87,8 @@ pub(crate) struct Tree {
     pub(crate) failures: Vec<Failure>,
     /// Names of directories in the root that are leftovers by their name.
     pub(crate) leftover_names: Vec<CString>,
+    /// How many of them a live prune is at work on.
+    pub(crate) live_leftovers: usize,
 }
 
 /// What is in a cache.
@@ -110,7 +113,7 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
             let descriptor = root.descriptor.try_clone();
             let descriptor =
                 descriptor.map_err(|source| Error::Io { operation: INSPECT, path: path.clone(), source })?;
-            scan_tree(descriptor, &path, cache_name)?
+            scan_tree(descriptor, &path, Some(cache_name))?
         }
         None => Tree::default(),
     };
@@ -189,12 +192,9 @@ impl Tree {
         self.oci_layout.is_some() || self.directories.iter().any(is_algorithm)
     }
 
-    /// Whether anything here is a sign of a cache.
+    /// Whether anything here is a sign of a cache. Temporary files are none: their names say too little.
     fn belongs_to_a_cache(&self) -> bool {
-        self.is_nested()
-            || !self.blobs.is_empty()
-            || !self.partials.is_empty()
-            || !self.leftover_names.is_empty()
+        self.is_nested() || !self.blobs.is_empty() || !self.leftover_names.is_empty()
     }
 
     fn refusal(&self) -> Option<Refusal> {
@@ -210,8 +210,9 @@ impl Tree {
     }
 }
 
-/// Scans one directory tree that is laid out as a cache.
-pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: &[u8]) -> Result<Tree, Error> {
+/// Scans one directory tree that is laid out as a cache. In a leftover there are no leftovers: prunes do not
+/// nest them, so there `cache_name` is none.
+pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -> Result<Tree, Error> {
     let status = Status::of_descriptor(root.as_fd()).map_err(Error::io(INSPECT, path))?;
     let mut scanner = Scanner { tree: Tree::default(), device: status.id.device, cache_name };
     let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
@@ -222,7 +223,7 @@ pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: &[u8]) -> Result
 struct Scanner<'a> {
     tree: Tree,
     device: (u32, u32),
-    cache_name: &'a [u8],
+    cache_name: Option<&'a [u8]>,
 }
 
 impl Scanner<'_> {
@@ -288,13 +289,21 @@ impl Scanner<'_> {
         let is_nested = self.tree.is_nested();
         if place == Place::Root && self.is_own_file(&status) && bytes == names::OCI_LAYOUT {
             self.tree.oci_layout = Some(status);
-        } else if place == Place::Root && self.is_own_file(&status) && bytes == names::INDEX && is_nested {
+        } else if place == Place::Root
+            && self.is_own_file(&status)
+            && bytes == names::INDEX
+            && is_nested
+            && (self.tree.oci_layout.is_some() || index::is_index(directory.descriptor.as_fd()))
+        {
             self.tree.index = Some(status);
         } else if let Some(below) = below(place, bytes, is_nested)
             && is_own_directory
         {
             self.scan_below(index, name, &c_name, below, &status);
-        } else if place == Place::Root && is_own_directory && names::is_leftover(bytes, self.cache_name) {
+        } else if place == Place::Root
+            && is_own_directory
+            && self.cache_name.is_some_and(|name| names::is_leftover(bytes, name))
+        {
             self.tree.leftover_names.push(c_name.clone());
         } else if names::is_partial(place, bytes)
             || self.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
@@ -350,9 +359,12 @@ impl Scanner<'_> {
         self.tree.failures.push(Failure::new("inspect", path, errno));
     }
 
-    /// Whether the file is on the cache's own file system and not a mount.
+    /// Whether the entry is on the cache's own file system and not a mount. The device alone does not tell:
+    /// on an overlay, files of another layer than the directory's can have another.
     fn is_own(&self, status: &Status) -> bool {
-        status.id.device == self.device && !status.is_mount_root
+        let is_own_device = status.id.device == self.device;
+        let is_own_file = status.is_regular_file() && status.knows_mount_roots;
+        (is_own_device || is_own_file) && !status.is_mount_root
     }
 
     fn is_own_file(&self, status: &Status) -> bool {

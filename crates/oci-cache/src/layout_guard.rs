@@ -31,6 +31,8 @@ use crate::watch::Watch;
 pub(crate) enum Way {
     /// They may.
     Clear,
+    /// A stop was asked for.
+    Stopped,
     /// A pull is under way: this shows it.
     PullInFlight(PathBuf),
     /// The index could not be made ready.
@@ -68,7 +70,14 @@ impl<'a> Guard<'a> {
                 return Way::PullInFlight(path);
             }
         }
-        let Some(index) = &self.plan.inventory.tree.index else { return Way::Clear };
+        let Some(index) = &self.plan.inventory.tree.index else {
+            // A link or a mount in its place may name the blobs, and cannot be changed.
+            let is_odd = self.plan.inventory.tree.foreign.iter().any(|foreign| foreign.path == path);
+            return match is_odd {
+                true => Way::Failed(Failure::new("rewrite the index", path, Errno::NOTSUP)),
+                false => Way::Clear,
+            };
+        };
         match change_index(self.root.descriptor.as_fd(), index, &self.plan.index_change) {
             Ok(Changed::To(status)) => {
                 self.left.replace(Some(status));
@@ -99,6 +108,9 @@ impl<'a> Guard<'a> {
     /// Waits a little, and takes out what a pull wrote back into the index that leads to removed blobs.
     pub(crate) fn clean_up(&self, progress: &Progress, report: &mut PruneReport) {
         let Some(left) = self.left.take() else { return };
+        if left.is_none() {
+            report.index_removed = Some(self.root.path.join("index.json"));
+        }
         progress.wait(SETTLE);
         if let Err(errno) = self.drop_dangling(left, report) {
             report.failures.push(Failure::new("check the index", self.root.path.join("index.json"), errno));
@@ -116,7 +128,7 @@ impl<'a> Guard<'a> {
         }
         let removed = self.removed_digests(report);
         let again = root.try_clone_to_owned().map_err(|error| errno_of(&error))?;
-        let tree = scan_tree(again, &self.root.path, b"").map_err(|_| Errno::IO)?;
+        let tree = scan_tree(again, &self.root.path, None).map_err(|_| Errno::IO)?;
         let images = read_tree(&tree).images;
         let dangling =
             images.iter().filter(|image| image.missing.iter().any(|digest| removed.contains(digest)));

@@ -58,7 +58,7 @@ mod usage;
 mod verify;
 mod watch;
 
-pub use aside::apply_aside;
+pub use aside::{apply_aside, check_aside};
 pub use cache_dir::{AccessTimes, CacheDir};
 pub use digest::{Algorithm, BlobName, Digest, ParseDigestError, Spelling};
 pub use error::{Error, Refusal};

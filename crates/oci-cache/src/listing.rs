@@ -98,7 +98,8 @@ impl<'scope> Reader<'scope, '_> {
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for _ in 1..cores {
                 let (directory, waiting, to_reader) = (self.directory, self.waiting, self.to_reader.clone());
-                scope.spawn(move || {
+                // Where no thread is to be had, the reader reads all.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || {
                     while let Some(batch) = take(waiting) {
                         // The reader waits for all, so it is there to receive.
                         let _ = to_reader.send(read(directory, batch));

@@ -6,6 +6,10 @@
 //! image specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`,
 //! umoci `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
 
+use rand::TryRng as _;
+use rand::rngs::SysRng;
+use rustix::io::Errno;
+
 use crate::digest::{Algorithm, Digest, Spelling};
 
 /// The directory of a nested cache that holds one directory for each algorithm.
@@ -54,8 +58,27 @@ pub(crate) fn blob(place: Place, name: &[u8]) -> Option<(Digest, Spelling)> {
 
 /// Whether an entry of this name is the temporary file, or directory of such, of a known downloader.
 pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
-    const PREFIXES: [&[u8]; 3] = [b"oci-put-blob", b".umoci-", OWN_TEMPORARY.as_bytes()];
-    place == Place::Ingest || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    let is_temporary =
+        |prefix: &[u8], is_random: fn(&[u8]) -> bool| name.strip_prefix(prefix).is_some_and(is_random);
+    match place {
+        Place::Ingest => true,
+        Place::Root => {
+            is_temporary(b"oci-put-blob", is_decimal)
+                || is_temporary(b".umoci-", is_decimal)
+                || is_temporary(OWN_TEMPORARY.as_bytes(), is_random_suffix)
+        }
+        Place::Blobs | Place::Algorithm(_) => false,
+    }
+}
+
+/// What Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix.
+fn is_decimal(random: &[u8]) -> bool {
+    !random.is_empty() && random.iter().all(u8::is_ascii_digit)
+}
+
+/// What this crate puts behind a prefix.
+fn is_random_suffix(random: &[u8]) -> bool {
+    random.len() == SUFFIX_DIGITS && random.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Whether a file of this name is temporary where blobs stand beside it.
@@ -66,19 +89,20 @@ pub(crate) fn is_partial_beside_blobs(place: Place, name: &[u8]) -> bool {
 /// Whether a directory of this name, inside the cache or beside it, is what a killed prune left.
 pub(crate) fn is_leftover(name: &[u8], cache_name: &[u8]) -> bool {
     let suffix = name.strip_prefix(cache_name).unwrap_or(name).strip_prefix(PRUNING);
-    suffix.is_some_and(|digits| {
-        digits.len() == SUFFIX_DIGITS && digits.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-    })
+    suffix.is_some_and(is_random_suffix)
 }
 
 /// A fresh name for an aside of the cache `cache_name`.
-pub(crate) fn random_aside(cache_name: &[u8]) -> Vec<u8> {
-    [cache_name, PRUNING, random_suffix().as_bytes()].concat()
+pub(crate) fn random_aside(cache_name: &[u8]) -> Result<Vec<u8>, Errno> {
+    Ok([cache_name, PRUNING, random_suffix()?.as_bytes()].concat())
 }
 
 /// 16 random hex digits.
-pub(crate) fn random_suffix() -> String {
-    hex::encode(rand::random::<[u8; SUFFIX_DIGITS / 2]>())
+pub(crate) fn random_suffix() -> Result<String, Errno> {
+    let mut random = [0; SUFFIX_DIGITS / 2];
+    // From the kernel, and an error where it has none to give: the thread's generator would panic.
+    SysRng.try_fill_bytes(&mut random).map_err(|_| Errno::NOSYS)?;
+    Ok(hex::encode(random))
 }
 
 #[cfg(test)]
@@ -101,14 +125,21 @@ mod tests {
         ] {
             assert!(!is_leftover(name.as_bytes(), b"oci"), "{name}");
         }
-        assert!(is_leftover(&random_aside(b"oci"), b"oci"));
+        assert!(is_leftover(&random_aside(b"oci").unwrap(), b"oci"));
         assert_ne!(random_aside(b"oci"), random_aside(b"oci"));
     }
 
     #[test]
     fn temporary_files_are_those_of_known_tools() {
         let nested = Place::Algorithm(Algorithm::Sha256);
-        assert!(is_partial(Place::Root, b"oci-put-blob123") && is_partial(Place::Root, b".umoci-x"));
+        assert!(is_partial(Place::Root, b"oci-put-blob123") && is_partial(Place::Root, b".umoci-42"));
+        assert!(is_partial(Place::Root, b"index.json.pruning-0123456789abcdef"));
+        for other in
+            ["oci-put-blob", "oci-put-blob.go", ".umoci-notes", "index.json.pruning-notes", "oci-put-blob1x"]
+        {
+            assert!(!is_partial(Place::Root, other.as_bytes()), "{other}");
+        }
+        assert!(!is_partial(nested, b"oci-put-blob123"));
         assert!(is_partial(Place::Ingest, b"anything"));
         assert!(!is_partial(Place::Root, b"download.part") && !is_partial(Place::Root, b"a.tmp"));
         assert!(is_partial_beside_blobs(nested, b"a.tmp") && is_partial_beside_blobs(Place::Root, b"a.tmp"));

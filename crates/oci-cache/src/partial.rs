@@ -15,6 +15,8 @@ use crate::cache_dir::open_directory;
 use crate::in_use::{Probe, probe};
 use crate::ledger::{DiskLedger, Tally};
 use crate::listing::list;
+use crate::removal::Users;
+use crate::report::PruneReport;
 use crate::status::{Status, Timestamp};
 
 /// A temporary file of a download, or a directory of such files.
@@ -56,9 +58,7 @@ pub(crate) fn read(
     let mut files = Vec::new();
     for name in names {
         match Status::of_entry(descriptor.as_fd(), &name) {
-            Ok(file)
-                if file.is_regular_file() && file.id.device == status.id.device && !file.is_mount_root =>
-            {
+            Ok(file) if file.is_regular_file() && !file.is_mount_root => {
                 files.push(PartialFile { name, status: file });
             }
             Ok(_) => return Ok(None),
@@ -147,21 +147,25 @@ impl Partial {
         Ok((None, unprobed))
     }
 
-    /// Removes the partial, after [`Partial::look`] found it idle. Each file removed goes to `removed`.
+    /// Removes the partial, after [`Partial::look`] found it idle or if users are disregarded. Returns
+    /// whether it is gone: a file that came into use in the meantime is spared.
     pub(crate) fn remove(
         &self,
         directory: BorrowedFd<'_>,
         opened: Option<&OwnedFd>,
-        mut removed: impl FnMut(&Status),
-    ) -> Result<(), Errno> {
+        users: Users<'_>,
+        report: &mut PruneReport,
+    ) -> Result<bool, Errno> {
         let holder = opened.map_or(directory, OwnedFd::as_fd);
         for file in &self.files {
-            remove_file(holder, &file.name, &mut removed)?;
+            if !remove_file(holder, &file.name, users, report)? {
+                return Ok(false);
+            }
         }
         if opened.is_some() {
             unlinkat(directory, &self.name, AtFlags::REMOVEDIR)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -180,19 +184,30 @@ pub(crate) enum Look {
     Failed(Errno),
 }
 
-/// Unlinks a file and passes on its status from just before.
-pub(crate) fn remove_file(
+/// Removes a file under a lease, and counts it. Returns `false` if somebody uses it and is to be spared.
+fn remove_file(
     directory: BorrowedFd<'_>,
     name: &CStr,
-    removed: &mut impl FnMut(&Status),
-) -> Result<(), Errno> {
-    match Status::of_entry(directory, name).and_then(|status| {
-        unlinkat(directory, name, AtFlags::empty())?;
-        Ok(status)
-    }) {
-        Ok(status) => removed(&status),
+    users: Users<'_>,
+    report: &mut PruneReport,
+) -> Result<bool, Errno> {
+    // Held until the name is gone.
+    let probed = probe(directory, name);
+    let is_in_use = matches!(probed, Probe::InUse);
+    if is_in_use && matches!(users, Users::Spare(_)) {
+        return Ok(false);
+    }
+    let removed = Status::of_entry(directory, name)
+        .and_then(|status| unlinkat(directory, name, AtFlags::empty()).map(|()| status));
+    match removed {
+        Ok(status) => {
+            report.blobs_freed += 1;
+            report.partials_freed += 1;
+            report.bytes_freed += status.size_bytes;
+            report.disk_bytes_freed += if status.links == 1 && !is_in_use { status.disk_bytes } else { 0 };
+        }
         Err(Errno::NOENT) => {}
         Err(errno) => return Err(errno),
     }
-    Ok(())
+    Ok(true)
 }

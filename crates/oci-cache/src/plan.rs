@@ -3,6 +3,8 @@
 //! Guarantees: the plan says something of every entry of its inventory; it is never changed after it
 //! was made; carrying it out removes what it says and nothing else. The dry run is this plan, rendered.
 
+use std::path::PathBuf;
+
 use crate::inventory::{Blob, Inventory};
 use crate::ledger::{DiskLedger, Tally};
 use crate::leftover::Leftover;
@@ -192,6 +194,20 @@ impl PrunePlan {
         self.inventory.tree.blobs.iter().filter(|blob| blob.last_used() > self.planned_at).count()
     }
 
+    /// How many entries leave the layout's index, and where it is; none if it stays as it is. Of a prune of
+    /// everything the number is not known.
+    #[must_use]
+    pub fn index_change(&self) -> Option<(PathBuf, Option<usize>)> {
+        let root = self.inventory.tree.directories.first()?;
+        self.inventory.tree.index.as_ref()?;
+        let entries = match &self.index_change {
+            IndexChange::Empty => None,
+            IndexChange::Drop(positions) if positions.is_empty() => return None,
+            IndexChange::Drop(positions) => Some(positions.len()),
+        };
+        self.removes_nested_blobs().then(|| (root.path.join("index.json"), entries))
+    }
+
     /// The positions of the index's entries that lead to a blob that goes.
     pub(crate) fn entries_without_their_blobs(&self) -> IndexChange {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
@@ -270,7 +286,8 @@ impl PrunePlan {
         }
         for leftover in self.leftovers() {
             leftover.count_into(&mut freed, &mut disk);
-            report.leftovers_freed += leftover.removable();
+            report.leftovers_freed += u64::from(leftover.foreign().is_empty());
+            report.foreign += leftover.foreign().len() as u64;
             report.foreign_in_leftovers.extend_from_slice(leftover.foreign());
         }
         PruneReport {

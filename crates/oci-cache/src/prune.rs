@@ -36,17 +36,32 @@ pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let mut watch = None;
     if guard.is_some() || plan.has_fresh_entries() {
         watch = Watch::start(&plan.inventory.tree.directories);
-        progress.wait(SETTLE);
+        wait(watch.as_ref(), progress);
     }
+    let way = match &guard {
+        _ if progress.is_stopped() => Way::Stopped,
+        Some(guard) => guard.make_way(watch.as_ref()),
+        None => Way::Clear,
+    };
     let users = Users::Spare(watch.as_ref());
-    match guard.as_ref().map_or(Way::Clear, |guard| guard.make_way(watch.as_ref())) {
-        Way::Clear => remove_planned_blobs(plan, users, progress, &mut report),
+    // What is not clear holds for the layout; a flat cache may stand in the same directory.
+    let (doomed, kept) = match way {
+        Way::Clear => (plan.doomed_blobs(), Vec::new()),
+        _ => plan
+            .doomed_blobs()
+            .into_iter()
+            .partition(|&index| !plan.is_nested(&plan.inventory.tree.blobs[index])),
+    };
+    remove_planned_blobs(plan, doomed, users, progress, &mut report);
+    match way {
+        Way::Clear => {}
+        Way::Stopped => keep_planned_blobs(plan, kept, Outcome::NotReached, &mut report),
         Way::PullInFlight(path) => {
-            keep_planned_blobs(plan, Outcome::Kept(Keep::InUse), &mut report);
+            keep_planned_blobs(plan, kept, Outcome::Kept(Keep::InUse), &mut report);
             report.pull_in_flight = Some(path);
         }
         Way::Failed(failure) => {
-            keep_planned_blobs(plan, Outcome::Failed, &mut report);
+            keep_planned_blobs(plan, kept, Outcome::Failed, &mut report);
             report.failures.push(failure);
         }
     }
@@ -61,6 +76,17 @@ pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     }
     report.interrupted = progress.is_stopped();
     report
+}
+
+/// Waits for entries to settle, and takes in meanwhile what is opened: the kernel's queue is bounded.
+fn wait(watch: Option<&Watch>, progress: &Progress) {
+    const SLICES: u32 = 25;
+    for _ in 0..SLICES {
+        progress.wait(SETTLE / SLICES);
+        if let Some(watch) = watch {
+            watch.update();
+        }
+    }
 }
 
 impl PrunePlan {
@@ -78,19 +104,26 @@ impl PrunePlan {
     }
 }
 
-fn remove_planned_blobs(plan: &PrunePlan, users: Users<'_>, progress: &Progress, report: &mut PruneReport) {
-    let mut removal = remove_blobs(&plan.inventory.tree, plan.doomed_blobs(), users, progress);
+fn remove_planned_blobs(
+    plan: &PrunePlan,
+    doomed: Vec<usize>,
+    users: Users<'_>,
+    progress: &Progress,
+    report: &mut PruneReport,
+) {
+    let mut removal = remove_blobs(&plan.inventory.tree, doomed, users, progress);
     report.exceptions = std::mem::take(&mut removal.exceptions);
     removal.count_into(report);
 }
 
-fn keep_planned_blobs(plan: &PrunePlan, outcome: Outcome, report: &mut PruneReport) {
-    for index in plan.doomed_blobs() {
+fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, report: &mut PruneReport) {
+    for index in kept {
         if let Outcome::Kept(reason) = outcome {
             report.kept.add(reason, plan.inventory.tree.blobs[index].size_bytes);
         }
         report.exceptions.push((index, outcome));
     }
+    report.exceptions.sort_unstable_by_key(|(index, _)| *index);
 }
 
 fn remove_planned_partials(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
@@ -115,8 +148,9 @@ fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport)
     match partial.look(directory) {
         Look::Idle { opened, unprobed } => {
             report.unprobed += unprobed;
-            match partial.remove(directory, opened.as_ref(), |status| report.count_partial(status)) {
-                Ok(()) => Outcome::Removed,
+            match partial.remove(directory, opened.as_ref(), Users::Spare(None), report) {
+                Ok(true) => Outcome::Removed,
+                Ok(false) => Outcome::Kept(Keep::InUse),
                 Err(errno) => fail(report, "remove", partial, errno),
             }
         }

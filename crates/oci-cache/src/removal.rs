@@ -15,6 +15,7 @@ use std::thread;
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::in_use::{Probe, probe, release_lease};
 use crate::inventory::{Blob, Tree};
@@ -22,7 +23,7 @@ use crate::ledger::Tally;
 use crate::plan::Keep;
 use crate::progress::Progress;
 use crate::report::{Failure, Kept, Outcome, PruneReport};
-use crate::status::Status;
+use crate::status::{FileId, Status};
 use crate::watch::Watch;
 
 /// How many blobs a thread takes at a time.
@@ -31,7 +32,9 @@ const CHUNK: usize = 32;
 /// than the hand-over takes.
 const LARGE_BYTES: u64 = 1 << 20;
 /// How many descriptors may wait for their close: a bound on the open files of the process.
-const CLOSES_IN_WAITING: usize = 64;
+const CLOSES_IN_WAITING: u64 = 64;
+/// How much of the limit on open files they may take.
+const SHARE_OF_OPEN_FILES: u64 = 8;
 
 /// What to do with a blob that somebody has open.
 #[derive(Clone, Copy, Debug)]
@@ -67,14 +70,18 @@ pub(crate) fn remove_blobs(
     let helpers = cores.min(doomed.len() / (2 * CHUNK)).saturating_sub(1);
     let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        let (closes, to_close) = sync_channel::<OwnedFd>(CLOSES_IN_WAITING);
-        scope.spawn(move || to_close.into_iter().for_each(drop));
+        let open_files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let waiting = CLOSES_IN_WAITING.min(open_files / SHARE_OF_OPEN_FILES);
+        let (closes, to_close) = sync_channel::<OwnedFd>(usize::try_from(waiting).unwrap_or(0));
+        // Without this thread the channel has no receiver, and what is sent is closed on the spot.
+        let _ = thread::Builder::new().spawn_scoped(scope, move || to_close.into_iter().for_each(drop));
         let worker =
             || Worker { tree, doomed, users, progress, closes: closes.clone(), removal: Removal::default() };
+        // Where no thread is to be had, there are fewer helpers, or none.
         let helpers: Vec<_> = (0..helpers)
-            .map(|_| {
+            .map_while(|_| {
                 let worker = worker();
-                scope.spawn(|| worker.run(&next))
+                thread::Builder::new().spawn_scoped(scope, || worker.run(&next)).ok()
             })
             .collect();
         let mut removal = worker().run(&next);
@@ -158,11 +165,12 @@ impl Worker<'_> {
     /// Removes the names of one file.
     fn remove_file(&mut self, names: &[usize]) {
         let mut user = User::NotProbed;
+        let mut probed = None;
         for &index in names {
             let outcome = if self.progress.is_stopped() {
                 Outcome::NotReached
             } else {
-                self.remove_name(index, &mut user)
+                self.remove_name(index, &mut user, &mut probed)
             };
             let size_bytes = self.blob(index).size_bytes;
             match outcome {
@@ -172,7 +180,7 @@ impl Worker<'_> {
             }
             if outcome != Outcome::Removed {
                 // The name may have led to another file than the next one does.
-                user = User::NotProbed;
+                (user, probed) = (User::NotProbed, None);
                 self.removal.exceptions.push((index, outcome));
             }
             self.progress.advance(1, size_bytes);
@@ -182,8 +190,9 @@ impl Worker<'_> {
         }
     }
 
-    /// Removes one name, unless something stands against it.
-    fn remove_name(&mut self, index: usize, user: &mut User) -> Outcome {
+    /// Removes one name, unless something stands against it. Who has the file open was perhaps found out by
+    /// another of its names: then `probed` is the file.
+    fn remove_name(&mut self, index: usize, user: &mut User, probed: &mut Option<FileId>) -> Outcome {
         let blob = self.blob(index);
         let directory = self.tree.directory(blob.directory);
         let name = blob.digest.file_name(blob.spelling);
@@ -207,6 +216,11 @@ impl Worker<'_> {
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("inspect", index, errno),
         };
+        // Layers of an overlay number their files each by itself: the lease must be on this very file.
+        if *probed.get_or_insert(status.id) != status.id {
+            (*user, *probed) = (User::NotProbed, None);
+            return self.remove_name(index, user, probed);
+        }
         if let Some(reason) = difference(blob, &status) {
             return Outcome::Kept(reason);
         }

@@ -62,6 +62,12 @@ pub struct PruneReport {
     /// What foreign entries leftovers hold, which keep them from being removed.
     #[serde(skip)]
     pub foreign_in_leftovers: Vec<PathBuf>,
+    /// The layout's index, if it had to be removed since a new one could not be written.
+    #[serde(skip)]
+    pub index_removed: Option<PathBuf>,
+    /// Where the cache was left by the aside strategy, if it could not be removed to the end.
+    #[serde(skip)]
+    pub left_aside: Option<PathBuf>,
     /// A download that was under way in the layout, for which its blobs stay.
     #[serde(skip)]
     pub pull_in_flight: Option<PathBuf>,

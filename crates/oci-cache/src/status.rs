@@ -68,6 +68,8 @@ pub(crate) struct Status {
     pub(crate) accessed: Timestamp,
     pub(crate) changed: Timestamp,
     pub(crate) is_mount_root: bool,
+    /// Whether the kernel tells of mount roots (Linux 5.8).
+    pub(crate) knows_mount_roots: bool,
 }
 
 impl Status {
@@ -116,6 +118,7 @@ impl From<&Statx> for Status {
             accessed: Timestamp::from_statx(statx.stx_atime),
             changed: Timestamp::from_statx(statx.stx_ctime),
             is_mount_root: statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            knows_mount_roots: statx.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT),
         }
     }
 }

@@ -3,16 +3,17 @@
 //! Guarantees: an open, by whatever process and mount of this kernel, is seen even if the file was closed
 //! again and its access time did not move (`relatime`, `noatime`). Nothing is changed and nobody waits.
 //!
-//! What it does not guarantee: where inotify is not to be had, or its queue overflows, opens are missed;
-//! the probe for users and the file's times still stand.
+//! What it does not guarantee: where inotify is not to be had, opens are missed; the probe for users and
+//! the file's times still stand. If the kernel's queue overflows, everything counts as opened.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
 use crate::inventory::Directory;
 
@@ -22,6 +23,8 @@ pub(crate) struct Watch {
     notifier: OwnedFd,
     /// The names opened so far, with the directories' watch descriptors.
     opened: Mutex<HashSet<(i32, CString)>>,
+    /// Whether opens were lost.
+    has_overflowed: AtomicBool,
     /// The watch descriptor of each directory.
     descriptors: Vec<Option<i32>>,
 }
@@ -35,7 +38,7 @@ impl Watch {
             inotify::add_watch(&notifier, path, WatchFlags::OPEN | WatchFlags::ONLYDIR).ok()
         };
         let descriptors = directories.iter().map(watch).collect();
-        Some(Self { notifier, opened: Mutex::default(), descriptors })
+        Some(Self { notifier, opened: Mutex::default(), has_overflowed: AtomicBool::new(false), descriptors })
     }
 
     /// Takes in what was opened since the last time.
@@ -45,6 +48,9 @@ impl Watch {
         let mut events = inotify::Reader::new(&self.notifier, &mut buffer);
         // It ends when no event is left, or with an error that leaves nothing to be told.
         while let Ok(event) = events.next() {
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.has_overflowed.store(true, Ordering::Relaxed);
+            }
             if let Some(name) = event.file_name() {
                 opened.insert((event.wd(), name.to_owned()));
             }
@@ -53,6 +59,9 @@ impl Watch {
 
     /// Whether the entry of this name, of the directory at this position, was opened, as of the last update.
     pub(crate) fn saw(&self, directory: u16, name: &CStr) -> bool {
+        if self.has_overflowed.load(Ordering::Relaxed) {
+            return true;
+        }
         let Some(Some(descriptor)) = self.descriptors.get(usize::from(directory)) else { return false };
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         !opened.is_empty() && opened.contains(&(*descriptor, name.to_owned()))

@@ -8,8 +8,20 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::bail;
 
-/// The programs; on Debian each comes in the package of the same name.
-const PROGRAMS: [&str; 5] = ["docker-registry", "skopeo", "umoci", "strace", "curl"];
+/// A program, and the Debian package that brings it.
+type Program = (&'static str, &'static str);
+
+const PROGRAMS: [Program; 9] = [
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("strace", "strace"),
+    ("curl", "curl"),
+    ("setpriv", "util-linux"),
+    ("promtool", "prometheus"),
+    ("systemd-analyze", "systemd"),
+    ("python3", "python3-venv"),
+];
 
 /// Looks for the programs on the search path.
 ///
@@ -19,17 +31,18 @@ const PROGRAMS: [&str; 5] = ["docker-registry", "skopeo", "umoci", "strace", "cu
 pub(super) fn check() -> anyhow::Result<()> {
     let missing = missing_from(&env::var_os("PATH").unwrap_or_default());
     if !missing.is_empty() {
+        let (programs, packages): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
         bail!(
             "smoke needs programs that are not here: {}; on Debian: apt-get install {}",
-            missing.join(", "),
-            PROGRAMS.join(" ")
+            programs.join(", "),
+            packages.join(" ")
         );
     }
     Ok(())
 }
 
-fn missing_from(search_path: &OsStr) -> Vec<&'static str> {
-    PROGRAMS.into_iter().filter(|program| !is_on(search_path, program)).collect()
+fn missing_from(search_path: &OsStr) -> Vec<Program> {
+    PROGRAMS.into_iter().filter(|(program, _)| !is_on(search_path, program)).collect()
 }
 
 fn is_on(search_path: &OsStr, program: &str) -> bool {
@@ -56,6 +69,8 @@ mod tests {
         fs::write(directory.path().join("umoci"), "").unwrap();
         fs::set_permissions(directory.path().join("umoci"), Permissions::from_mode(0o644)).unwrap();
         fs::create_dir(directory.path().join("strace")).unwrap();
-        assert_eq!(missing_from(&search_path), ["docker-registry", "umoci", "strace", "curl"]);
+        let found: Vec<Program> =
+            PROGRAMS.into_iter().filter(|program| !missing_from(&search_path).contains(program)).collect();
+        assert_eq!(found, [("skopeo", "skopeo")]);
     }
 }

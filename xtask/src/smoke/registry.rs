@@ -77,8 +77,9 @@ impl Registry {
         let log =
             File::create(&log_path).with_context(|| format!("failed to create {}", log_path.display()))?;
         let distance = Distance::to(port).context("failed to open a loopback port")?;
-        let process = Command::new("docker-registry")
-            .arg("serve")
+        // Should this process be killed, the registry goes with it.
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
             .arg(&configuration)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -14,11 +14,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tempfile::TempDir;
 
 pub const KIB: usize = 1024;
+
+/// Held for reading while a file is open for writing, and for writing while a process starts: between its
+/// fork and its exec a new process has every file of this one open, and a prune would see it in use.
+static NO_FORK: RwLock<()> = RwLock::new(());
+
+/// Starts a process while no test writes a file.
+pub fn spawn(command: &mut Command) -> Child {
+    let _writers = NO_FORK.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
 
 /// A cache directory named `oci` in a temporary directory.
 pub struct Cache {
@@ -64,7 +75,10 @@ impl Cache {
             Err(_) => self.path().join(name),
         };
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, content).unwrap();
+        {
+            let _no_fork = NO_FORK.read().unwrap_or_else(PoisonError::into_inner);
+            fs::write(&path, content).unwrap();
+        }
         set_age(&path, Duration::from_secs(3600));
         path
     }
@@ -112,7 +126,7 @@ impl Cache {
             .args(["cache-prune", "--format", "json", "--cache-dir"])
             .arg(self.path())
             .stdout(Stdio::piped());
-        let prune = program.spawn().unwrap();
+        let prune = spawn(&mut program);
         self.wait_until_locked();
         // The scan follows at once, and the wait of half a second after it.
         std::thread::sleep(Duration::from_millis(100));
@@ -150,6 +164,7 @@ pub fn nested(number: u8) -> String {
 /// Makes a file look last written and read so long ago.
 #[expect(clippy::disallowed_methods, reason = "a test's files need an age")]
 pub fn set_age(path: &Path, age: Duration) {
+    let _no_fork = NO_FORK.read().unwrap_or_else(PoisonError::into_inner);
     let time = SystemTime::now() - age;
     let times = fs::FileTimes::new().set_accessed(time).set_modified(time);
     File::open(path).unwrap().set_times(times).unwrap();
@@ -165,7 +180,8 @@ pub struct Ran {
 impl Ran {
     /// Runs the command; the path `base` is printed as `[TMP]`.
     pub fn of(command: &mut Command, base: &Path) -> Self {
-        Self::from(&command.output().unwrap(), base)
+        let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        Self::from(&child.wait_with_output().unwrap(), base)
     }
 
     pub fn from(output: &Output, base: &Path) -> Self {

@@ -1,0 +1,281 @@
+//! The files for fleets, in `docs/fleet`: each before the eyes of the program that will read it.
+//!
+//! Guarantees: a prune that has only the capabilities of the service does all of its work on caches of
+//! another user, sees who has a blob open, and makes no system call that the service's filter denies; its
+//! metrics, the alert rules and their tests pass `promtool`; the units pass `systemd-analyze verify`
+//! without a word; the manifests pass Kubernetes' own schemas, strictly.
+//!
+//! What it does not guarantee: no unit is started and no container runs. Without root, the prune keeps
+//! the capabilities that it has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use xshell::{Cmd, Shell, cmd};
+
+use super::idle::{fill_flat, fill_layout};
+use super::images::{Images, output_of};
+use super::prune::{Prune, report_of};
+use super::table::Row;
+use super::tally::{Failure, Tally};
+use crate::cli_docs::workspace;
+
+/// The validator of manifests, on PyPI: it has the schemas with it.
+const VALIDATOR: &str = "kubernetes-validate==1.37.0";
+/// Where the units have the program.
+const INSTALLED: &str = "/usr/local/bin/oci-cache-xtask";
+const UNITS: [&str; 2] = ["oci-cache-prune.service", "oci-cache-prune.timer"];
+/// Whose the caches are; no process of the exercise is this user's.
+const OTHER_USER: u32 = 65_534;
+/// What was used just now may count as recent.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// What an exercise of the files needs.
+#[derive(Debug)]
+struct Fleet<'a> {
+    prune: &'a Prune,
+    shell: Shell,
+    /// The files.
+    files: PathBuf,
+    /// A directory to work in.
+    directory: PathBuf,
+}
+
+/// Runs the exercise in a directory in `directory`.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let fleet =
+        Fleet { prune, shell, files: workspace().join("docs/fleet"), directory: directory.join("fleet") };
+    fs::create_dir(&fleet.directory).context("failed to create a directory to work in")?;
+    let mut tally = Tally::default();
+    fleet.prunes_confined(images, &mut tally)?;
+    fleet.check_metrics_and_alerts(&mut tally)?;
+    fleet.check_units(&mut tally)?;
+    fleet.check_manifests(&mut tally)?;
+    Ok(Row { exercise: "fleet files", may_fail: false, tally })
+}
+
+impl Fleet<'_> {
+    /// Prunes a layout and a flat cache under the service's confinement.
+    fn prunes_confined(&self, images: &Images<'_>, tally: &mut Tally) -> anyhow::Result<()> {
+        let (layout, flat) = (self.directory.join("layout"), self.directory.join("flat"));
+        tally.merge(fill_layout(images, &layout));
+        tally.merge(fill_flat(&flat));
+        let is_root = rustix::process::geteuid().is_root();
+        if is_root {
+            let owner = format!("{OTHER_USER}:{OTHER_USER}");
+            output_of(cmd!(self.shell, "chown --recursive {owner} {layout} {flat}"))?;
+        }
+        let blob = fs::read_dir(&flat)?.next().context("the flat cache is empty")??.path();
+        let in_use = File::open(&blob).with_context(|| format!("failed to open {}", blob.display()))?;
+        thread::sleep(SETTLING);
+        self.prune_confined(&flat, 1, tally)?;
+        drop(in_use);
+        self.prune_confined(&layout, 0, tally)?;
+        let owner = fs::metadata(layout.join("index.json")).context("the index is gone")?.uid();
+        tally.check(!is_root || owner == OTHER_USER, || format!("the index now belongs to user {owner}"));
+        Ok(())
+    }
+
+    fn prune_confined(&self, cache: &Path, in_use: u64, tally: &mut Tally) -> anyhow::Result<()> {
+        let service = self.read(UNITS[0])?;
+        let (log, metrics) = (self.directory.join("strace.log"), self.metrics());
+        let mut command = cmd!(self.shell, "strace -f -qq -e signal=none -o {log}");
+        if rustix::process::geteuid().is_root() {
+            let bounding_set = format!("--bounding-set={}", bounding_set(&service));
+            command = command.args(["setpriv", "--no-new-privs", "--inh-caps=-all"]).arg(bounding_set);
+        }
+        let flags = ["--metrics-file", metrics.to_str().context("a path that is no text")?];
+        let report = report_of(command.args(self.prune.argv(cache, &flags)), false);
+        if let Ok(report) = &report {
+            let (freed, kept) = (report.blobs_freed, report.blobs_kept());
+            tally.check(freed > 0 && kept == in_use, || {
+                format!("confined, it freed {freed} and kept {kept} blobs, of which {in_use} were in use")
+            });
+        }
+        tally.add_prune(report);
+        let log = fs::read(&log).with_context(|| format!("failed to read {}", log.display()))?;
+        let log = String::from_utf8_lossy(&log);
+        let sets = output_of(cmd!(self.shell, "systemd-analyze syscall-filter"))?;
+        let (called, allowed) = (calls(&log), allowed_calls(&service, &sets));
+        ensure!(called.contains("unlinkat"), "strace saw nothing of the prune of {}", cache.display());
+        let denied: Vec<&str> = called.difference(&allowed).copied().collect();
+        tally.check(denied.is_empty(), || format!("the service denies it {}", denied.join(", ")));
+        Ok(())
+    }
+
+    fn check_metrics_and_alerts(&self, tally: &mut Tally) -> anyhow::Result<()> {
+        let metrics = fs::read(self.metrics()).context("failed to read the metrics")?;
+        expect(cmd!(self.shell, "promtool check metrics").stdin(metrics), |_| true, tally)?;
+        let (rules, tests) = (self.files.join("alerts.yml"), self.files.join("alerts.test.yml"));
+        expect(cmd!(self.shell, "promtool check rules {rules}"), |_| false, tally)?;
+        expect(cmd!(self.shell, "promtool test rules {tests}"), |_| false, tally)
+    }
+
+    /// Checks copies of the units that have this program in them.
+    fn check_units(&self, tally: &mut Tally) -> anyhow::Result<()> {
+        let program = std::env::current_exe().context("failed to find the path of this program")?;
+        let mut copies = Vec::new();
+        for name in UNITS {
+            let unit = self.read(name)?.replace(INSTALLED, &program.to_string_lossy());
+            let copy = self.directory.join(name);
+            fs::write(&copy, unit).with_context(|| format!("failed to write {}", copy.display()))?;
+            copies.push(copy);
+        }
+        // It goes through the machine's own units too; of those it may complain.
+        let command = cmd!(self.shell, "systemd-analyze verify --man=no {copies...}");
+        expect(command, |line| line.contains("oci-cache-prune"), tally)
+    }
+
+    fn check_manifests(&self, tally: &mut Tally) -> anyhow::Result<()> {
+        let venv = self.directory.join("venv");
+        output_of(cmd!(self.shell, "python3 -m venv {venv}"))
+            .context("smoke needs Python's venv; on Debian: apt-get install python3-venv")?;
+        let bin = venv.join("bin");
+        let install =
+            cmd!(self.shell, "{bin}/pip --no-input --disable-pip-version-check --no-cache-dir install");
+        output_of(install.args(["--quiet", VALIDATOR])).context("the manifests' schemas come from PyPI")?;
+        let manifests = ["cronjob.yaml", "daemonset.yaml"].map(|name| self.files.join(name));
+        expect(cmd!(self.shell, "{bin}/kubernetes-validate --strict {manifests...}"), |_| false, tally)
+    }
+
+    fn read(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.files.join(name);
+        fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+    }
+
+    fn metrics(&self) -> PathBuf {
+        self.directory.join("oci_cache.prom")
+    }
+}
+
+/// Counts a command as failed that ends with another code than 0, or complains on stderr.
+fn expect(command: Cmd<'_>, is_complaint: impl Fn(&str) -> bool, tally: &mut Tally) -> anyhow::Result<()> {
+    let command = command.quiet().ignore_status();
+    let output = command.output()?;
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() || stderr.lines().any(is_complaint) {
+        let said: Vec<&str> = stderr.lines().chain(stdout.lines()).take(5).collect();
+        tally.fail(Failure::Check, &format!("`{command}` ended with {}: {}", output.status, said.join("; ")));
+    }
+    Ok(())
+}
+
+/// The values that the unit gives to `key`, in order.
+fn values<'a>(unit: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    unit.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// The service's capabilities, as `setpriv` wants them.
+fn bounding_set(service: &str) -> String {
+    let names = values(service, "CapabilityBoundingSet").flat_map(str::split_whitespace);
+    names.fold("-all".to_owned(), |set, name| {
+        format!("{set},+{}", name.strip_prefix("CAP_").unwrap_or(name).to_lowercase())
+    })
+}
+
+/// The system calls in strace's log, from the last program on that was started.
+fn calls(log: &str) -> BTreeSet<&str> {
+    let name = |line| {
+        let (name, _) = str::split_once(str::split_whitespace(line).nth(1)?, '(')?;
+        name.starts_with(|first: char| first.is_ascii_lowercase()).then_some(name)
+    };
+    let mut calls = BTreeSet::new();
+    for name in log.lines().filter_map(name) {
+        if name == "execve" {
+            calls.clear();
+        } else {
+            calls.insert(name);
+        }
+    }
+    calls
+}
+
+/// The system calls that the service's filter lets pass, with `sets` as systemd lists them.
+fn allowed_calls<'a>(service: &'a str, sets: &'a str) -> BTreeSet<&'a str> {
+    let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut set = "";
+    for line in sets.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        if line.starts_with('@') {
+            set = line.trim();
+        } else if !line.trim().is_empty() {
+            members.entry(set).or_default().push(line.trim());
+        }
+    }
+    let mut allowed = BTreeSet::new();
+    // systemd.exec(5): the first set is allowed, the next are added or, with ~, taken away.
+    for value in ["@default"].into_iter().chain(values(service, "SystemCallFilter")) {
+        let (is_taken, names) = value.strip_prefix('~').map_or((false, value), |names| (true, names));
+        let mut names: Vec<&str> = names.split_whitespace().collect();
+        while let Some(name) = names.pop() {
+            names.extend(members.get(name).into_iter().flatten());
+            if is_taken {
+                allowed.remove(name)
+            } else {
+                allowed.insert(name)
+            };
+        }
+    }
+    allowed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_capabilities_of_a_unit() {
+        let service = "[Service]\nCapabilityBoundingSet=CAP_LEASE CAP_CHOWN\nCapability=CAP_KILL\n";
+        assert_eq!(bounding_set(service), "-all,+lease,+chown");
+        assert_eq!(bounding_set(""), "-all");
+    }
+
+    #[test]
+    fn the_calls_of_the_last_program() {
+        let log = "\
+1 execve(\"/usr/bin/setpriv\") = 0
+1 capset(1) = 0
+1 execve(\"/xtask\") = 0
+1 openat(3) = 4
+2 <... futex resumed>) = 0
+2 unlinkat(3 <unfinished ...>
+2 +++ exited with 0 +++
+";
+        assert_eq!(calls(log), BTreeSet::from(["openat", "unlinkat"]));
+    }
+
+    #[test]
+    fn filters_add_and_take_away() {
+        let sets = "\
+@default
+    # What always works
+    exit
+
+@service
+    @files
+    read
+@files
+    openat
+    chown
+@privileged
+    chown
+";
+        let service = "SystemCallFilter=@service\nSystemCallFilter=~@privileged\n";
+        assert_eq!(
+            allowed_calls(service, sets),
+            BTreeSet::from(["@default", "@files", "@service", "exit", "openat", "read"])
+        );
+        let again = format!("{service}SystemCallFilter=chown\n");
+        assert!(allowed_calls(&again, sets).contains("chown"));
+        assert_eq!(allowed_calls("", sets), BTreeSet::from(["@default", "exit"]));
+    }
+}

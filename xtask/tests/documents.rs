@@ -1,0 +1,377 @@
+//! The documents: their commands work, their scripts parse, their links and names lead somewhere.
+//!
+//! Guarantees: each command of the pruner in a block of a document, a unit or a manifest is run, by bash
+//! and with the document's own words, on a cache made for its block; those that build, test or take long
+//! are asked for help with the same flags instead. A command that is not recognised as one counts as
+//! wrong, so none is passed over.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use support::Cache;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
+/// What is only asked for help.
+const LONG: [&str; 5] = ["ci", "smoke", "bench", "torture", "cli-docs"];
+/// What stands for a command in documents: in the workspace, and where the program is installed.
+const CALLS: [&str; 2] = ["cargo xtask", "oci-cache-xtask"];
+
+/// A text with commands in it: a fenced block of a document, or a file.
+#[derive(Debug)]
+struct Block {
+    /// The document, and the line at which it begins.
+    place: String,
+    language: String,
+    text: String,
+}
+
+#[test]
+fn every_command_works() {
+    let blocks: Vec<Block> =
+        documents().iter().flat_map(|path| blocks_of(path)).chain(fleet_files()).collect();
+    let commands: usize = blocks.iter().map(|block| commands(&block.text).len()).sum();
+    assert!(commands > 20, "only {commands} commands were found");
+    expect_none(blocks.iter().flat_map(wrong_commands));
+}
+
+#[test]
+fn every_script_parses() {
+    let blocks: Vec<Block> =
+        documents().iter().flat_map(|path| blocks_of(path)).chain(fleet_files()).collect();
+    expect_none(blocks.iter().flat_map(wrong_scripts));
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    expect_none(documents().iter().flat_map(|path| dead_links(path, &read(path))));
+}
+
+#[test]
+fn every_metric_and_alert_exists() {
+    let cache = Cache::typical_layout();
+    cache.prune(&["--metrics-file", cache.base.path().join("prom").to_str().unwrap()]);
+    let metrics = words(&read(&cache.base.path().join("prom")), "oci_cache_");
+    let alerts = words(&read(&docs().join("fleet/alerts.yml")), "OciCache");
+    assert!(metrics.len() > 5 && alerts.len() >= 4, "{metrics:?} {alerts:?}");
+    let files = documents().into_iter().chain(files_of(&docs().join("fleet")));
+    for path in files {
+        let text = read(&path);
+        let unknown: Vec<String> = words(&text, "oci_cache_").difference(&metrics).cloned().collect();
+        assert!(unknown.is_empty(), "{}: no such metrics: {unknown:?}", path.display());
+        let unknown: Vec<String> = words(&text, "OciCache").difference(&alerts).cloned().collect();
+        assert!(unknown.is_empty(), "{}: no such alerts: {unknown:?}", path.display());
+    }
+    let described = words(&read(&docs().join("fleet.md")), "oci_cache_");
+    assert_eq!(described, metrics, "docs/fleet.md describes each metric");
+}
+
+#[test]
+fn what_is_wrong_is_found() {
+    let block = |language: &str, text: &str| Block {
+        place: "test".to_owned(),
+        language: language.to_owned(),
+        text: text.to_owned(),
+    };
+    for wrong in [
+        "cargo xtask cache-prune --bogus",
+        "cargo xtask cache-prune --older-than soon",
+        "cargo xtask cache-melt",
+        "cargo xtask smoke --bogus",
+        "cargo xtask ci --jobs 2",
+        "cargo xtask cache-prune --dry-run &&\n    sudo oci-cache-xtask cache-usage --check",
+        "if cargo xtask cache-prune | cargo xtask cache-prune --bogus; then",
+        "time cargo xtask cache-prune",
+    ] {
+        assert_eq!(wrong_commands(&block("sh", wrong)).len(), 1, "{wrong}");
+    }
+    for right in [
+        "cargo xtask smoke --jobs 4",
+        "cargo xtask",
+        "- run: cargo xtask cache-prune \\\n    --max-used-space \"1 GiB\" > report",
+        "# cargo xtask cache-melt",
+        "SIZE=1GiB; sudo oci-cache-xtask cache-prune --max-used-space $SIZE || exit",
+    ] {
+        let right = right.replace("$SIZE", "1GiB");
+        assert_eq!(wrong_commands(&block("sh", &right)), Vec::<String>::new(), "{right}");
+    }
+    assert_eq!(wrong_scripts(&block("sh", "if true; then")).len(), 1);
+    assert_eq!(wrong_scripts(&block("yaml", "a:\n  - run: |\n      case x in\n  - run: ls\n")).len(), 1);
+    let readme = workspace().join("README.md");
+    for link in ["[a](docs/nowhere.md)", "[a](README.md#no-such-heading)"] {
+        assert_eq!(dead_links(&readme, link).len(), 1, "{link}");
+    }
+    assert_eq!(dead_links(&readme, "[a](README.md#checks) [b](https://example.org/)"), Vec::<String>::new());
+}
+
+fn expect_none(problems: impl Iterator<Item = String>) {
+    let problems: Vec<String> = problems.collect();
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+/// Runs the commands in the block, in order, on a cache of its own.
+fn wrong_commands(block: &Block) -> Vec<String> {
+    let commands = commands(&block.text);
+    let mut wrong = Vec::new();
+    if commands.len() != calls_in(&block.text) {
+        wrong.push(format!(
+            "{}: of {} calls only {commands:?} were recognised",
+            block.place,
+            calls_in(&block.text)
+        ));
+    }
+    if commands.is_empty() {
+        return wrong;
+    }
+    let cache = Cache::typical_layout();
+    for command in commands {
+        if let Err(why) = run(&command, &cache) {
+            wrong.push(format!("{}: `{command}` {why}", block.place));
+        }
+    }
+    wrong
+}
+
+/// Runs a command as bash would, in the directory that the cache is in.
+fn run(command: &str, cache: &Cache) -> Result<(), String> {
+    let base = cache.base.path();
+    let programs = base.join("programs");
+    if !programs.exists() {
+        fs::create_dir(&programs).unwrap();
+        let cargo = programs.join("cargo");
+        fs::write(&cargo, "#!/bin/sh\nshift\nexec oci-cache-xtask \"$@\"\n").unwrap();
+        fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
+        symlink(PROGRAM, programs.join("oci-cache-xtask")).unwrap();
+    }
+    let is_long = command.split_whitespace().any(|word| LONG.contains(&word));
+    let here = command
+        .replace("/var/cache/banger/oci", cache.path().to_str().unwrap())
+        .replace("/var/lib/prometheus/node-exporter", base.to_str().unwrap());
+    let output = Command::new("bash")
+        .args(["-c", &if is_long { format!("{here} --help") } else { here }])
+        .current_dir(base)
+        .stdin(Stdio::null())
+        .env("PATH", format!("{}:{}", programs.display(), std::env::var("PATH").unwrap()))
+        .env("HOME", base.join("home"))
+        .env("BANGER_OCI_CACHE_DIR", cache.path())
+        .env("GITHUB_STEP_SUMMARY", base.join("summary"))
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// How often the pruner is called in the text, comments apart.
+fn calls_in(text: &str) -> usize {
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let calls = |line: &str| {
+        let installed = line.match_indices(CALLS[1]).filter(|(position, call)| {
+            let mut rest = line[position + call.len()..].chars();
+            rest.next() == Some(' ') && rest.next().is_some_and(|letter| letter.is_ascii_lowercase())
+        });
+        line.matches(CALLS[0]).count() + installed.count()
+    };
+    lines.map(calls).sum()
+}
+
+/// The pruner's commands in the text, each with its arguments and redirections.
+fn commands(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    let commands = lines.flat_map(simple_commands);
+    let is_call = |command: &String| {
+        CALLS.iter().any(|call| command == call || command.starts_with(&format!("{call} ")))
+    };
+    commands.map(|command| without_prefix(&command)).filter(is_call).collect()
+}
+
+/// The parts of a line between the shell's operators.
+fn simple_commands(line: &str) -> Vec<String> {
+    let (mut commands, mut quote, mut before) = (vec![String::new()], None, ' ');
+    for letter in line.chars() {
+        let is_redirection = letter == '&' && matches!(before, '>' | '<');
+        if quote == Some(letter) {
+            quote = None;
+        } else if quote.is_none() && matches!(letter, '\'' | '"') {
+            quote = Some(letter);
+        } else if quote.is_none() && matches!(letter, '|' | '&' | ';' | '(' | ')') && !is_redirection {
+            commands.push(String::new());
+            before = letter;
+            continue;
+        }
+        commands.last_mut().unwrap().push(letter);
+        before = letter;
+    }
+    commands
+}
+
+/// A command without what may stand before it in a script or in YAML.
+fn without_prefix(command: &str) -> String {
+    let is_prefix = |word: &str| {
+        let is_assignment = word.split_once('=').is_some_and(|(name, _)| {
+            name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') && !name.is_empty()
+        });
+        is_assignment
+            || matches!(word, "-" | "run:" | "sudo" | "if" | "then" | "else" | "do" | "while" | "!" | "{")
+    };
+    let mut rest = command.trim();
+    while let Some((_, after)) = rest.split_once(char::is_whitespace).filter(|(word, _)| is_prefix(word)) {
+        rest = after.trim_start();
+    }
+    rest.to_owned()
+}
+
+/// What bash does not parse: the block, or the scripts in it.
+fn wrong_scripts(block: &Block) -> Vec<String> {
+    let scripts = match block.language.as_str() {
+        "sh" | "bash" => vec![block.text.clone()],
+        "yaml" => scripts_in_yaml(&block.text),
+        _ => Vec::new(),
+    };
+    let wrong = |script: &String| {
+        let mut bash =
+            Command::new("bash").arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let output = bash.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        (!output.status.success()).then(|| format!("{}: {said}", block.place))
+    };
+    scripts.iter().filter_map(wrong).collect()
+}
+
+/// The texts of several lines in YAML, and what `run:` has on its line.
+fn scripts_in_yaml(text: &str) -> Vec<String> {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let mut scripts = Vec::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.trim_end().ends_with('|') {
+            let mut script = String::new();
+            while let Some(below) =
+                lines.next_if(|below| below.trim().is_empty() || indentation(below) > indentation(line))
+            {
+                script.push_str(below);
+                script.push('\n');
+            }
+            scripts.push(script);
+        } else if let Some((_, command)) = line.split_once("run: ") {
+            scripts.push(command.to_owned());
+        }
+    }
+    scripts
+}
+
+/// The relative links in a document that lead nowhere.
+fn dead_links(path: &Path, text: &str) -> Vec<String> {
+    let mut dead = Vec::new();
+    for link in prose_of(text).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let (file, heading) =
+            link.split_once('#').map_or((link, None), |(file, heading)| (file, Some(heading)));
+        if link.contains("://") {
+            continue;
+        }
+        let target = if file.is_empty() { path.to_owned() } else { path.parent().unwrap().join(file) };
+        let is_there = match heading {
+            None => target.exists(),
+            Some(heading) => target.exists() && headings_of(&read(&target)).contains(heading),
+        };
+        if !is_there {
+            dead.push(format!("{}: a link leads nowhere: {link}", path.display()));
+        }
+    }
+    dead
+}
+
+/// The headings of a document, as links name them.
+fn headings_of(text: &str) -> BTreeSet<String> {
+    let prose = prose_of(text);
+    let titles = prose.lines().filter_map(|line| line.strip_prefix('#'));
+    let name = |title: &str| {
+        let title = title.trim_start_matches('#').trim().to_lowercase();
+        let kept =
+            title.chars().filter(|letter| letter.is_alphanumeric() || matches!(letter, ' ' | '-' | '_'));
+        kept.map(|letter| if letter == ' ' { '-' } else { letter }).collect()
+    };
+    titles.map(name).collect()
+}
+
+/// A document without its fenced blocks.
+fn prose_of(text: &str) -> String {
+    text.split("```").step_by(2).collect()
+}
+
+/// The words in the text that begin so.
+fn words(text: &str, start: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    words.filter(|word| word.starts_with(start) && word.len() > start.len()).map(str::to_owned).collect()
+}
+
+/// The fenced blocks of a document that have commands.
+fn blocks_of(path: &Path) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut line_number = 1;
+    for (index, part) in read(path).split("```").enumerate() {
+        if index % 2 == 1
+            && let Some((language, text)) = part.split_once('\n')
+            && matches!(language, "sh" | "bash" | "yaml")
+        {
+            let place = format!("{}:{line_number}", path.display());
+            blocks.push(Block { place, language: language.to_owned(), text: text.to_owned() });
+        }
+        line_number += part.matches('\n').count();
+    }
+    blocks
+}
+
+/// The files for fleets, with the calls in them written as in a shell.
+fn fleet_files() -> Vec<Block> {
+    let block = |path: PathBuf| {
+        let mut text = read(&path).replace("ExecStart=/usr/local/bin/", "");
+        // A list of words in YAML's flow style.
+        if let Some((before, list)) = text.split_once("command: [")
+            && let Some((list, after)) = list.split_once(']')
+        {
+            let list: String = list.split(['"', ',', '\n']).map(str::trim).collect::<Vec<_>>().join(" ");
+            text = format!("{before}- {}\n{after}", list.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+        let language = path.extension().unwrap_or_default().to_str().unwrap().to_owned();
+        Block { place: path.display().to_string(), language, text }
+    };
+    files_of(&docs().join("fleet")).into_iter().map(block).collect()
+}
+
+/// The documents.
+fn documents() -> Vec<PathBuf> {
+    let top = ["README.md", "CONTRIBUTING.md"].map(|name| workspace().join(name));
+    let in_docs =
+        files_of(&docs()).into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    top.into_iter().chain(in_docs).collect()
+}
+
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+    files.sort();
+    files
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn docs() -> PathBuf {
+    workspace().join("docs")
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
