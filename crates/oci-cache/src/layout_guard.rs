@@ -16,13 +16,14 @@ use rustix::io::Errno;
 use crate::cache_dir::errno_of;
 use crate::digest::Digest;
 use crate::index::{Changed, change_index, index_status};
-use crate::inventory::{Directory, scan_tree};
+use crate::inventory::Directory;
 use crate::partial::{Look, Partial};
 use crate::plan::{Fate, IndexChange, PrunePlan};
 use crate::progress::Progress;
 use crate::prune::SETTLE;
 use crate::reachable::read_tree;
 use crate::report::{Failure, PruneReport};
+use crate::scan::scan_tree;
 use crate::status::Status;
 use crate::watch::Watch;
 

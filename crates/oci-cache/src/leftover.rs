@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache_dir::{CacheDir, Surroundings, errno_of, open_directory};
-use crate::inventory::{Directory, Tree, scan_tree};
+use crate::inventory::{Directory, Tree};
 use crate::ledger::{DiskLedger, Tally};
 use crate::listing::list;
 use crate::names;
@@ -24,6 +24,7 @@ use crate::partial::PartialFile;
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
 use crate::report::{Failure, PruneReport};
+use crate::scan::scan_tree;
 use crate::status::FileId;
 
 /// How often a leftover is gone through for files that arrived late.
