@@ -9,6 +9,7 @@ use oci_cache::{Digest, FreeSpace};
 
 use crate::bench::BenchArguments;
 use crate::smoke::SmokeArguments;
+use crate::torture::TortureArguments;
 use crate::units;
 
 /// Frees, inspects and checks a local cache of OCI layer blobs.
@@ -44,6 +45,8 @@ pub(crate) enum Command {
     Ci,
     /// Prune real caches while real tools pull into them, and count what breaks.
     Smoke(SmokeArguments),
+    /// Prune under faults, kills, pulls and attacks, and count what is lost.
+    Torture(TortureArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(BenchArguments),
     /// Write docs/cli.md from the command line's own declarations.

@@ -25,6 +25,7 @@ mod render;
 mod render_usage;
 mod signals;
 mod smoke;
+mod torture;
 mod units;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         Some(Command::Completions(arguments)) => completions::run(arguments),
         Some(Command::Ci) => ci::run(),
         Some(Command::Bench(arguments)) => bench::run(arguments),
+        Some(Command::Torture(arguments)) => torture::run(arguments),
         Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
         Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
     };

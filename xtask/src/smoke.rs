@@ -9,7 +9,7 @@
 
 mod distance;
 mod flat_cache;
-mod flat_pull;
+pub(crate) mod flat_pull;
 mod fleet;
 mod heal;
 mod idle;
@@ -21,9 +21,9 @@ mod programs;
 mod prune;
 mod registry;
 mod table;
-mod tally;
+pub(crate) mod tally;
 mod trace;
-mod tree;
+pub(crate) mod tree;
 
 use std::io::Write as _;
 

@@ -294,6 +294,7 @@ fn no_command_prints_help() {
       completions   Print completions for a shell
       ci            Run the project's own checks: format, lints, tests, documentation
       smoke         Prune real caches while real tools pull into them, and count what breaks
+      torture       Prune under faults, kills, pulls and attacks, and count what is lost
       bench         Measure the pruner beside other tools, and write the results into docs/
       cli-docs      Write docs/cli.md from the command line's own declarations
       help          Print this message or the help of the given subcommand(s)

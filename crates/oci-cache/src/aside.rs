@@ -24,7 +24,7 @@ use crate::leftover::{self, Leftover};
 use crate::names;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
-use crate::report::PruneReport;
+use crate::report::{Failure, PruneReport};
 use crate::status::Status;
 
 /// Carries out a plan that removes everything by taking the cache aside.
@@ -38,13 +38,28 @@ use crate::status::Status;
 /// [`Error::NotRestored`] if the cache could not be taken aside.
 pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
     let mut report = plan.report_of_kept();
-    let whole = check(cache, plan)?;
+    // All that can be refused is refused before anything is touched.
+    let prepared = match check(cache, plan)? {
+        Some((root, surroundings)) if !progress.is_stopped() => {
+            Some((root, Prepared::make(cache, root, surroundings)?))
+        }
+        _ => None,
+    };
     // Those in the cache first: they must not leave with it.
     let (children, siblings): (Vec<_>, Vec<_>) = plan.leftovers().partition(|leftover| leftover.is_child);
     let are_gone =
         children.iter().all(|leftover| !progress.is_stopped() && leftover.remove(progress, &mut report));
-    if let (Some((root, surroundings)), true) = (whole, are_gone) {
-        take_aside(cache, root, surroundings, progress, &mut report)?;
+    match prepared {
+        Some((_, prepared)) if !are_gone || progress.is_stopped() => prepared.discard(),
+        Some((root, prepared)) => match take_aside(cache, root, prepared, progress, &mut report) {
+            // Something went already, and must be reported.
+            Err(error) if report.leftovers_freed > 0 => {
+                let error = std::io::Error::other(error);
+                report.failures.push(Failure::new("take aside oci cache", cache.path().to_owned(), error));
+            }
+            taken => taken?,
+        },
+        None => {}
     }
     for leftover in siblings {
         if !progress.is_stopped() {
@@ -102,18 +117,11 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
 fn take_aside(
     cache: &CacheDir,
     root: &Root,
-    surroundings: &Surroundings,
+    prepared: Prepared<'_>,
     progress: &Progress,
     report: &mut PruneReport,
 ) -> Result<(), Error> {
-    if progress.is_stopped() {
-        return Ok(());
-    }
-    let prepared = Prepared::make(cache, root, surroundings)?;
-    if progress.is_stopped() {
-        prepared.discard();
-        return Ok(());
-    }
+    let surroundings = prepared.surroundings;
     // From here on the lock of the new directory is held too, until this one is gone.
     let (aside, _new) = prepared.take_the_place(cache, root)?;
     let path = surroundings.path_of(&aside);

@@ -36,6 +36,8 @@ pub struct CacheDir {
     protected: Vec<PathBuf>,
     root: Option<Root>,
     surroundings: Option<Surroundings>,
+    /// Why the surroundings were not found, other than that they may not be looked at.
+    not_found: Option<Errno>,
     has_no_locks: bool,
 }
 
@@ -100,8 +102,18 @@ impl CacheDir {
         {
             return Err(refuse(reason));
         }
-        let surroundings = Surroundings::find(&absolute, root.as_ref());
-        Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings, has_no_locks: false })
+        let (surroundings, not_found) = match Surroundings::find(&absolute, root.as_ref()) {
+            Ok(found) => (found, None),
+            Err(errno) => (None, Some(errno)),
+        };
+        Ok(Self {
+            path: absolute,
+            protected: protected.to_vec(),
+            root,
+            surroundings,
+            not_found,
+            has_no_locks: false,
+        })
     }
 
     /// The path, absolute, with links as they were given.
@@ -181,29 +193,48 @@ impl CacheDir {
         self.root.as_ref()
     }
 
+    pub(crate) const fn surroundings_not_found(&self) -> Option<Errno> {
+        self.not_found
+    }
+
     pub(crate) const fn surroundings(&self) -> Option<&Surroundings> {
         self.surroundings.as_ref()
     }
 }
 
 impl Surroundings {
-    /// Finds the parent and the name in it; `None` where there is none to be had, such as a parent
-    /// that may not be listed. Then nothing beside the cache is looked for.
-    fn find(path: &Path, root: Option<&Root>) -> Option<Self> {
-        let Some(root) = root else {
-            let parent = openat(CWD, path.parent()?, OPEN_DIRECTORY, Mode::empty()).ok()?;
-            return Some(Self {
-                parent,
-                parent_path: path.parent()?.to_owned(),
-                name: CString::new(path.file_name()?.as_bytes()).ok()?,
-            });
+    /// Finds the parent and the name in it; `None` where there is none to be had, since the parent may not
+    /// be listed. Then nothing beside the cache is looked for.
+    fn find(path: &Path, root: Option<&Root>) -> Result<Option<Self>, Errno> {
+        match Self::try_find(path, root) {
+            Err(Errno::ACCESS | Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            found => found,
+        }
+    }
+
+    fn try_find(path: &Path, root: Option<&Root>) -> Result<Option<Self>, Errno> {
+        let (real, parent) = match root {
+            // Where nothing is, nothing is linked either.
+            None => {
+                (path.to_owned(), openat(CWD, path.parent().unwrap_or(path), OPEN_DIRECTORY, Mode::empty())?)
+            }
+            Some(root) => {
+                let real = fs::canonicalize(path).map_err(|error| errno_of(&error))?;
+                (real, openat(&root.descriptor, c"..", OPEN_DIRECTORY, Mode::empty())?)
+            }
         };
-        let real = fs::canonicalize(path).ok()?;
-        let parent = openat(&root.descriptor, c"..", OPEN_DIRECTORY, Mode::empty()).ok()?;
-        let name = CString::new(real.file_name()?.as_bytes()).ok()?;
-        // The name was found by path: it counts only if it leads back to the directory that is held.
-        let found = Status::of_entry(parent.as_fd(), &name).ok()?;
-        (found.id == root.status.id).then(|| Self { parent, parent_path: real.with_file_name(""), name })
+        let name = real.file_name().and_then(|name| CString::new(name.as_bytes()).ok());
+        let (Some(parent_path), Some(name)) = (real.parent().map(Path::to_owned), name) else {
+            return Ok(None);
+        };
+        if let Some(root) = root {
+            // The name was found by path: it counts only if it leads back to the directory that is held.
+            let found = Status::of_entry(parent.as_fd(), &name)?;
+            if found.id != root.status.id {
+                return Ok(None);
+            }
+        }
+        Ok(Some(Self { parent, parent_path, name }))
     }
 
     /// The path of a sibling, for messages.

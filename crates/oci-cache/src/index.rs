@@ -2,8 +2,8 @@
 //!
 //! Guarantees: the index is replaced by a rename, so a reader sees the old one or the new one, whole.
 //! It keeps its mode and, where that is allowed, its owner, and every field but its manifests. On a full
-//! disk, where no new file can be written, the index is removed rather than left naming blobs that are
-//! about to go: a layout without an index is one that the next pull writes anew.
+//! disk, where no new file can be written, an index of which nothing would be left is removed rather than
+//! left naming blobs that are about to go: the next pull writes it anew. One that keeps images stays.
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
 
@@ -47,7 +47,13 @@ pub(crate) fn change_index(
     match changed(&content, change) {
         None => Ok(Changed::To(Some(status))),
         Some(content) => {
-            replace_index(root, &content, &status)?;
+            match replace_index(root, &content, &status) {
+                // Nothing it says is worth keeping: to remove it needs no space.
+                Err(Errno::NOSPC | Errno::DQUOT) if change.leaves_nothing(&content) => {
+                    unlinkat(root, INDEX, AtFlags::empty())?;
+                }
+                replaced => replaced?,
+            }
             Ok(Changed::To(index_status(root)?))
         }
     }
@@ -146,9 +152,14 @@ pub(crate) fn replace_index(root: BorrowedFd<'_>, content: &[u8], old: &Status) 
     let Err(errno) = written else { return Ok(()) };
     // It may never have come to be.
     let _ = unlinkat(root, &temporary, AtFlags::empty());
-    match errno {
-        Errno::NOSPC | Errno::DQUOT => unlinkat(root, INDEX, AtFlags::empty()),
-        errno => Err(errno),
+    Err(errno)
+}
+
+impl IndexChange {
+    /// Whether the index, as it would be after the change, names no image.
+    fn leaves_nothing(&self, content: &[u8]) -> bool {
+        let index: Value = serde_json::from_slice(content).unwrap_or_default();
+        *self == Self::Empty || index.get("manifests").and_then(Value::as_array).is_some_and(Vec::is_empty)
     }
 }
 

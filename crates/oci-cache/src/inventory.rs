@@ -9,6 +9,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 use crate::digest::{Digest, Spelling};
 use crate::error::Refusal;
 use crate::escape::escape;
@@ -75,6 +77,8 @@ pub(crate) struct Tree {
     /// `oci-layout` and `index.json` of an OCI image layout, where they are there.
     pub(crate) oci_layout: Option<Status>,
     pub(crate) index: Option<Status>,
+    /// Why it is not known whether there is an index.
+    pub(crate) index_unknown: Option<Errno>,
     pub(crate) foreign: Vec<Foreign>,
     pub(crate) failures: Vec<Failure>,
     /// Names of directories in the root that are leftovers by their name.

@@ -53,7 +53,7 @@ impl<'a> Guard<'a> {
     /// The guard that the plan needs; none if it removes no blob of a layout.
     pub(crate) fn of(plan: &'a PrunePlan) -> Option<Self> {
         let tree = &plan.inventory.tree;
-        let is_layout = tree.oci_layout.is_some() || tree.index.is_some();
+        let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
         let root = tree.directories.first()?;
         (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root, left: RefCell::new(None) })
     }
@@ -73,6 +73,9 @@ impl<'a> Guard<'a> {
         }
         let Some(index) = &self.plan.inventory.tree.index else {
             // A link or a mount in its place may name the blobs, and cannot be changed.
+            if let Some(errno) = self.plan.inventory.tree.index_unknown {
+                return Way::Failed(Failure::new("rewrite the index", path, errno));
+            }
             let is_odd = self.plan.inventory.tree.foreign.iter().any(|foreign| foreign.path == path);
             return match is_odd {
                 true => Way::Failed(Failure::new("rewrite the index", path, Errno::NOTSUP)),

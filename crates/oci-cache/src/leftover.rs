@@ -27,6 +27,8 @@ use crate::report::{Failure, PruneReport};
 use crate::scan::scan_tree;
 use crate::status::FileId;
 
+/// What is being done when leftovers are looked for.
+const LOOK: &str = "look for leftovers in";
 /// How often a leftover is gone through for files that arrived late.
 const ROUNDS: usize = 16;
 
@@ -52,12 +54,24 @@ pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) ->
         places.push((root.descriptor.try_clone(), root.path.clone(), true, children));
     }
     if let Some(surroundings) = cache.surroundings() {
-        let names = siblings(surroundings);
+        let (names, listed) = siblings(surroundings);
         places.push((surroundings.parent.try_clone(), surroundings.parent_path.clone(), false, names));
+        if let Err(errno) = listed {
+            tree.failures.push(Failure::new(LOOK, surroundings.parent_path.clone(), errno));
+        }
+    }
+    if let Some(errno) = cache.surroundings_not_found() {
+        tree.failures.push(Failure::new(LOOK, cache.path().to_owned(), errno));
     }
     let mut leftovers = Vec::new();
     for (parent, path, is_child, names) in places {
-        let Ok(parent) = parent.map(Arc::new) else { continue };
+        let parent = match parent {
+            Ok(parent) => Arc::new(parent),
+            Err(error) => {
+                tree.failures.push(Failure::new(LOOK, path, error));
+                continue;
+            }
+        };
         for name in names {
             let path = path.join(OsStr::from_bytes(name.to_bytes()));
             match Leftover::read(Arc::clone(&parent), path.clone(), name, is_child) {
@@ -71,17 +85,17 @@ pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) ->
     leftovers
 }
 
-/// The names beside the cache that are leftovers of it. A parent that cannot be listed has none to show.
-fn siblings(surroundings: &Surroundings) -> Vec<CString> {
+/// The names beside the cache that are leftovers of it, and whether all were seen.
+fn siblings(surroundings: &Surroundings) -> (Vec<CString>, Result<(), Errno>) {
     let cache_name = surroundings.name.to_bytes();
     let mut names = Vec::new();
-    let _ = list(surroundings.parent.as_fd(), |name| {
+    let listed = list(surroundings.parent.as_fd(), |name| {
         let bytes = name.to_bytes();
         if bytes.starts_with(cache_name) && names::is_leftover(bytes, cache_name) {
             names.push(name.to_owned());
         }
     });
-    names
+    (names, listed)
 }
 
 impl Leftover {

@@ -28,7 +28,7 @@ pub struct Policy {
     pub older_than: Option<Duration>,
     /// Only blobs that the layout's index does not lead to.
     pub unreferenced: bool,
-    /// Only corrupt blobs: what [`crate::verify`] found, by position in the inventory. An entry of the
+    /// Only corrupt blobs: what [`crate::verify()`] found, by position in the inventory. An entry of the
     /// layout's index that leads to one leaves the index; the rest of its image stays.
     pub corrupt: Option<HashMap<usize, Finding>>,
     /// Not these digests; of an image, not if its manifest is among them.

@@ -2,8 +2,8 @@
 //!
 //! Guarantees: nothing is guessed. Where a manifest is missing, too large or cannot be parsed, what it
 //! would lead to is unknown: the image is then incomplete, its problem is reported, and no blob of the
-//! cache counts as unreferenced. Each document is read once, at most 16 MiB of it, whatever cycles or
-//! depth the references have. Nothing is changed; access times do not move where `O_NOATIME` is allowed.
+//! cache counts as unreferenced. Each document is read once, within bounds of size and number, whatever cycles
+//! or depth the references have. Nothing is changed; access times do not move where `O_NOATIME` is allowed.
 //!
 //! Sources: OCI image specification, `image-index.md`, `manifest.md` (with `subject`); Docker image
 //! manifest version 2, schema 2 and its manifest list, which have the same fields.
@@ -17,7 +17,7 @@ use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
 use crate::digest::Digest;
-use crate::index::{self, MAX_DOCUMENT_BYTES};
+use crate::index;
 use crate::inventory::{Blob, Inventory, Tree};
 use crate::names::Place;
 use crate::report::Failure;
@@ -25,7 +25,12 @@ use crate::report::Failure;
 /// The annotation that names an image (OCI image specification, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The most that the documents of a cache may have together; what lies beyond counts as unreadable.
-const MAX_TOTAL_BYTES: u64 = 256 << 20;
+const MAX_TOTAL_BYTES: u64 = 64 << 20;
+/// The most that one manifest may have: what registries take (OCI distribution specification, "Pushing
+/// manifests").
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// How many blobs the images may lead to, each image counted by itself; beyond, images count as incomplete.
+const MAX_REACHED: usize = 2 << 20;
 
 /// An entry of the layout's index, and the blobs that it leads to.
 #[derive(Clone, Debug)]
@@ -84,6 +89,10 @@ pub fn read_references(inventory: &Inventory) -> References {
 
 /// Reads the index of a tree and all that it leads to.
 pub(crate) fn read_tree(tree: &Tree) -> References {
+    if let (Some(errno), Some(root)) = (tree.index_unknown, tree.directories.first()) {
+        let problem = Failure::new("read the index", root.path.join("index.json"), errno);
+        return References { has_index: true, problems: vec![problem], ..References::default() };
+    }
     let (Some(_), Some(root)) = (&tree.index, tree.directories.first()) else { return References::default() };
     let mut reader = Reader::new(tree);
     let mut references = References { has_index: true, ..References::default() };
@@ -136,6 +145,8 @@ struct Reader<'a> {
     problems: Vec<Failure>,
     sizes: HashMap<usize, u64>,
     bytes_left: u64,
+    reached: usize,
+    has_too_many: bool,
 }
 
 /// A reference: to what, and whether that refers on.
@@ -154,7 +165,16 @@ impl<'a> Reader<'a> {
             }
         }
         let (documents, problems, sizes) = (HashMap::new(), Vec::new(), HashMap::new());
-        Self { tree, by_digest, documents, problems, sizes, bytes_left: MAX_TOTAL_BYTES }
+        Self {
+            tree,
+            by_digest,
+            documents,
+            problems,
+            sizes,
+            bytes_left: MAX_TOTAL_BYTES,
+            reached: 0,
+            has_too_many: false,
+        }
     }
 
     /// Follows an entry of the index to everything below it.
@@ -177,6 +197,12 @@ impl<'a> Reader<'a> {
                 Some(positions) => blobs.extend_from_slice(positions),
                 None => missing.push(reference.digest.clone()),
             }
+            self.reached += 1;
+            if self.reached > MAX_REACHED {
+                is_complete = false;
+                self.too_many(&digest);
+                break;
+            }
             if reference.is_document {
                 match self.document(&reference.digest) {
                     Some(below) => ahead.extend(below),
@@ -186,6 +212,16 @@ impl<'a> Reader<'a> {
         }
         blobs.sort_unstable();
         Image { digest, name, blobs, is_complete, missing, position }
+    }
+
+    /// Puts on record, once, that the images lead to more than is followed.
+    fn too_many(&mut self, digest: &Digest) {
+        if !self.has_too_many {
+            self.has_too_many = true;
+            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the images lead to too many blobs");
+            let path = self.path_of(digest);
+            self.problems.push(Failure::new("read manifest", path, error));
+        }
     }
 
     /// What a document refers to; `None`, and a problem on record, if that cannot be told.
@@ -203,7 +239,7 @@ impl<'a> Reader<'a> {
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "neither an index nor a manifest")),
         });
         let references = match read {
-            Ok(document) => Some(self.references(&document)),
+            Ok(document) => Some(self.references(document)),
             Err(error) => {
                 let path = self.path_of(digest);
                 self.problems.push(Failure::new("read manifest", path, error));
@@ -214,20 +250,13 @@ impl<'a> Reader<'a> {
         references
     }
 
-    fn references(&mut self, document: &Document) -> Vec<Reference> {
-        let lists = |list: &'_ Option<Vec<Descriptor>>, is_document| {
-            list.iter().flatten().map(|descriptor| (descriptor.clone(), is_document)).collect::<Vec<_>>()
-        };
-        let mut found = lists(&document.manifests, true);
-        found.extend(lists(&document.layers, false));
-        found.extend(lists(&document.blobs, false));
-        found.extend(document.config.iter().map(|config| (config.clone(), false)));
-        // A subject that is not there is allowed: a signature may come before what it signs.
-        let subject = document.subject.iter().filter_map(|subject| Some((subject, self.digest(subject)?)));
-        let present = subject.filter(|(_, digest)| self.by_digest.contains_key(digest));
-        found.extend(present.map(|(subject, _)| (subject.clone(), true)).collect::<Vec<_>>());
-        let mut references = Vec::with_capacity(found.len());
-        for (descriptor, is_document) in found {
+    fn references(&mut self, document: Document) -> Vec<Reference> {
+        let documents = document.manifests.into_iter().flatten();
+        let leaves = document.layers.into_iter().chain(document.blobs).flatten().chain(document.config);
+        let mut references = Vec::new();
+        for (descriptor, is_document) in
+            documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
+        {
             if let Some(digest) = self.digest(&descriptor) {
                 for &position in self.by_digest.get(&digest).into_iter().flatten() {
                     self.sizes.insert(position, descriptor.size());
@@ -235,6 +264,10 @@ impl<'a> Reader<'a> {
                 references.push(Reference { digest, is_document });
             }
         }
+        // A subject that is not there is allowed: a signature may come before what it signs.
+        let subject = document.subject.and_then(|subject| self.digest(&subject));
+        let present = subject.filter(|digest| self.by_digest.contains_key(digest));
+        references.extend(present.map(|digest| Reference { digest, is_document: true }));
         references
     }
 
@@ -245,7 +278,7 @@ impl<'a> Reader<'a> {
 
     fn read(&mut self, blob: &Blob) -> io::Result<Vec<u8>> {
         let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "too large for a manifest");
-        if blob.size_bytes > MAX_DOCUMENT_BYTES.min(self.bytes_left) {
+        if blob.size_bytes > MAX_MANIFEST_BYTES.min(self.bytes_left) {
             return Err(too_large());
         }
         self.bytes_left -= blob.size_bytes;

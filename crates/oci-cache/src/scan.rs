@@ -123,7 +123,12 @@ impl Scanner<'_> {
         let status = match Status::of_entry(directory.descriptor.as_fd(), &c_name) {
             Ok(status) => status,
             Err(Errno::NOENT) => return,
-            Err(errno) => return self.add_failure(index, name, errno),
+            Err(errno) => {
+                if place == Place::Root && bytes == names::INDEX {
+                    self.tree.index_unknown = Some(errno);
+                }
+                return self.add_failure(index, name, errno);
+            }
         };
         let bytes = name.as_bytes();
         let is_own_directory = status.is_directory() && self.is_own(&status);

@@ -24,9 +24,9 @@ use super::tree::Total;
 
 /// A blob that a registry would have.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RemoteBlob {
+pub(crate) struct RemoteBlob {
     /// What its name and content follow from.
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// A step that failed, and why.
@@ -38,7 +38,7 @@ struct FailedStep {
 
 impl Tally {
     /// Pulls a blob and counts the pull. What it writes it adds to `written`.
-    pub(super) fn pull_blob(&mut self, blob: RemoteBlob, cache: &Path, written: &mut Total) {
+    pub(crate) fn pull_blob(&mut self, blob: RemoteBlob, cache: &Path, written: &mut Total) {
         self.pulls += 1;
         if let Err(FailedStep { step, cause }) = blob.pull(cache, written) {
             self.fail(Failure::Pull(step), &format!("{}: {cause}", blob.path_in(cache).display()));

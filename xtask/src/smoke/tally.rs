@@ -9,7 +9,7 @@ const DETAILS: usize = 10;
 
 /// What can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// A pull, at this step.
     Pull(&'static str),
     /// An index names what is not there.
@@ -22,22 +22,22 @@ pub(super) enum Failure {
 
 /// The counts of one exercise.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// Pulls, failed or not.
-    pub(super) pulls: u64,
+    pub(crate) pulls: u64,
     /// Prunes, failed or not.
-    pub(super) prunes: u64,
+    pub(crate) prunes: u64,
     /// What the prunes report as freed.
-    pub(super) blobs_freed: u64,
+    pub(crate) blobs_freed: u64,
     /// What the prunes report as freed.
-    pub(super) bytes_freed: u64,
+    pub(crate) bytes_freed: u64,
     failures: BTreeMap<Failure, u64>,
     details: Vec<String>,
 }
 
 impl Tally {
     /// Counts a failure.
-    pub(super) fn fail(&mut self, failure: Failure, detail: &str) {
+    pub(crate) fn fail(&mut self, failure: Failure, detail: &str) {
         *self.failures.entry(failure).or_default() += 1;
         if self.details.len() < DETAILS {
             self.details.push(format!("{}: {detail}", failure.name()));
@@ -45,14 +45,14 @@ impl Tally {
     }
 
     /// Counts a failed check, unless `holds`.
-    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         if !holds {
             self.fail(Failure::Check, &detail());
         }
     }
 
     /// Adds what another part of the exercise counted.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.pulls += other.pulls;
         self.prunes += other.prunes;
         self.blobs_freed += other.blobs_freed;
@@ -65,17 +65,17 @@ impl Tally {
     }
 
     /// How much failed.
-    pub(super) fn failures(&self) -> u64 {
+    pub(crate) fn failures(&self) -> u64 {
         self.failures.values().sum()
     }
 
     /// How many failures there are of those that `select` picks.
-    pub(super) fn failures_of(&self, select: impl Fn(Failure) -> bool) -> u64 {
+    pub(crate) fn failures_of(&self, select: impl Fn(Failure) -> bool) -> u64 {
         self.failures.iter().filter(|(failure, _)| select(**failure)).map(|(_, count)| count).sum()
     }
 
     /// How often which step of a pull failed.
-    pub(super) fn failed_steps(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(crate) fn failed_steps(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.failures.iter().filter_map(|(failure, count)| match failure {
             Failure::Pull(step) => Some((*step, *count)),
             _ => None,
@@ -83,7 +83,7 @@ impl Tally {
     }
 
     /// The first failures, in words.
-    pub(super) fn details(&self) -> &[String] {
+    pub(crate) fn details(&self) -> &[String] {
         &self.details
     }
 }

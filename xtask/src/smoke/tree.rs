@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 /// The entries below a directory, and the directory itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     root: PathBuf,
     entries: BTreeMap<PathBuf, Entry>,
 }
@@ -32,11 +32,11 @@ struct Entry {
 
 /// A count of files and the sum of their sizes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Total {
+pub(crate) struct Total {
     /// How many.
-    pub(super) blobs: u64,
+    pub(crate) blobs: u64,
     /// The sum of their logical sizes.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl AddAssign for Total {
@@ -52,14 +52,14 @@ impl Tree {
     /// # Errors
     ///
     /// If a directory cannot be listed; nothing may change meanwhile.
-    pub(super) fn list(root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn list(root: &Path) -> anyhow::Result<Self> {
         let mut tree = Self { root: root.to_owned(), entries: BTreeMap::new() };
         tree.add(root).with_context(|| format!("failed to list {}", root.display()))?;
         Ok(tree)
     }
 
     /// The first entry that is not the same in `later`.
-    pub(super) fn first_difference(&self, later: &Self) -> Option<String> {
+    pub(crate) fn first_difference(&self, later: &Self) -> Option<String> {
         let changed = self.entries.iter().find(|(path, entry)| later.entries.get(*path) != Some(entry));
         let added = later.entries.iter().find(|(path, _)| !self.entries.contains_key(*path));
         changed.or(added).map(|(path, _)| {
@@ -70,7 +70,7 @@ impl Tree {
 
     /// What must be as it was after a prune, as the first difference from that: the directories stay,
     /// but for their times and sizes; no entry is new; what `is_blob` does not pick stays untouched.
-    pub(super) fn first_damage(&self, later: &Self) -> Option<String> {
+    pub(crate) fn first_damage(&self, later: &Self) -> Option<String> {
         let damaged = self.entries.iter().find(|(path, entry)| match later.entries.get(*path) {
             None => !self.is_blob(path),
             Some(after) if entry.is_directory => !entry.is_same_directory(after),
@@ -85,12 +85,12 @@ impl Tree {
     }
 
     /// The blobs.
-    pub(super) fn blobs(&self) -> Total {
+    pub(crate) fn blobs(&self) -> Total {
         self.total_of(|path| self.is_blob(path))
     }
 
     /// The files that are not in `later`.
-    pub(super) fn gone_from(&self, later: &Self) -> Total {
+    pub(crate) fn gone_from(&self, later: &Self) -> Total {
         self.total_of(|path| !later.entries.contains_key(path))
     }
 

@@ -1,0 +1,194 @@
+//! The proof: the pruner under faults, kills, pulls, attacks and hostile caches.
+//!
+//! Guarantees: the pruner runs as a program of its own. Everything happens in one temporary directory,
+//! and every mount in a mount namespace of its own: both go when the run ends, however it ends. Every
+//! loop has a bound, every program a time limit. What must not happen and did is counted, listed, and
+//! makes the command fail; nothing is tried again. Where the detector could be blind there is a negative
+//! control.
+//!
+//! What it does not guarantee: that what did not happen cannot. `docs/reliability.md` has the figures.
+
+mod attack;
+mod control;
+mod faults;
+mod hostile;
+mod hostile_documents;
+mod kills;
+mod layout_check;
+mod measured;
+mod mode;
+mod mounts;
+mod nested_pull;
+mod process;
+mod programs;
+mod puller;
+mod row;
+mod sandbox;
+mod snapshot;
+mod storm;
+mod strace;
+mod surroundings;
+mod surroundings_limits;
+mod surroundings_mounts;
+mod surroundings_signals;
+mod sweep;
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use tempfile::TempDir;
+
+use self::row::Row;
+use crate::exit::Exit;
+
+/// What `torture` is told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TortureArguments {
+    /// Try samples of everything: at most seven minutes
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Write the figures into docs/reliability.md; without --quick that is done anyhow
+    #[arg(long, conflicts_with = "only")]
+    pub(crate) publish: bool,
+    /// Run this part only
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) only: Option<Part>,
+    /// Where this program keeps its files, once it is in a mount namespace of its own
+    #[arg(long, hide = true, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// What this program plays in a part
+    #[arg(hide = true, last = true)]
+    role: Vec<OsString>,
+}
+
+/// The parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Every system call fails
+    Faults,
+    /// The prune is killed before every system call
+    Kills,
+    /// Pulls and prunes without pause
+    Storm,
+    /// Names are swapped for links while root prunes
+    Attack,
+    /// Names, documents and lists that are meant to do harm
+    Hostile,
+    /// Mounts, limits, signals
+    Surroundings,
+}
+
+impl Part {
+    const ALL: [Self; 6] =
+        [Self::Faults, Self::Kills, Self::Storm, Self::Attack, Self::Hostile, Self::Surroundings];
+
+    fn rows(self, stage: &Stage) -> anyhow::Result<Vec<Row>> {
+        match self {
+            Self::Faults => faults::rows(stage),
+            Self::Kills => kills::rows(stage),
+            Self::Storm => storm::rows(stage),
+            Self::Attack => attack::rows(stage),
+            Self::Hostile => hostile::rows(stage),
+            Self::Surroundings => surroundings::rows(stage),
+        }
+    }
+}
+
+/// What every part is given.
+#[derive(Debug)]
+struct Stage {
+    /// Where files go: memory, seen in this mount namespace only.
+    scratch: PathBuf,
+    /// This program, where any user can run it.
+    program: PathBuf,
+    quick: bool,
+}
+
+/// Runs the parts and prints the table.
+///
+/// # Errors
+///
+/// If a program is missing, a part cannot be carried out, or something happened that must not.
+pub(crate) fn run(arguments: &TortureArguments) -> anyhow::Result<Exit> {
+    if !arguments.role.is_empty() {
+        return play(&arguments.role).map(|()| Exit::Done);
+    }
+    match &arguments.scratch {
+        None => run_in_own_namespace(arguments),
+        Some(scratch) => run_here(arguments, scratch),
+    }
+}
+
+/// Plays a role in a part of another process of this program.
+fn play(role: &[OsString]) -> anyhow::Result<()> {
+    let words: Vec<&str> = role.iter().filter_map(|word| word.to_str()).collect();
+    match words.split_first() {
+        Some((&"puller", rest)) => puller::play(rest),
+        Some((&"swapper", rest)) => attack::play(rest),
+        _ => Err(anyhow!("no such role: {role:?}")),
+    }
+}
+
+/// Runs this program once more, in a mount namespace and with a directory that end with it.
+fn run_in_own_namespace(arguments: &TortureArguments) -> anyhow::Result<Exit> {
+    programs::check()?;
+    let scratch = TempDir::with_prefix("oci-cache-torture-").context("make a temporary directory")?;
+    // Other users must reach what is in it.
+    fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))
+        .with_context(|| format!("open up {}", scratch.path().display()))?;
+    let program = std::env::current_exe().context("find the path of this program")?;
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "--"]).arg(program);
+    command.args(["torture", "--scratch"]).arg(scratch.path());
+    if arguments.quick {
+        command.arg("--quick");
+    }
+    if arguments.publish {
+        command.arg("--publish");
+    }
+    if let Some(part) = arguments.only.as_ref().and_then(clap::ValueEnum::to_possible_value) {
+        command.args(["--only", part.get_name()]);
+    }
+    let status = command.status().context("run `unshare`")?;
+    // It has said what failed.
+    Ok(if status.success() { Exit::Done } else { Exit::Incomplete })
+}
+
+fn run_here(arguments: &TortureArguments, scratch: &Path) -> anyhow::Result<Exit> {
+    let started = Instant::now();
+    mounts::tmpfs(scratch, "mode=0711,size=6g")?;
+    let stage = Stage {
+        scratch: scratch.to_owned(),
+        program: mounts::copy_of_this_program(scratch)?,
+        quick: arguments.quick,
+    };
+    let mut rows = Vec::new();
+    for part in Part::ALL.into_iter().filter(|part| arguments.only.is_none_or(|only| only == *part)) {
+        let at = started.elapsed().as_secs();
+        note(&format!("{part:?} begins after {at} s"));
+        rows.extend(part.rows(&stage).with_context(|| format!("{part:?}"))?);
+    }
+    let table = row::table(&rows);
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(table.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")?;
+    note(&format!("done after {} s", started.elapsed().as_secs()));
+    let lost: u64 = rows.iter().map(|row| row.lost).sum();
+    if arguments.publish || !arguments.quick && arguments.only.is_none() {
+        measured::write(&rows, arguments.quick, started.elapsed())?;
+    }
+    match lost {
+        0 => Ok(Exit::Done),
+        lost => Err(anyhow!("torture: {lost} thing(s) happened that must not")),
+    }
+}
+
+/// Says on stderr what is going on. Nothing depends on its being read.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "torture: {text}");
+}

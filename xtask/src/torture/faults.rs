@@ -1,0 +1,71 @@
+//! Every system call of a prune fails: each with each error, once and from then on.
+//!
+//! Guarantees, after each fault: the exit code is a documented one; what is reported is what left the
+//! disk; nothing foreign and nothing outside changed; the index leads to nothing that is gone; and a
+//! prune without a fault then leads to the same as if there had been none.
+//!
+//! What is left out: `close`. Linux releases the descriptor whatever the call returns (`close(2)`); strace
+//! can only keep the call from happening, which no kernel does.
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+
+use super::control::try_all;
+use super::mode::Mode;
+use super::row::Row;
+use super::strace::{Point, Tampering};
+use super::sweep::Course;
+use super::{Stage, note};
+
+const ERRORS: [&str; 8] = ["EIO", "EACCES", "EPERM", "ENOSPC", "EMFILE", "ENOMEM", "EINTR", "EROFS"];
+/// How the start of a thread fails at a limit.
+const THREAD_ERRORS: [&str; 3] = ["EAGAIN", "ENOMEM", "EPERM"];
+/// Most prunes wait most of the time.
+const THREADS: usize = 12;
+/// How many faults are tried of each mode, if not all.
+const SAMPLES: usize = 110;
+const SEED: u64 = 0x0c1;
+
+pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for mode in Mode::all(stage)? {
+        let course = Course::of(mode, stage)?;
+        let points = course.points.iter().filter(|point| point.call != "close");
+        let mut faults: Vec<Tampering> = points.flat_map(faults_of).collect();
+        if stage.quick {
+            faults.shuffle(&mut StdRng::seed_from_u64(SEED));
+            faults.truncate(SAMPLES);
+        }
+        note(&format!("{} faults {}", faults.len(), mode.name()));
+        let mut row = Row::new("faults", "tmpfs", mode.name());
+        try_all(&faults, THREADS, &mut row, |fault| attempt(&course, stage, fault))?;
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn faults_of(point: &Point) -> Vec<Tampering> {
+    let Point { call, number } = point;
+    let errors = if call.starts_with("clone") { &THREAD_ERRORS[..] } else { &ERRORS };
+    let mut faults = Vec::new();
+    for error in errors {
+        // No signal comes for ever: a call that is taken up again is interrupted some times.
+        let on = if *error == "EINTR" { format!("{number}..{}", number + 5) } else { format!("{number}+") };
+        for when in [number.to_string(), on] {
+            faults.push(Tampering { call: call.clone(), how: format!("error={error}:when={when}") });
+        }
+    }
+    faults
+}
+
+fn attempt(course: &Course, stage: &Stage, fault: &Tampering) -> anyhow::Result<Row> {
+    let mut attempt = course.attempt(stage, fault)?;
+    attempt.row.faults = u64::from(attempt.happened);
+    let is_documented = course.mode.may_end_with(&attempt.ended);
+    let story = attempt.ended.story();
+    attempt.check(is_documented, || format!("the end is not documented: {story}"));
+    // Where nothing can be written, nothing can be said.
+    attempt.check_report(fault.call != "write" && attempt.ended.code.is_some());
+    Ok(attempt.row)
+}

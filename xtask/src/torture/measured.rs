@@ -1,0 +1,74 @@
+//! The figures in `docs/reliability.md`, between `<!-- measured -->` and `<!-- /measured -->`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::Context as _;
+
+use super::row::{Row, table};
+use crate::clock;
+
+const BEGIN: &str = "<!-- measured -->";
+const END: &str = "<!-- /measured -->";
+
+/// Writes the section.
+///
+/// # Errors
+///
+/// If the page has no such section, or cannot be written.
+pub(super) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
+    let path = page();
+    let context = || format!("write the figures to {}", path.display());
+    let text = fs::read_to_string(&path).with_context(context)?;
+    let section = format!("\n{}\n\n{}", machine(quick, time), table(rows));
+    let text = with_section(&text, &section).with_context(context)?;
+    fs::write(&path, text).with_context(context)
+}
+
+fn page() -> PathBuf {
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest).with_file_name("docs").join("reliability.md")
+}
+
+fn with_section(text: &str, section: &str) -> anyhow::Result<String> {
+    let (before, rest) = text.split_once(BEGIN).context("it has no section for them")?;
+    let (_, after) = rest.split_once(END).context("the section has no end")?;
+    Ok(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
+}
+
+/// Where the figures come from.
+fn machine(quick: bool, time: Duration) -> String {
+    let command = if quick { "cargo xtask torture --quick --publish" } else { "cargo xtask torture" };
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+        line.split_once(':').map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let processor = field(&read("/proc/cpuinfo"), "model name");
+    let memory = field(&read("/proc/meminfo"), "MemTotal");
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(clock::now().0).unwrap_or_default());
+    let date = humantime::format_rfc3339_seconds(now).to_string();
+    let date = date.split('T').next().unwrap_or_default();
+    let (kernel, minutes) = (kernel.trim(), time.as_secs().div_ceil(60));
+    format!(
+        "`{command}` on {date}, {minutes} minutes: {cores} cores ({processor}), memory {memory}, Linux {kernel}."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_section_changes() {
+        let page = "a\n<!-- measured -->\nold\n<!-- /measured -->\nb\n";
+        let new = with_section(page, "new").unwrap();
+        assert_eq!(new, "a\n<!-- measured -->\nnew\n<!-- /measured -->\nb\n");
+        assert!(with_section("a", "new").is_err());
+        assert!(machine(true, Duration::from_secs(61)).contains("2 minutes"));
+    }
+}

@@ -1,0 +1,106 @@
+//! The ways to prune that faults and kills are tried on.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::Stage;
+use super::process::{self, Ended};
+use super::sandbox::{Sandbox, Shape, digest};
+
+/// How long a prune of a sandbox may take before it counts as one that hangs.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A way to prune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Flat,
+    Layout,
+    /// One of the images of a layout stays.
+    OneImage,
+    Aside,
+    FromPlan,
+    /// With a goal, and with metrics.
+    Goal,
+    /// `cache-verify --prune`.
+    Verify,
+}
+
+impl Mode {
+    const ALL: [Self; 7] =
+        [Self::Flat, Self::Layout, Self::OneImage, Self::Aside, Self::FromPlan, Self::Goal, Self::Verify];
+
+    /// The modes that this program has.
+    pub(super) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
+        let help = process::run(Command::new(&stage.program).args(["cache-verify", "--help"]), LIMIT)?;
+        let has_verify = help.code == Some(0) && help.stdout.contains("--prune");
+        Ok(Self::ALL.into_iter().filter(|mode| *mode != Self::Verify || has_verify).collect())
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Flat => "in place, flat",
+            Self::Layout => "in place, layout",
+            Self::OneImage => "in place, one image stays",
+            Self::Aside => "aside",
+            Self::FromPlan => "from a plan",
+            Self::Goal => "to a goal, metrics",
+            Self::Verify => "verify --prune",
+        }
+    }
+
+    /// A fresh cache for it.
+    pub(super) fn sandbox(self, stage: &Stage) -> anyhow::Result<Sandbox> {
+        let shape = match self {
+            Self::Layout | Self::OneImage => Shape::Layout,
+            Self::Aside => Shape::Pure,
+            Self::Flat | Self::FromPlan | Self::Goal | Self::Verify => Shape::Flat,
+        };
+        Sandbox::new(&stage.scratch, shape)
+    }
+
+    /// What must be done before each prune.
+    pub(super) fn prepare(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<()> {
+        if self == Self::FromPlan {
+            let mut command = command(&stage.program, "cache-prune", &sandbox.cache());
+            command.args(["--dry-run", "--save-plan"]).arg(sandbox.out("plan.json"));
+            process::must(&mut command, LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// The words of the prune, its program first.
+    pub(super) fn command(self, stage: &Stage, sandbox: &Sandbox) -> Command {
+        let name = if self == Self::Verify { "cache-verify" } else { "cache-prune" };
+        let mut command = command(&stage.program, name, &sandbox.cache());
+        match self {
+            Self::Flat | Self::Layout => {}
+            Self::OneImage => drop(command.args(["--keep", &digest(10)])),
+            Self::Aside => drop(command.arg("--aside")),
+            Self::FromPlan => drop(command.arg("--from-plan").arg(sandbox.out("plan.json"))),
+            Self::Goal => {
+                let metrics = sandbox.out("metrics.prom");
+                command.args(["--max-used-space", "0", "--metrics-file"]).arg(metrics);
+            }
+            Self::Verify => drop(command.arg("--prune")),
+        }
+        command
+    }
+
+    /// Prunes.
+    pub(super) fn run(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<Ended> {
+        process::run(&mut self.command(stage, sandbox), LIMIT)
+    }
+
+    /// Whether the code is one with which this is documented to end, if no signal comes.
+    pub(super) fn may_end_with(self, ended: &Ended) -> bool {
+        ended.is_documented() || self == Self::Verify && ended.code == Some(3)
+    }
+}
+
+/// A command on a cache that prints JSON.
+pub(super) fn command(program: &Path, name: &str, cache: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.arg(name).args(["--format", "json", "--quiet", "--cache-dir"]).arg(cache);
+    command
+}

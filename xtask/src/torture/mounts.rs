@@ -1,0 +1,153 @@
+//! Mounts, in the mount namespace of this run: they go with it.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use std::process::Command;
+
+use super::process::{self, Running};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A file system to prune on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileSystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+    Tmpfs,
+    Overlay,
+    Bindfs,
+}
+
+impl FileSystem {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs, Self::Overlay, Self::Bindfs];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+            Self::Tmpfs => "tmpfs",
+            Self::Overlay => "overlay",
+            Self::Bindfs => "bindfs",
+        }
+    }
+}
+
+/// A mount, and what it needs to stay.
+#[derive(Debug)]
+pub(super) struct Mount {
+    pub(super) path: PathBuf,
+    server: Option<Running>,
+    image: Option<PathBuf>,
+}
+
+impl Mount {
+    /// Takes it down.
+    pub(super) fn unmount(self) -> anyhow::Result<()> {
+        run("umount", &[self.path.as_os_str()])?;
+        if let Some(server) = self.server {
+            server.finish(LIMIT)?;
+        }
+        if let Some(image) = self.image {
+            // Its space is what matters here; the file goes with everything else.
+            File::create(&image).with_context(|| format!("empty {}", image.display()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a file system and mounts it at `path`, where every read is recorded.
+pub(super) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
+    fs::create_dir_all(path)?;
+    let mut mount = Mount { path: path.to_owned(), server: None, image: None };
+    match kind {
+        FileSystem::Ext4 => {
+            mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard"], path, 512, "strictatime")?)
+        }
+        FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], path, 512, "strictatime")?),
+        FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], path, 768, "strictatime")?),
+        FileSystem::Tmpfs => tmpfs(path, "strictatime,size=1g")?,
+        FileSystem::Overlay => {
+            let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.with_extension(name));
+            for directory in [&lower, &upper, &work] {
+                fs::create_dir_all(directory)?;
+            }
+            let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+            let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+            run(
+                "mount",
+                &[
+                    "-t".as_ref(),
+                    "overlay".as_ref(),
+                    "-o".as_ref(),
+                    options.as_ref(),
+                    "overlay".as_ref(),
+                    path.as_os_str(),
+                ],
+            )?;
+        }
+        FileSystem::Bindfs => mount.server = Some(bindfs(path)?),
+    }
+    Ok(mount)
+}
+
+/// Mounts memory.
+pub(super) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
+    let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(AsRef::as_ref);
+    run("mount", &[&words[..], &[path.as_os_str()]].concat())
+}
+
+/// Makes a file system in a file beside `path`, and mounts it there.
+pub(super) fn image(
+    make: &str,
+    flags: &[&str],
+    path: &Path,
+    mebibytes: u64,
+    options: &str,
+) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(path)?;
+    let image = path.with_extension("image");
+    File::create(&image)?.set_len(mebibytes << 20).with_context(|| format!("make {}", image.display()))?;
+    let flags: Vec<_> = flags.iter().map(AsRef::as_ref).collect();
+    run(make, &[&flags[..], &[image.as_os_str()]].concat())?;
+    let options = format!("loop,{options}");
+    run("mount", &["-o".as_ref(), options.as_ref(), image.as_os_str(), path.as_os_str()])?;
+    Ok(image)
+}
+
+/// Mounts a directory through FUSE.
+fn bindfs(path: &Path) -> anyhow::Result<Running> {
+    let behind = path.with_extension("behind");
+    fs::create_dir_all(&behind)?;
+    let mut command = Command::new("bindfs");
+    command.arg("-f").arg(&behind).arg(path);
+    let server = process::start(&mut command, None)?;
+    let device =
+        |path: &Path| fs::metadata(path).map(|metadata| std::os::unix::fs::MetadataExt::dev(&metadata));
+    let end = Instant::now() + Duration::from_secs(10);
+    while device(path)? == device(&behind)? {
+        ensure!(Instant::now() < end, "bindfs did not mount {}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(server)
+}
+
+/// A copy of this program that any user can run, and that no build replaces.
+pub(super) fn copy_of_this_program(scratch: &Path) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("find the path of this program")?;
+    let copy = scratch.join("xtask");
+    fs::copy(&program, &copy).with_context(|| format!("copy {}", program.display()))?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o755)).context("make the copy executable")?;
+    Ok(copy)
+}
+
+/// Runs a program that must succeed.
+pub(super) fn run(program: &str, words: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
+    process::must(Command::new(program).args(words), LIMIT).map(drop)
+}

@@ -1,0 +1,170 @@
+//! Programs run with a time limit, and what they came to.
+//!
+//! Guarantees: a program that takes longer than its limit is ended together with those that it started,
+//! and counts as one that hangs. Output goes to unnamed files, so a full pipe holds nobody up.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::Value;
+
+const POLL: Duration = Duration::from_millis(2);
+
+/// How a program ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// The exit code, or 128 and the signal that ended it; none if it hung.
+    pub(super) code: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+    /// The most memory that it was seen to use, in KiB.
+    pub(super) peak_kibibytes: u64,
+}
+
+impl Ended {
+    /// Whether the code is one that the prune is documented to end with, unless a signal came.
+    pub(super) fn is_documented(&self) -> bool {
+        matches!(self.code, Some(0..=2))
+    }
+
+    /// The report, if one was printed.
+    pub(super) fn report(&self) -> Option<Value> {
+        let line = self.stdout.strip_suffix('\n')?;
+        serde_json::from_str(line).ok().filter(Value::is_object)
+    }
+
+    /// A number of the report.
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.report()?.get(field)?.as_u64()
+    }
+
+    /// The end in words.
+    pub(super) fn story(&self) -> String {
+        let code = self.code.map_or("no end".to_owned(), |code| format!("code {code}"));
+        let said: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("note:")).take(3).collect();
+        let told = match (self.number("blobs_freed"), self.number("bytes_freed")) {
+            (Some(blobs), Some(bytes)) => format!("{blobs} blobs and {bytes} bytes reported"),
+            _ => format!("stdout {:?}", shortened(&self.stdout)),
+        };
+        format!("{code}, {told}, stderr {:?}", shortened(&said.join(" / ")))
+    }
+}
+
+fn shortened(text: &str) -> &str {
+    let end = text.char_indices().nth(300).map_or(text.len(), |(position, _)| position);
+    text.get(..end).unwrap_or(text)
+}
+
+/// A program that runs.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Child,
+    stdout: File,
+    stderr: File,
+    peak_kibibytes: u64,
+}
+
+/// Starts a program. Its stdout is kept unless `command` has another already by `to_stdout`.
+pub(super) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::Result<Running> {
+    let file = || tempfile::tempfile().context("make a temporary file");
+    let (stdout, stderr) = (file()?, file()?);
+    let to_stdout = match to_stdout {
+        Some(given) => given,
+        None => stdout.try_clone().context("share a descriptor")?.into(),
+    };
+    command.stdin(Stdio::null()).stdout(to_stdout);
+    command.stderr(stderr.try_clone().context("share a descriptor")?).process_group(0);
+    let child = command.spawn().with_context(|| format!("run {command:?}"))?;
+    Ok(Running { child, stdout, stderr, peak_kibibytes: 0 })
+}
+
+/// Runs a program to its end.
+pub(super) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
+    start(command, None)?.finish(limit)
+}
+
+/// Runs a program that must succeed.
+pub(super) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
+    let ended = run(command, limit)?;
+    anyhow::ensure!(ended.code == Some(0), "{command:?}: {}", ended.story());
+    Ok(ended)
+}
+
+impl Running {
+    /// Sends it a signal, and those that it started.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
+            // It may have ended already.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+
+    /// Waits for its end, or makes an end of it.
+    pub(super) fn finish(mut self, limit: Duration) -> anyhow::Result<Ended> {
+        let end = Instant::now() + limit;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("wait for a program")? {
+                break Some(status);
+            }
+            self.look_at_memory();
+            if Instant::now() >= end {
+                self.signal(Signal::KILL);
+                self.child.wait().context("wait for a program")?;
+                break None;
+            }
+            thread::sleep(POLL);
+        };
+        Ok(Ended {
+            code: status.map(code_of),
+            stdout: content_of(&mut self.stdout)?,
+            stderr: content_of(&mut self.stderr)?,
+            peak_kibibytes: self.peak_kibibytes,
+        })
+    }
+
+    /// Takes in `VmHWM`, of `proc(5)`.
+    fn look_at_memory(&mut self) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let field = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = field.and_then(|field| field.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+        self.peak_kibibytes = self.peak_kibibytes.max(kibibytes);
+    }
+}
+
+fn code_of(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+}
+
+fn content_of(file: &mut File) -> anyhow::Result<String> {
+    let mut content = Vec::new();
+    file.rewind().context("read an output")?;
+    file.read_to_end(&mut content).context("read an output")?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_told_apart() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            run(&mut command, Duration::from_millis(800)).unwrap()
+        };
+        assert_eq!(shell("exit 2").code, Some(2));
+        assert_eq!(shell("kill -KILL $$").code, Some(137));
+        assert_eq!(shell("sleep 5").code, None);
+        let ended = shell("echo '{\"blobs_freed\":7}'");
+        assert_eq!(ended.number("blobs_freed"), Some(7));
+        assert!(ended.is_documented());
+        assert_eq!(shell("echo freed; echo 1").number("blobs_freed"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! What the parts count, and the table in which it is shown.
+//!
+//! Guarantees: everything that must not happen and did is counted in one column, `lost`, and the first
+//! of them are told in words below the table.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// How many things lost are told in words, of one row.
+const DETAILS: usize = 25;
+const HEADER: [&str; 11] = [
+    "part",
+    "file system",
+    "strategy",
+    "faults",
+    "kills",
+    "pulls",
+    "unlinks",
+    "swaps",
+    "executions",
+    "breaks",
+    "lost",
+];
+
+/// The counts of one exercise.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub(super) part: &'static str,
+    pub(super) file_system: String,
+    pub(super) strategy: String,
+    pub(super) faults: u64,
+    pub(super) kills: u64,
+    pub(super) pulls: u64,
+    pub(super) unlinks: u64,
+    pub(super) swaps: u64,
+    pub(super) executions: u64,
+    /// Pulls that failed, by kind.
+    pub(super) breaks: BTreeMap<String, u64>,
+    /// What must not happen and did.
+    pub(super) lost: u64,
+    pub(super) details: Vec<String>,
+}
+
+impl Row {
+    pub(super) fn new(part: &'static str, file_system: &str, strategy: &str) -> Self {
+        Self { part, file_system: file_system.into(), strategy: strategy.into(), ..Self::default() }
+    }
+
+    /// Counts something that must not happen.
+    pub(super) fn lose(&mut self, detail: impl Into<String>) {
+        self.lost += 1;
+        if self.details.len() < DETAILS {
+            self.details.push(detail.into());
+        }
+    }
+
+    /// Counts a loss, unless `holds`.
+    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        if !holds {
+            self.lose(detail());
+        }
+    }
+
+    /// Adds what another process or thread counted.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.faults += other.faults;
+        self.kills += other.kills;
+        self.pulls += other.pulls;
+        self.unlinks += other.unlinks;
+        self.swaps += other.swaps;
+        self.executions += other.executions;
+        for (kind, count) in other.breaks {
+            *self.breaks.entry(kind).or_default() += count;
+        }
+        self.lost += other.lost;
+        self.details.extend(other.details);
+        self.details.truncate(DETAILS);
+    }
+
+    fn cells(&self) -> [String; HEADER.len()] {
+        let breaks: Vec<String> = self.breaks.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let breaks = if breaks.is_empty() { "0".to_owned() } else { breaks.join(", ") };
+        let number = |count: u64| if count == 0 { "·".to_owned() } else { count.to_string() };
+        [
+            self.part.to_owned(),
+            self.file_system.clone(),
+            self.strategy.clone(),
+            number(self.faults),
+            number(self.kills),
+            number(self.pulls),
+            number(self.unlinks),
+            number(self.swaps),
+            number(self.executions),
+            if self.pulls == 0 { "·".to_owned() } else { breaks },
+            self.lost.to_string(),
+        ]
+    }
+}
+
+/// The table, in Markdown, and below it what was lost.
+pub(super) fn table(rows: &[Row]) -> String {
+    let mut lines = vec![HEADER.map(str::to_owned)];
+    lines.extend(rows.iter().map(Row::cells));
+    let mut width = [1; HEADER.len()];
+    for line in &lines {
+        for (width, cell) in width.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (cell, width) in line.iter().zip(width) {
+            let _ = write!(text, "| {cell:<width$} ");
+        }
+        text.push_str("|\n");
+        if number == 0 {
+            for width in width {
+                let _ = write!(text, "|{}", "-".repeat(width + 2));
+            }
+            text.push_str("|\n");
+        }
+    }
+    for row in rows.iter().filter(|row| row.lost > 0) {
+        let _ = writeln!(text, "\n{}, {}, {}: {} lost", row.part, row.file_system, row.strategy, row.lost);
+        for detail in &row.details {
+            let _ = writeln!(text, "- {detail}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_lost_is_told_below_the_table() {
+        let mut row = Row::new("storm", "xfs", "in place");
+        (row.pulls, row.unlinks) = (12, 3);
+        row.breaks.insert("mkdir".to_owned(), 2);
+        let mut more = Row::default();
+        more.lose("a canary");
+        more.check(true, || unreachable!());
+        row.merge(more);
+        let text = table(&[row]);
+        assert!(
+            text.contains("| storm | xfs         | in place | ·      | ·     | 12    | 3       | ·"),
+            "{text}"
+        );
+        assert!(text.contains("mkdir 2 | 1    |\n"), "{text}");
+        assert!(text.ends_with("\nstorm, xfs, in place: 1 lost\n- a canary\n"), "{text}");
+    }
+}

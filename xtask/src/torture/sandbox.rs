@@ -1,0 +1,183 @@
+//! A small cache with everything in it that a prune meets, and canaries around it.
+//!
+//! Guarantees: blobs and directories have times of two days ago. What is not the cache's is in `canary`,
+//! beside the cache, under names that a prune would remove were it led there; links in the cache lead
+//! there. `out` is for files that runs write, and is not looked at.
+
+use std::fs::{self, File, FileTimes};
+use std::os::unix::fs::{DirBuilderExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::snapshot::Snapshot;
+
+const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+
+/// What the cache is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Flat, beside foreign entries, partials and leftovers.
+    Flat,
+    /// Flat, and nothing in it that is not the cache's.
+    Pure,
+    /// An OCI image layout of two images.
+    Layout,
+}
+
+/// A directory with a cache, `cache`.
+#[derive(Debug)]
+pub(super) struct Sandbox {
+    directory: TempDir,
+}
+
+impl Sandbox {
+    pub(super) fn new(scratch: &Path, shape: Shape) -> anyhow::Result<Self> {
+        let directory = TempDir::with_prefix_in("sandbox-", scratch).context("make a sandbox")?;
+        let sandbox = Self { directory };
+        sandbox.fill(shape).with_context(|| format!("fill {}", sandbox.path().display()))?;
+        Ok(sandbox)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        self.path().join("cache")
+    }
+
+    pub(super) fn out(&self, name: &str) -> PathBuf {
+        self.path().join("out").join(name)
+    }
+
+    /// Everything in it but `out`.
+    pub(super) fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let mut snapshot = Snapshot::of(self.path())?;
+        snapshot.entries.retain(|path, _| !path.starts_with("out"));
+        Ok(snapshot)
+    }
+
+    fn fill(&self, shape: Shape) -> anyhow::Result<()> {
+        let (root, cache) = (self.path(), self.cache());
+        fs::DirBuilder::new().mode(0o700).create(&cache)?;
+        fs::create_dir(self.path().join("out"))?;
+        for number in 1..=4 {
+            write(&root.join("canary").join(flat_name(number)), "canary")?;
+            write(&root.join("canary/blobs/sha256").join(hex_name(number)), "canary")?;
+        }
+        write(&root.join(format!("cache.pruning-{:016x}", 1)).join(flat_name(90)), "left beside")?;
+        match shape {
+            Shape::Layout => self.fill_layout()?,
+            Shape::Flat | Shape::Pure => self.fill_flat(shape)?,
+        }
+        for directory in [&cache, &cache.join("blobs"), &cache.join("blobs/sha256")] {
+            if directory.exists() {
+                age(directory)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_flat(&self, shape: Shape) -> anyhow::Result<()> {
+        let cache = self.cache();
+        for number in 1..=4 {
+            write(&cache.join(flat_name(number)), &"b".repeat(number))?;
+        }
+        write(&cache.join("oci-put-blob1234"), "partial")?;
+        write(&cache.join(format!(".pruning-{:016x}", 2)).join(flat_name(91)), "left within")?;
+        if shape == Shape::Flat {
+            // A sign of a cache that stays: else the next prune would refuse what it finds.
+            fs::create_dir_all(cache.join("blobs/sha256"))?;
+            write(&cache.join("README"), "foreign")?;
+            write(&cache.join("notes").join(flat_name(5)), "foreign")?;
+            symlink("../canary/README", cache.join(flat_name(6)))?;
+            symlink("../canary", cache.join(format!(".pruning-{:016x}", 3)))?;
+        }
+        Ok(())
+    }
+
+    fn fill_layout(&self) -> anyhow::Result<()> {
+        let cache = self.cache();
+        let blob =
+            |number: usize, content: &str| write(&cache.join("blobs/sha256").join(hex_name(number)), content);
+        let descriptor = |number: usize, size: usize| json!({"mediaType": "application/octet-stream", "digest": digest(number), "size": size});
+        let mut manifests = Vec::new();
+        for (image, name) in [(1, "first"), (2, "second")] {
+            let (manifest, config, layer) = (image * 10, image * 10 + 1, image * 10 + 2);
+            blob(config, "{}")?;
+            blob(layer, "layer")?;
+            let layers = [descriptor(layer, 5), descriptor(3, 6)];
+            let text =
+                json!({"schemaVersion": 2, "config": descriptor(config, 2), "layers": layers}).to_string();
+            blob(manifest, &text)?;
+            let mut entry = descriptor(manifest, text.len());
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+            manifests.push(entry);
+        }
+        blob(3, "shared")?;
+        blob(40, "nobody's")?;
+        write(&cache.join("blobs/sha256/notes"), "foreign")?;
+        symlink("../../../canary/README", cache.join("blobs/sha256").join(hex_name(6)))?;
+        symlink("../../canary/blobs/sha256", cache.join("blobs/sha512"))?;
+        write(&cache.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        write(&cache.join("index.json"), &json!({"schemaVersion": 2, "manifests": manifests}).to_string())?;
+        write(&cache.join("oci-put-blob1234"), "partial")?;
+        write(&cache.join("README"), "foreign")
+    }
+}
+
+/// Whether a prune may remove the file, by its path in a sandbox.
+pub(super) fn is_the_caches(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_foreign = path.starts_with("canary") || path.starts_with("cache/notes");
+    let is_link = name == flat_name(6) || name == hex_name(6);
+    let has_name = name.starts_with("sha256:") || name.len() == 64 || name.starts_with("oci-put-blob");
+    has_name && !is_foreign && !is_link
+}
+
+/// Whether nothing may ever happen to the entry.
+pub(super) fn is_protected(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.starts_with("canary")
+        || path.starts_with("cache/notes")
+        || name == "README"
+        || name == "notes"
+        || name == flat_name(6)
+        || name == hex_name(6)
+        || name == "sha512"
+        || name == "oci-layout"
+        || name == format!(".pruning-{:016x}", 3)
+}
+
+/// Writes a file of two days ago, with the directories that it needs.
+pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
+    age(path)
+}
+
+/// Makes it seem two days old.
+pub(super) fn age(path: &Path) -> anyhow::Result<()> {
+    let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
+    let times = FileTimes::new().set_modified(then).set_accessed(then);
+    File::open(path)?.set_times(times).with_context(|| format!("set the times of {}", path.display()))
+}
+
+pub(super) fn hex_name(number: usize) -> String {
+    format!("{number:064x}")
+}
+
+pub(super) fn flat_name(number: usize) -> String {
+    format!("sha256:{}", hex_name(number))
+}
+
+pub(super) fn digest(number: usize) -> String {
+    flat_name(number)
+}

@@ -1,0 +1,169 @@
+//! Limits on descriptors and threads, prunes at once, and outputs that cannot be written.
+
+use std::fs::{self, File};
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use super::layout_check::dangling;
+use super::mode::LIMIT;
+use super::process;
+use super::sandbox::{Sandbox, Shape, flat_name, write};
+use super::snapshot::Snapshot;
+use super::surroundings::{Case, Trial, fill};
+
+const NOBODY: u32 = 65534;
+
+pub(super) const CASES: &[Case] = &[
+    ("few descriptors, flat", few_descriptors_flat),
+    ("few descriptors, layout", few_descriptors_layout),
+    ("no thread can be started", no_threads),
+    ("8 prunes at once", eight_at_once),
+    ("8 prunes at once, some aside", eight_at_once_aside),
+    ("stdout closed", stdout_closed),
+    ("stdout full", stdout_full),
+    ("stderr full", stderr_full),
+];
+
+fn limited(trial: &Trial<'_>, limit: &str, cache: &Path, flags: &[&str]) -> Command {
+    let prune = trial.command(cache, flags);
+    let mut command = Command::new("prlimit");
+    command.arg(limit).arg("--").arg(prune.get_program()).args(prune.get_args());
+    command
+}
+
+fn few_descriptors_flat(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    for limit in [8, 12, 16, 24, 32, 64] {
+        for flags in [&[][..], &["--aside"]] {
+            let cache = trial.path("cache");
+            fill(&cache, 200)?;
+            for number in 0..30 {
+                write(&cache.join(flat_name(number)), &"x".repeat(1 << 20))?;
+            }
+            let prune = limited(trial, &format!("--nofile={limit}"), &cache, flags);
+            trial.run(prune, &cache, &[0, 1, 2])?;
+            trial.prune(&cache, &[], 0)?;
+            trial.expect_blobs(&cache, 0);
+            let beside = fs::read_dir(trial.path(""))?.count();
+            trial.check(beside == 1, || {
+                format!("{flags:?}, {limit} descriptors: a leftover beside the cache")
+            });
+        }
+    }
+    Ok(())
+}
+
+fn few_descriptors_layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    for limit in [8, 10, 12, 14, 16, 20, 24, 32, 64] {
+        let sandbox = Sandbox::new(&trial.path(""), Shape::Layout)?;
+        let before = sandbox.snapshot()?;
+        let cache = sandbox.cache();
+        let mut prune = limited(trial, &format!("--nofile={limit}"), &cache, &[]);
+        let ended = process::run(&mut prune, LIMIT)?;
+        trial.row.executions += 1;
+        trial.check(ended.is_documented(), || format!("{limit} descriptors: {}", ended.story()));
+        let gone = before.gone_from(&sandbox.snapshot()?, super::sandbox::is_the_caches).blobs;
+        let told = ended.number("blobs_freed").unwrap_or(0);
+        trial.check(told == gone, || format!("{limit} descriptors: {gone} went, {}", ended.story()));
+        let dangling = dangling(&cache);
+        trial.check(dangling.is_empty(), || format!("{limit} descriptors: the index leads to {dangling:?}"));
+        let again = process::run(&mut trial.command(&cache, &[]), LIMIT)?;
+        trial.check(again.code == Some(0), || format!("after {limit} descriptors: {}", again.story()));
+    }
+    Ok(())
+}
+
+/// Root has no limit of threads: another user does.
+fn no_threads(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    let user = NOBODY.to_string();
+    for (blobs, flags) in [(3, &[][..]), (600, &[]), (3, &["--aside"])] {
+        let cache = trial.path("parent/cache");
+        fill(&cache, blobs)?;
+        write(&cache.join(flat_name(0)), &"x".repeat(2 << 20))?;
+        chown(trial.path("parent"), Some(NOBODY), Some(NOBODY))?;
+        chown(&cache, Some(NOBODY), Some(NOBODY))?;
+        for entry in fs::read_dir(&cache)? {
+            chown(entry?.path(), Some(NOBODY), Some(NOBODY))?;
+        }
+        let prune = trial.command(&cache, flags);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+        command.args(["prlimit", "--nproc=1", "--"]).arg(prune.get_program()).args(prune.get_args());
+        command.env("HOME", "/nonexistent");
+        trial.run(command, &cache, &[0, 1])?;
+        trial.prune(&cache, &[], 0)?;
+    }
+    Ok(())
+}
+
+fn eight_at_once(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    at_once(trial, &[&[], &["--older-than", "1h"]])
+}
+
+fn eight_at_once_aside(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    at_once(trial, &[&[], &["--aside"]])
+}
+
+fn at_once(trial: &mut Trial<'_>, flags: &[&[&str]]) -> anyhow::Result<()> {
+    for _ in 0..5 {
+        let cache = trial.path("cache");
+        fill(&cache, 400)?;
+        let prunes: Vec<_> = (0..8)
+            .map(|number| process::start(&mut trial.command(&cache, flags[number % flags.len()]), None))
+            .collect::<anyhow::Result<_>>()?;
+        let mut freed = 0;
+        for prune in prunes {
+            let ended = prune.finish(LIMIT)?;
+            trial.row.executions += 1;
+            trial.check(ended.code == Some(0), || ended.story());
+            freed += ended.number("blobs_freed").unwrap_or(0);
+        }
+        trial.check(freed == 400, || format!("together they report {freed} of 400 blobs"));
+        trial.expect_blobs(&cache, 0);
+        let beside = fs::read_dir(trial.path(""))?.count();
+        trial.check(beside == 1, || format!("{beside} entries where the cache is"));
+    }
+    Ok(())
+}
+
+fn stdout_closed(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    let cache = trial.path("cache");
+    for closing in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", "| true"] {
+        fill(&cache, 3)?;
+        let prune = trial.command(&cache, &[]);
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", &format!("\"$0\" \"$@\" {closing}")])
+            .arg(prune.get_program())
+            .args(prune.get_args());
+        let ended = process::run(&mut shell, LIMIT)?;
+        trial.row.executions += 1;
+        trial.check(ended.code == Some(0), || format!("{closing}: {}", ended.story()));
+        trial.expect_blobs(&cache, 0);
+    }
+    Ok(())
+}
+
+fn stdout_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    let cache = trial.path("cache");
+    fill(&cache, 3)?;
+    let full = File::options().write(true).open("/dev/full")?;
+    let ended = process::start(&mut trial.command(&cache, &[]), Some(full.into()))?.finish(LIMIT)?;
+    trial.row.executions += 1;
+    trial.check(ended.code == Some(1), || ended.story());
+    trial.expect_blobs(&cache, 0);
+    Ok(())
+}
+
+/// What goes to stderr is not the result: the prune is done all the same.
+fn stderr_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    let cache = trial.path("cache");
+    fill(&cache, 3)?;
+    let before = Snapshot::of(&cache)?;
+    let mut prune = Command::new(&trial.stage.program);
+    prune.args(["cache-prune", "--verbose", "--format", "json", "--cache-dir"]).arg(&cache);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$0\" \"$@\" 2> /dev/full"]).arg(prune.get_program()).args(prune.get_args());
+    let ended = process::run(&mut shell, LIMIT)?;
+    trial.compare(&before, &cache, &ended, &[0])
+}

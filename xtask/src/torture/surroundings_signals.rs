@@ -1,0 +1,92 @@
+//! SIGINT and SIGTERM at any time: the prune ends soon, with the code, and its totals are true.
+
+use std::fs::File;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::layout_check::dangling;
+use super::mode::LIMIT;
+use super::process;
+use super::sandbox::{Sandbox, Shape, is_the_caches};
+use super::snapshot::Snapshot;
+use super::surroundings::{Case, Trial, fill};
+
+const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
+/// How long a stop may take.
+const SOON: Duration = Duration::from_secs(2);
+/// How many blobs take long enough for a signal to come in between.
+const BLOBS: usize = 6000;
+
+pub(super) const CASES: &[Case] = &[
+    ("signals, flat", |trial| flat(trial, &[])),
+    ("signals, aside", |trial| flat(trial, &["--aside"])),
+    ("signals, layout", layout),
+    ("signals while waiting for another prune", waiting),
+];
+
+fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
+    for (signal, code) in SIGNALS {
+        for milliseconds in [0, 1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 60] {
+            let cache = trial.path("parent/cache");
+            fill(&cache, BLOBS)?;
+            let parent = trial.path("parent");
+            let before = Snapshot::of(&parent)?;
+            let running = process::start(&mut trial.command(&cache, flags), None)?;
+            thread::sleep(Duration::from_millis(milliseconds));
+            running.signal(signal);
+            let at = Instant::now();
+            let ended = running.finish(LIMIT)?;
+            let took = at.elapsed();
+            trial.check(took < SOON, || format!("{milliseconds} ms: it took {took:?} to stop"));
+            trial.compare(&before, &parent, &ended, &[0, code])?;
+        }
+    }
+    trial.prune(&trial.path("parent/cache"), &[], 0)?;
+    let beside = std::fs::read_dir(trial.path("parent"))?.count();
+    trial.check(beside == 1, || format!("{beside} entries where the cache is"));
+    Ok(())
+}
+
+fn layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    for (signal, code) in SIGNALS {
+        for milliseconds in [1, 5, 20, 200, 480, 500, 505, 510, 520, 540, 600, 900, 1000] {
+            let sandbox = Sandbox::new(&trial.path(""), Shape::Layout)?;
+            let before = sandbox.snapshot()?;
+            let running = process::start(&mut trial.command(&sandbox.cache(), &[]), None)?;
+            thread::sleep(Duration::from_millis(milliseconds));
+            running.signal(signal);
+            let ended = running.finish(SOON)?;
+            trial.row.executions += 1;
+            let is_good = ended.code == Some(0) || ended.code == Some(code);
+            trial.check(is_good, || format!("{milliseconds} ms: {}", ended.story()));
+            let gone = before.gone_from(&sandbox.snapshot()?, is_the_caches).blobs;
+            let told = ended.number("blobs_freed").unwrap_or(0);
+            trial.check(told == gone, || format!("{milliseconds} ms: {gone} went, {}", ended.story()));
+            let dangling = dangling(&sandbox.cache());
+            trial
+                .check(dangling.is_empty(), || format!("{milliseconds} ms: the index leads to {dangling:?}"));
+            let again = process::run(&mut trial.command(&sandbox.cache(), &[]), LIMIT)?;
+            trial.check(again.code == Some(0), || format!("after {milliseconds} ms: {}", again.story()));
+        }
+    }
+    Ok(())
+}
+
+fn waiting(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    let cache = trial.path("cache");
+    fill(&cache, 3)?;
+    let holder = File::open(&cache)?;
+    holder.lock_shared()?;
+    for (signal, code) in SIGNALS {
+        let before = Snapshot::of(&cache)?;
+        let running = process::start(&mut trial.command(&cache, &[]), None)?;
+        thread::sleep(Duration::from_millis(150));
+        running.signal(signal);
+        let ended = running.finish(SOON)?;
+        trial.compare(&before, &cache, &ended, &[code])?;
+    }
+    trial.expect_blobs(&cache, 3);
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! What must hold after a prune in a sandbox that was tampered with.
+
+use std::path::Path;
+
+use super::Stage;
+use super::layout_check::dangling;
+use super::mode::Mode;
+use super::process::Ended;
+use super::row::Row;
+use super::sandbox::{Sandbox, is_protected, is_the_caches};
+use super::snapshot::{Snapshot, first_difference};
+use super::strace::{self, Point, Tampering};
+
+/// Where a mode leads to when nobody tampers with it.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) mode: Mode,
+    /// The calls that it makes.
+    pub(super) points: Vec<Point>,
+    /// What is there in the end.
+    outline: Vec<String>,
+}
+
+impl Course {
+    pub(super) fn of(mode: Mode, stage: &Stage) -> anyhow::Result<Self> {
+        let sandbox = mode.sandbox(stage)?;
+        mode.prepare(stage, &sandbox)?;
+        let points =
+            strace::survey(&mode.command(stage, &sandbox), &sandbox.cache(), &sandbox.out("strace.log"))?;
+        anyhow::ensure!(!points.is_empty(), "strace saw nothing of a prune {}", mode.name());
+        Ok(Self { mode, points, outline: sandbox.snapshot()?.outline() })
+    }
+
+    /// Tampers with a prune, looks at what is left, and prunes again.
+    pub(super) fn attempt(&self, stage: &Stage, tampering: &Tampering) -> anyhow::Result<Attempt> {
+        let sandbox = self.mode.sandbox(stage)?;
+        self.mode.prepare(stage, &sandbox)?;
+        let before = sandbox.snapshot()?;
+        let command = self.mode.command(stage, &sandbox);
+        let (ended, happened) = strace::tamper(&command, tampering, &sandbox.out("strace.log"))?;
+        let after = sandbox.snapshot()?;
+        let (call, how) = (&tampering.call, &tampering.how);
+        let mut attempt = Attempt {
+            row: Row { executions: 1, ..Row::default() },
+            what: format!("{}: {call}:{how}", self.mode.name()),
+            ended,
+            happened,
+            is_whole: is_whole(&self.outline, &after, tampering),
+            before,
+            after,
+        };
+        attempt.check_what_stays(&sandbox);
+        self.check_again(stage, &sandbox, &mut attempt)?;
+        Ok(attempt)
+    }
+
+    /// A prune that nobody tampers with must lead to where the undisturbed one does.
+    fn check_again(&self, stage: &Stage, sandbox: &Sandbox, attempt: &mut Attempt) -> anyhow::Result<()> {
+        self.mode.prepare(stage, sandbox)?;
+        let again = self.mode.run(stage, sandbox)?;
+        attempt.row.executions += 1;
+        let done = again.code == Some(0) || self.mode == Mode::Verify && again.code == Some(3);
+        attempt.check(done, || format!("the next prune: {}", again.story()));
+        let found = sandbox.snapshot()?;
+        let difference = first_difference(&self.outline, &found.outline());
+        attempt.check(difference.is_none(), || {
+            format!("the next prune does not lead to the same: {}", difference.unwrap_or_default())
+        });
+        // A verification removes corrupt blobs only.
+        let is_left = |path: &&Path| !is_protected(path) && self.mode != Mode::Verify;
+        let leftover = found.leftovers().find(is_left).map(Path::to_owned);
+        attempt.check(leftover.is_none(), || format!("a leftover after the next prune: {leftover:?}"));
+        Ok(())
+    }
+}
+
+/// Whether a prune left what an undisturbed one leaves. Who may not look beside the cache finds no leftovers
+/// there, and has nothing to report.
+fn is_whole(expected: &[String], after: &Snapshot, tampering: &Tampering) -> bool {
+    let is_denied = ["EACCES", "EPERM"].iter().any(|error| tampering.how.contains(error));
+    let is_seen = |line: &&String| !is_denied || !line.starts_with("cache.pruning-");
+    after.outline().iter().filter(is_seen).eq(expected.iter().filter(is_seen))
+}
+
+/// A prune that was tampered with.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) row: Row,
+    what: String,
+    pub(super) ended: Ended,
+    /// Whether the call that was to be tampered with was made.
+    pub(super) happened: bool,
+    /// Whether it left what an undisturbed prune leaves.
+    is_whole: bool,
+    before: Snapshot,
+    after: Snapshot,
+}
+
+impl Attempt {
+    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        let what = &self.what;
+        self.row.check(holds, || format!("{what}: {}", detail()));
+    }
+
+    fn check_what_stays(&mut self, sandbox: &Sandbox) {
+        let change = self.before.first_change(&self.after, is_protected);
+        self.check(change.is_none(), || format!("protected: {}", change.unwrap_or_default()));
+        let others = |path: &Path| path.starts_with("canary");
+        let new = self.after.entries.keys().find(|path| {
+            !self.before.entries.contains_key(*path) && !path.to_string_lossy().contains(".pruning-")
+        });
+        let new = new.filter(|path| !others(path)).cloned();
+        self.check(new.is_none(), || format!("{new:?} is new"));
+        let dangling = dangling(&sandbox.cache());
+        self.check(dangling.is_empty(), || format!("the index leads to what is gone: {dangling:?}"));
+    }
+
+    /// Checks the report against the disk. `told` is whether a report must be there at all.
+    pub(super) fn check_report(&mut self, told: bool) {
+        let gone = self.before.gone_from(&self.after, is_the_caches);
+        let Some(report) = self.ended.report() else {
+            let story = self.ended.story();
+            self.check(!told || gone.blobs == 0, || format!("{gone:?} went and nothing was said: {story}"));
+            return;
+        };
+        let number = |field: &str| report.get(field).and_then(serde_json::Value::as_u64);
+        // A verification reports in words of its own.
+        if let (Some(blobs), Some(bytes)) = (number("blobs_freed"), number("bytes_freed")) {
+            self.check((blobs, bytes) == (gone.blobs, gone.bytes), || {
+                format!("it reports {blobs} blobs, {bytes} bytes, but {gone:?} went")
+            });
+        }
+        let kept = report.get("kept").and_then(serde_json::Value::as_object);
+        let is_kept = kept.is_some_and(|kept| kept.values().any(|kept| kept["blobs"] != 0));
+        let is_done = self.ended.code == Some(0);
+        let story = self.ended.story();
+        self.check(!is_done || self.is_whole || is_kept, || {
+            format!("it says that it is done, and something is left: {story}")
+        });
+    }
+}
