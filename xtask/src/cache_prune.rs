@@ -153,6 +153,7 @@ fn print(
     if arguments.cache.verbose {
         output::complain_all(render::entries(plan, report));
         output::complain(render::access_times(cache.access_times()));
+        output::complain_all(render::confinement(report));
     }
     if !arguments.cache.quiet {
         output::complain_all(render::notes(plan, report));

@@ -146,6 +146,7 @@ fn print(arguments: &CacheVerifyArguments, plan: &PrunePlan, report: &VerifyRepo
     if arguments.cache.verbose {
         let preview = plan.preview();
         output::complain_all(render::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));
+        output::complain_all(report.pruned.as_ref().and_then(render::confinement));
     }
     if !arguments.cache.quiet {
         output::complain_all(render::verify_notes(report));

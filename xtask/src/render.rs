@@ -89,6 +89,16 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     notes
 }
 
+/// What the kernel kept a prune from, for those who want to know all.
+pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
+    let note = match report.confined {
+        _ if report.dry_run => return None,
+        true => "note: confined by Landlock to removals beneath the cache",
+        false => "note: not confined by Landlock, which is not to be had here",
+    };
+    Some(note.to_owned())
+}
+
 /// What goals are not met, although all that could go went.
 pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
     let mut notes = Vec::new();

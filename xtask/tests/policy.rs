@@ -83,6 +83,7 @@ fn max_used_space() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: kept 2 blob(s), 2.0 KiB: goal met
     [EOF]
     ");
@@ -110,6 +111,7 @@ fn min_free_space() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: kept 4 blob(s), 4.0 KiB: goal met
     [EOF]
     ");
@@ -151,6 +153,7 @@ fn keep() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): pinned
     removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): everything goes
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: kept 2 blob(s), 2.0 KiB: pinned
     [EOF]
     ");
@@ -539,6 +542,7 @@ fn a_saved_plan_is_carried_out_exactly() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): not in the plan
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009` (1.0 KiB): not in the plan
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: kept 1 blob(s), 2.0 KiB: changed since the plan was made
     note: kept 4 blob(s), 4.0 KiB: not in the plan
     [EOF]

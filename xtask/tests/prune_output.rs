@@ -137,6 +137,7 @@ fn in_use_kept() {
     --- stderr
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): in use
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: kept 1 blob(s), 1.0 KiB: in use
     [EOF]
     ");
@@ -228,6 +229,7 @@ fn names_are_escaped() {
     leave `[TMP]/oci/\u{1b}[2Jfreed\n9 GiB\xff`: foreign, a file
     removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
     note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
     note: left alone 1 foreign entry, not the cache's
     [EOF]
     ");

@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::cache_dir::{CacheDir, Root, Surroundings, open_directory};
+use crate::confine::confined;
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
 use crate::leftover::{self, Leftover};
@@ -37,6 +38,12 @@ use crate::status::Status;
 /// [`Error::Refused`], with nothing touched, if the strategy cannot work there; [`Error::Io`] or
 /// [`Error::NotRestored`] if the cache could not be taken aside.
 pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
+    let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
+    let (report, is_confined) = confined(plan, beside, || prune(cache, plan, progress));
+    report.map(|report| PruneReport { confined: is_confined, ..report })
+}
+
+fn prune(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
     let mut report = plan.report_of_kept();
     // All that can be refused is refused before anything is touched.
     let prepared = match check(cache, plan)? {

@@ -105,6 +105,17 @@ impl Leftover {
         &self.path
     }
 
+    /// The directory that it stands in.
+    pub(crate) fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
+    /// Opens it, if it is still the one that was found.
+    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
+        let (descriptor, status) = open_directory(self.parent.as_fd(), &self.name)?;
+        if status.id == self.id { Ok(descriptor) } else { Err(Errno::NOENT) }
+    }
+
     /// Its device and inode.
     pub(crate) const fn id(&self) -> ((u32, u32), u64) {
         (self.id.device, self.id.inode)
@@ -158,14 +169,14 @@ impl Leftover {
 
     /// Removes the leftover, if it is still the one that was found. Returns whether it is gone.
     pub(crate) fn remove(&self, progress: &Progress, report: &mut PruneReport) -> bool {
-        let is_gone = match open_directory(self.parent.as_fd(), &self.name) {
-            Ok((descriptor, status)) if status.id == self.id => {
+        let is_gone = match self.open() {
+            Ok(descriptor) => {
                 let is_live =
                     flock(&descriptor, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
                 !is_live
                     && remove_tree(self.parent.as_fd(), &self.name, descriptor, &self.path, progress, report)
             }
-            Ok(_) | Err(Errno::NOENT) => false,
+            Err(Errno::NOENT) => false,
             Err(errno) => {
                 report.failures.push(Failure::new("open leftover", self.path.clone(), errno));
                 false

@@ -30,6 +30,7 @@
 
 mod aside;
 mod cache_dir;
+mod confine;
 mod digest;
 mod error;
 mod escape;

@@ -14,6 +14,7 @@
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use crate::confine::confined;
 use crate::layout_guard::{Guard, Way};
 use crate::partial::{Look, Partial};
 use crate::plan::{Fate, Keep, PrunePlan};
@@ -31,6 +32,12 @@ pub const SETTLE: Duration = Duration::from_millis(500);
 /// The caller holds the cache's lock ([`crate::CacheDir::try_lock`]) since before the scan.
 #[must_use]
 pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
+    let (mut report, is_confined) = confined(plan, None, || prune(plan, progress));
+    report.confined = is_confined;
+    report
+}
+
+fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let mut report = plan.report_of_kept();
     let guard = Guard::of(plan);
     let mut watch = None;

@@ -68,6 +68,9 @@ pub struct PruneReport {
     /// Where the cache was left by the aside strategy, if it could not be removed to the end.
     #[serde(skip)]
     pub left_aside: Option<PathBuf>,
+    /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
+    #[serde(skip)]
+    pub confined: bool,
     /// A download that was under way in the layout, for which its blobs stay.
     #[serde(skip)]
     pub pull_in_flight: Option<PathBuf>,

@@ -1,0 +1,99 @@
+//! Confines a prune to the cache: the kernel refuses removals anywhere else (Landlock).
+//!
+//! Guarantees, where the kernel has Landlock: the thread that prunes, and those that it starts, can remove
+//! files and directories beneath the cache's directory and its leftovers only, whatever the code above
+//! gets wrong; where something beside the cache must go, directories, but no files, beside it. The calling
+//! thread keeps its rights. Where it has not, or a filter of system calls stands against it, the prune
+//! goes on as it is: every removal is relative to a held directory in any case.
+//!
+//! Source: `landlock(7)`, `LANDLOCK_ACCESS_FS_REMOVE_FILE` and `_DIR`.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::thread;
+
+use landlock::{
+    AccessFs, BitFlags, PathBeneath, RestrictionStatus, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    RulesetError, RulesetStatus,
+};
+
+use crate::plan::PrunePlan;
+
+/// Runs `prune` where it can remove only what the plan is about, and directories beneath `beside`. Returns
+/// also whether the kernel enforced that.
+pub(crate) fn confined<T: Send>(
+    plan: &PrunePlan,
+    beside: Option<BorrowedFd<'_>>,
+    prune: impl Fn() -> T + Sync,
+) -> (T, bool) {
+    let work = || {
+        let is_enforced = restrict_this_thread(plan, beside)
+            .is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced);
+        (prune(), is_enforced)
+    };
+    // The domain cannot be left again, so it is entered by a thread that ends with the prune.
+    let done = thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work).ok()?;
+        match thread.join() {
+            Ok(done) => Some(done),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    });
+    done.unwrap_or_else(|| (prune(), false))
+}
+
+fn restrict_this_thread(
+    plan: &PrunePlan,
+    beside: Option<BorrowedFd<'_>>,
+) -> Result<RestrictionStatus, RulesetError> {
+    let directories = BitFlags::from(AccessFs::RemoveDir);
+    let everything = AccessFs::RemoveFile | AccessFs::RemoveDir;
+    let mut rules = Ruleset::default().handle_access(everything)?.create()?;
+    if let Some(root) = plan.inventory.tree.directories.first() {
+        rules = rules.add_rule(PathBeneath::new(&root.descriptor, everything))?;
+    }
+    if let Some(beside) = beside {
+        rules = rules.add_rule(PathBeneath::new(beside, directories))?;
+    }
+    for leftover in plan.leftovers().filter(|leftover| !leftover.is_child) {
+        rules = rules.add_rule(PathBeneath::new(leftover.parent(), directories))?;
+        // One that cannot be opened cannot be removed either: the removal will say why.
+        if let Ok(opened) = leftover.open() {
+            rules = rules.add_rule(PathBeneath::new(opened.as_fd(), everything))?;
+        }
+    }
+    rules.restrict_self()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use rustix::fs::{AtFlags, CWD, unlinkat};
+    use rustix::io::Errno;
+
+    use crate::{CacheDir, Policy, References, Space, Timestamp, scan, select};
+
+    #[test]
+    fn nothing_beside_the_cache_can_be_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (cache, canary) = (directory.path().join("oci"), directory.path().join("canary"));
+        let blob = cache.join(format!("sha256:{:064x}", 7));
+        fs::create_dir(&cache).unwrap();
+        fs::write(&blob, "blob").unwrap();
+        fs::write(&canary, "canary").unwrap();
+        let opened = CacheDir::open(&cache, &[]).unwrap();
+        let inventory = scan(&opened).unwrap();
+        let policy = Policy::default();
+        let plan = select(inventory, References::default(), &policy, Timestamp(0), Space::default());
+        let remove = |path| unlinkat(CWD, path, AtFlags::empty());
+        let by_a_thread_of_the_prune =
+            || thread::scope(|scope| scope.spawn(|| remove(&canary)).join().unwrap());
+        let (results, is_enforced) =
+            confined(&plan, None, || (remove(&canary), by_a_thread_of_the_prune(), remove(&blob)));
+        assert!(is_enforced, "this kernel does not enforce Landlock, so this test can't tell");
+        assert_eq!(results, (Err(Errno::ACCESS), Err(Errno::ACCESS), Ok(())));
+        assert!(canary.exists() && !blob.exists());
+        assert_eq!(remove(&canary), Ok(()), "the calling thread is free");
+    }
+}
