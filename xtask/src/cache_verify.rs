@@ -29,6 +29,11 @@ pub(crate) struct VerifyReport {
     pub(crate) in_use: Tally,
     /// What changed each time it was read.
     pub(crate) changed: Tally,
+    /// What could not be read, or was not reached.
+    pub(crate) unread: Tally,
+    /// How many of the corrupt ones could not be probed for somebody who writes to them.
+    #[serde(skip)]
+    pub(crate) unprobed: u64,
     /// What could not be inspected or read.
     pub(crate) failures: Vec<oci_cache::Failure>,
     /// Whether a signal stopped it before its end.
@@ -119,6 +124,8 @@ impl VerifyReport {
             corrupt,
             in_use: tally(&found.in_use),
             changed: tally(&found.changed),
+            unread: tally(&found.unread),
+            unprobed: found.unprobed,
             failures: inventory.failures().iter().map(oci_cache::Failure::duplicate).collect(),
             interrupted: found.interrupted,
             pruned: None,

@@ -13,10 +13,10 @@ use banger_fmt::format_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci_cache::{Progress, Tally};
 
-/// How long work goes on before the bar appears.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
+/// How many times it is not, before it appears: for a second.
+const TICKS_OF_PATIENCE: u32 = 10;
 
 /// What the length of the bar stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +41,19 @@ pub(crate) fn show<T>(
     let (done, ended) = channel::<()>();
     thread::scope(|scope| {
         let draw = move || {
-            if ended.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Timeout) {
-                return;
-            }
+            // Hidden at first, so that rate and time left are right when it appears.
             let bar = bar(measure, total);
-            while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            for tick in 0.. {
+                if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
                 let (blobs, bytes) =
                     (progress.blobs.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
                 bar.set_position(if measure == Measure::Blobs { blobs } else { bytes });
                 bar.set_message(format_bytes(bytes));
+                if tick == TICKS_OF_PATIENCE {
+                    bar.set_draw_target(ProgressDrawTarget::stderr());
+                }
             }
             bar.finish_and_clear();
         };
@@ -72,7 +76,7 @@ fn bar(measure: Measure, total: Tally) -> ProgressBar {
             (total.bytes, format!("{{bar:30}} {{msg}} of {size}, {{binary_bytes_per_sec}}, {{eta}} left"))
         }
     };
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
     match ProgressStyle::with_template(&template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

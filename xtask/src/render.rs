@@ -45,6 +45,11 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
             escape_path(path)
         ));
     }
+    if let Some((path, Some(entries))) = &report.index_changed {
+        let verb = if report.dry_run { "would take" } else { "took" };
+        let images = count(*entries as u64, "image", "images");
+        notes.push(format!("note: {verb} {images} out of `{}`", escape_path(path)));
+    }
     if report.foreign > 0 {
         notes.push(format!(
             "note: left alone {}, not the cache's",
@@ -198,10 +203,22 @@ pub(crate) fn verify_notes(report: &VerifyReport) -> Vec<String> {
     if report.quick {
         notes.push("note: a quick check: only blobs that show a sign of ending early were hashed".to_owned());
     }
-    for (tally, why) in [(report.in_use, "being written"), (report.changed, "changed while it was read")] {
+    let why_unread = if report.interrupted { "stopped before its turn" } else { "could not be read" };
+    for (tally, why) in [
+        (report.in_use, "being written"),
+        (report.changed, "changed while it was read"),
+        (report.unread, why_unread),
+    ] {
         if tally.blobs > 0 {
             notes.push(format!("note: not checked {}: {why}; look again later", amount(tally)));
         }
+    }
+    if report.unprobed > 0 {
+        notes.push(format!(
+            "note: {} of the corrupt may be one that somebody writes to: leases do not work for them (another \
+             user's, or the file system's); they did not change for half a second",
+            report.unprobed
+        ));
     }
     notes
 }

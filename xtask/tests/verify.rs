@@ -7,6 +7,7 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use insta::assert_snapshot;
 use serde_json::json;
@@ -91,7 +92,7 @@ fn a_truncated_blob_is_found_and_removed() {
     assert_snapshot!(cache.run("cache-verify", &["--format", "json"]).block(), @r#"
     exit: 3
     --- stdout
-    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":null}
+    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":null}
     --- stderr
     corrupt `[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca` (100.0 KiB): expected sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca, found sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1
     [EOF]
@@ -133,7 +134,7 @@ fn the_filter_of_cache_prune_is_the_same() {
     assert_snapshot!(cache.prune(&["--corrupt", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":102400,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":5,"bytes":411648}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":102400,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":5,"bytes":411648},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 5 blob(s), 402.0 KiB: not corrupt
     [EOF]
@@ -180,7 +181,7 @@ fn a_corrupt_blob_that_is_read_stays_and_is_told() {
     assert_snapshot!(cache.run("cache-verify", &["--prune", "--format", "json"]).block(), @r#"
     exit: 3
     --- stdout
-    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":{"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":102400},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":4,"bytes":410624}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}}
+    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":{"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":102400},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":4,"bytes":410624},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}}
     --- stderr
     corrupt `[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca` (100.0 KiB): expected sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca, found sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1
     note: kept 1 blob(s), 100.0 KiB: in use
@@ -202,7 +203,47 @@ fn one_blob_that_cannot_be_read_does_not_stop_the_rest() {
         "{}",
         ran.stderr
     );
+    assert!(ran.stderr.contains("note: not checked 1 blob(s), 1.0 KiB: could not be read"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: kept 4 blob(s), 401.0 KiB: not corrupt"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("note: kept 1 blob(s), 1.0 KiB: not read,"), "{}", ran.stderr);
     assert!(closed.exists() && !truncated.exists());
+}
+
+#[test]
+fn a_stop_says_what_was_not_checked() {
+    let cache = Cache::new();
+    for number in 0..4 {
+        File::create(cache.path().join(support::flat(number))).unwrap().set_len(16 << 30).unwrap();
+    }
+    let mut program = support::xtask();
+    program.args(["cache-verify", "--prune", "--cache-dir"]).arg(cache.path());
+    let verify = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    cache.wait_until_locked();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let pid = verify.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ran = support::Ran::from(&verify.wait_with_output().unwrap(), cache.base.path());
+    assert_eq!(ran.exit, 130, "{}", ran.block());
+    for note in [
+        "note: not checked 4 blob(s), 64.0 GiB: stopped before its turn; look again later\n",
+        "note: kept 4 blob(s), 64.0 GiB: not read, so not known to be corrupt\n",
+    ] {
+        assert!(ran.stderr.contains(note), "{}", ran.block());
+    }
+    assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn where_writers_cannot_be_seen_it_says_so() {
+    let (cache, truncated) = typical();
+    std::os::unix::fs::chown(&truncated, Some(1234), None).expect("only root can give files away");
+    let ran = cache.run_unprivileged("cache-verify", &[]);
+    assert_eq!(ran.exit, 3, "{}", ran.block());
+    assert!(
+        ran.stderr.contains("note: 1 of the corrupt may be one that somebody writes to"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -227,10 +268,33 @@ fn a_layout_loses_the_blob_and_the_entry_that_leads_to_it() {
     cache.write_index(&[entry(&good, "good"), entry(&bad, "bad")]);
     let quick = cache.run("cache-verify", &["--quick"]);
     assert_eq!(quick.exit, 3, "the size in the manifest tells: {}", quick.block());
-    assert_eq!(cache.run("cache-verify", &["--prune"]).exit, 0);
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    assert!(ran.stderr.contains("note: took 1 image out of `[TMP]/oci/index.json`"), "{}", ran.stderr);
     assert!(!truncated.exists());
     assert_eq!(cache.image_names(), ["good"]);
     assert_eq!(fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 3);
+}
+
+#[test]
+fn a_layout_of_which_manifests_are_not_there_is_none_the_worse() {
+    let cache = Cache::layout();
+    let manifest = b"{\"schemaVersion\":2,\"manifests\":[]}".repeat(200);
+    let digest = sha256(&manifest);
+    let path = cache.write_content(format!("blobs/sha256/{digest}"), &manifest);
+    let entry = |digest: &str, size: usize| json!({"mediaType": "x/y", "digest": format!("sha256:{digest}"), "size": size});
+    cache.write_index(&[entry(&"0".repeat(64), 7), entry(&digest, manifest.len() + 1)]);
+    for (command, arguments) in [("cache-verify", &["--prune"][..]), ("cache-prune", &["--corrupt"])] {
+        let ran = cache.run(command, arguments);
+        assert_eq!(ran.exit, 0, "nothing is corrupt: {}", ran.block());
+    }
+    // The size that the index itself gives is looked at too.
+    fs::write(&path, &manifest[..5000]).unwrap();
+    cache.write_index(&[entry(&digest, manifest.len())]);
+    let quick = cache.run("cache-verify", &["--quick"]);
+    assert_eq!(quick.exit, 3, "{}", quick.block());
+    let healed = cache.run("cache-verify", &["--prune"]);
+    assert_eq!(healed.exit, 0, "{}", healed.block());
 }
 
 #[test]

@@ -77,6 +77,8 @@ pub enum Keep {
     Unlisted,
     /// It is not corrupt, and only what is corrupt goes.
     Intact,
+    /// It could not be read, or its turn did not come, and only what is corrupt goes.
+    Unread,
 }
 
 impl Keep {
@@ -92,6 +94,7 @@ impl Keep {
             Self::Changed => "changed",
             Self::Unlisted => "unlisted",
             Self::Intact => "intact",
+            Self::Unread => "unread",
         }
     }
 
@@ -107,6 +110,7 @@ impl Keep {
             Self::Changed => "changed since the plan was made",
             Self::Unlisted => "not in the plan",
             Self::Intact => "not corrupt",
+            Self::Unread => "not read, so not known to be corrupt",
         }
     }
 }
@@ -196,8 +200,7 @@ impl PrunePlan {
 
     /// How many entries leave the layout's index, and where it is; none if it stays as it is. Of a prune of
     /// everything the number is not known.
-    #[must_use]
-    pub fn index_change(&self) -> Option<(PathBuf, Option<usize>)> {
+    pub(crate) fn index_change(&self) -> Option<(PathBuf, Option<usize>)> {
         let root = self.inventory.tree.directories.first()?;
         self.inventory.tree.index.as_ref()?;
         let entries = match &self.index_change {
@@ -295,6 +298,7 @@ impl PrunePlan {
             bytes_freed: freed.bytes,
             blobs_freed: freed.blobs,
             disk_bytes_freed: disk.freed_bytes(),
+            index_changed: self.index_change(),
             ..report
         }
     }

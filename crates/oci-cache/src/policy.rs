@@ -129,8 +129,13 @@ pub fn select(
     }
     take(&mut plan, &candidates, policy, space);
     plan.index_change = plan.entries_without_their_blobs();
-    // Who asks for corrupt blobs gets those and nothing else.
-    plan.leftovers_go.fill(policy.corrupt.is_none());
+    // Who asks for corrupt blobs gets those and nothing else, and need not know what leads where.
+    if policy.corrupt.is_some() {
+        plan.leftovers_go.fill(false);
+    }
+    if policy.corrupt.is_some() && !policy.unreferenced {
+        plan.references.problems.clear();
+    }
     plan
 }
 
@@ -259,6 +264,7 @@ impl Selection<'_> {
             Some(Finding::Corrupt) => None,
             Some(Finding::InUse) => Some(Keep::InUse),
             Some(Finding::Changed) => Some(Keep::Changed),
+            Some(Finding::Unread) => Some(Keep::Unread),
             None => Some(Keep::Intact),
         }
     }

@@ -61,7 +61,7 @@ fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     };
     remove_planned_blobs(plan, doomed, users, progress, &mut report);
     match way {
-        Way::Clear => {}
+        Way::Clear => report.index_changed = guard.as_ref().and_then(|_| plan.index_change()),
         Way::Stopped => keep_planned_blobs(plan, kept, Outcome::NotReached, &mut report),
         Way::PullInFlight(path) => {
             keep_planned_blobs(plan, kept, Outcome::Kept(Keep::InUse), &mut report);

@@ -1,15 +1,23 @@
 //! A quick look at a blob: signs that its content ends early, without reading it all.
 //!
-//! Guarantees: a few reads for each blob, of a few bytes each. A sign is a suspicion, no more: the caller
-//! hashes what is suspect, so nothing intact is called corrupt. What it does not guarantee: finding
-//! everything. Changed bytes in the middle leave no sign, and of a gzip file cut off only some do.
+//! Guarantees: a few reads for each blob, of a few bytes each, which leave nothing in the page cache that
+//! was not there. A sign is a suspicion, no more: the caller hashes what is suspect, so nothing intact is
+//! called corrupt. What it does not guarantee: finding everything. Changed bytes in the middle leave no
+//! sign, and one gzip file in 512 that is cut off leaves none.
 //!
 //! Sources: RFC 1952 (gzip: 8 bytes of trailer, the last 4 the size modulo 2^32), RFC 8878 (zstd frames and
 //! blocks), POSIX.1 `pax` (ustar: 512-byte blocks, two of zeros at the end).
 
 use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt as _;
 
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+/// The size of a page of the page cache; where pages are larger, less is dropped.
+const PAGE_BYTES: u64 = 4096;
 /// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
 const DEFLATE_MOST: u64 = 1032;
 /// How many blocks of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
@@ -20,19 +28,28 @@ pub(crate) fn suspicion(
     file: &File,
     size_bytes: u64,
     expected_bytes: Option<u64>,
-) -> std::io::Result<Option<&'static str>> {
+) -> io::Result<Option<&'static str>> {
     if expected_bytes.is_some_and(|expected| expected != size_bytes) {
         return Ok(Some("not of the size that its descriptor gives"));
     }
     if size_bytes == 0 {
         return Ok(Some("empty"));
     }
+    // Without readahead: what is read here and there is all that is wanted.
+    let _ = fadvise(file, 0, None, Advice::Random);
+    let found = look(file, size_bytes);
+    let _ = fadvise(file, 0, None, Advice::Normal);
+    found
+}
+
+fn look(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let mut head = [0; 512];
     let length = usize::try_from(size_bytes).unwrap_or(usize::MAX).min(head.len());
-    file.read_exact_at(&mut head[..length], 0)?;
+    read_quietly(file, &mut head[..length], 0)?;
+    let is_skippable = (0x50..=0x5f).contains(&head[0]) && head[1..4] == [0x2a, 0x4d, 0x18];
     if head.starts_with(&[0x1f, 0x8b]) {
         gzip(file, size_bytes)
-    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+    } else if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable {
         zstd(file, size_bytes)
     } else if &head[257..262] == b"ustar" {
         tar(file, size_bytes)
@@ -41,26 +58,46 @@ pub(crate) fn suspicion(
     }
 }
 
-/// The size in the trailer must be one that so many compressed bytes can have.
-fn gzip(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+/// Reads exactly so much, and drops the pages again that were not in the page cache.
+fn read_quietly(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
+    let cached = preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT);
+    if cached == Ok(bytes.len()) {
+        return Ok(());
+    }
+    file.read_exact_at(bytes, position)?;
+    // Some file systems cannot tell; then the pages stay.
+    if cached == Err(Errno::AGAIN) {
+        let (start, end) = (position / PAGE_BYTES * PAGE_BYTES, position + bytes.len() as u64);
+        let pages = NonZeroU64::new(end.next_multiple_of(PAGE_BYTES) - start);
+        let _ = fadvise(file, start, pages, Advice::DontNeed);
+    }
+    Ok(())
+}
+
+/// The size in the trailer must be one that so many compressed bytes can have, and that an archive can have:
+/// a whole number of blocks. Other content than archives is suspect, and so hashed.
+fn gzip(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     const SMALLEST: u64 = 20;
     let early = Ok(Some("a gzip file that ends early"));
     if size_bytes < SMALLEST {
         return early;
     }
-    if size_bytes >= u64::from(u32::MAX) / DEFLATE_MOST {
-        return Ok(None); // Any trailer is possible.
-    }
     let mut trailer = [0; 4];
-    file.read_exact_at(&mut trailer, size_bytes - 4)?;
+    read_quietly(file, &mut trailer, size_bytes - 4)?;
     let content = u64::from(u32::from_le_bytes(trailer));
+    if !content.is_multiple_of(512) {
+        return early;
+    }
+    if size_bytes >= u64::from(u32::MAX) / DEFLATE_MOST {
+        return Ok(None); // Any such trailer is possible.
+    }
     // Stored blocks add 5 bytes for 16 KiB, headers at most some hundred.
     let least = size_bytes.saturating_sub(1024 + size_bytes / 1024);
     if content < least || content > size_bytes * DEFLATE_MOST { early } else { Ok(None) }
 }
 
 /// Walks the frames, block by block.
-fn zstd(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+fn zstd(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let early = Ok(Some("a zstd file that ends early"));
     let mut position = 0;
     let mut blocks = 0;
@@ -107,24 +144,24 @@ const fn frame_header_bytes(descriptor: u64) -> u64 {
 }
 
 /// A little-endian number of `length` bytes; `None` if the file ends before it does.
-fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> std::io::Result<Option<u64>> {
+fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> io::Result<Option<u64>> {
     if position.saturating_add(length as u64) > size_bytes {
         return Ok(None);
     }
     let mut bytes = [0; 8];
-    file.read_exact_at(&mut bytes[..length], position)?;
+    read_quietly(file, &mut bytes[..length], position)?;
     Ok(Some(u64::from_le_bytes(bytes)))
 }
 
 /// An archive has whole blocks, and two of zeros at its end.
-fn tar(file: &File, size_bytes: u64) -> std::io::Result<Option<&'static str>> {
+fn tar(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     const END: u64 = 1024;
     let early = Ok(Some("a tar archive that ends early"));
     if !size_bytes.is_multiple_of(512) || size_bytes < END {
         return early;
     }
     let mut end = [1; 1024];
-    file.read_exact_at(&mut end, size_bytes - END)?;
+    read_quietly(file, &mut end, size_bytes - END)?;
     if end.iter().any(|byte| *byte != 0) { early } else { Ok(None) }
 }
 
@@ -133,7 +170,7 @@ mod tests {
     use super::*;
     use std::io::Write as _;
 
-    fn look(content: &[u8]) -> Option<&'static str> {
+    fn look_at(content: &[u8]) -> Option<&'static str> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(content).unwrap();
         suspicion(&file, content.len() as u64, None).unwrap()
@@ -152,12 +189,12 @@ mod tests {
     #[test]
     fn zstd_files_that_end_early_are_seen_wherever_they_end() {
         let whole = zstd_file();
-        assert_eq!(look(&whole), None);
+        assert_eq!(look_at(&whole), None);
         let frame_ends = [16, 26];
         for length in 5..whole.len() {
             let expected =
                 if frame_ends.contains(&length) { None } else { Some("a zstd file that ends early") };
-            assert_eq!(look(&whole[..length]), expected, "{length}");
+            assert_eq!(look_at(&whole[..length]), expected, "{length}");
         }
     }
 
@@ -165,39 +202,49 @@ mod tests {
     fn gzip_trailers_must_be_possible() {
         let mut file = vec![0x1f, 0x8b, 8, 0];
         file.resize(100_000, 0xff);
-        assert_eq!(look(&file), Some("a gzip file that ends early"));
+        assert_eq!(look_at(&file), Some("a gzip file that ends early"));
         let length = file.len();
-        file[length - 4..].copy_from_slice(&300_000u32.to_le_bytes());
-        assert_eq!(look(&file), None);
-        file[length - 4..].copy_from_slice(&300u32.to_le_bytes());
-        assert_eq!(look(&file), Some("a gzip file that ends early"));
-        assert_eq!(look(&file[..10]), Some("a gzip file that ends early"));
+        file[length - 4..].copy_from_slice(&307_200u32.to_le_bytes());
+        assert_eq!(look_at(&file), None);
+        file[length - 4..].copy_from_slice(&512u32.to_le_bytes());
+        assert_eq!(look_at(&file), Some("a gzip file that ends early"));
+        file[length - 4..].copy_from_slice(&307_201u32.to_le_bytes());
+        assert_eq!(look_at(&file), Some("a gzip file that ends early"), "no archive has such a size");
+        assert_eq!(look_at(&file[..10]), Some("a gzip file that ends early"));
+    }
+
+    #[test]
+    fn skippable_frames_may_come_first() {
+        let skip = [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9];
+        let whole = [&skip[..], &zstd_file()].concat();
+        assert_eq!(look_at(&whole), None);
+        assert_eq!(look_at(&whole[..whole.len() - 1]), Some("a zstd file that ends early"));
     }
 
     #[test]
     fn archives_end_in_zeros() {
         let mut file = vec![b'x'; 4096];
         file[257..262].copy_from_slice(b"ustar");
-        assert_eq!(look(&file), Some("a tar archive that ends early"));
+        assert_eq!(look_at(&file), Some("a tar archive that ends early"));
         file[3072..].fill(0);
-        assert_eq!(look(&file), None);
-        assert_eq!(look(&file[..4000]), Some("a tar archive that ends early"));
+        assert_eq!(look_at(&file), None);
+        assert_eq!(look_at(&file[..4000]), Some("a tar archive that ends early"));
     }
 
     #[test]
     fn other_content_says_nothing() {
-        assert_eq!(look(b"{}"), None);
-        assert_eq!(look(&[]), Some("empty"));
+        assert_eq!(look_at(b"{}"), None);
+        assert_eq!(look_at(&[]), Some("empty"));
         let file = tempfile::tempfile().unwrap();
         assert!(suspicion(&file, 0, Some(1)).unwrap().is_some());
     }
 
     #[test]
     fn real_gzip_files_are_not_suspect() {
-        for (size, block) in [(0, "zero"), (100, "zero"), (5_000_000, "zero"), (3_000_000, "urandom")] {
+        for (size, block) in [(0, "zero"), (512, "zero"), (5_120_000, "zero"), (6_144_000, "urandom")] {
             let script = format!("head -c {size} /dev/{block} | gzip -c");
             let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            assert_eq!(look(&output.stdout), None, "{size} bytes of {block}");
+            assert_eq!(look_at(&output.stdout), None, "{size} bytes of {block}");
         }
     }
 }

@@ -185,6 +185,7 @@ impl<'a> Reader<'a> {
             let (blobs, missing) = (Vec::new(), Vec::new());
             return Image { digest, name, blobs, is_complete: false, missing, position };
         };
+        self.note_size(&digest, entry);
         let mut seen = HashSet::new();
         let (mut blobs, mut missing) = (Vec::new(), Vec::new());
         let mut is_complete = true;
@@ -212,6 +213,13 @@ impl<'a> Reader<'a> {
         }
         blobs.sort_unstable();
         Image { digest, name, blobs, is_complete, missing, position }
+    }
+
+    /// Puts on record what size the descriptor gives.
+    fn note_size(&mut self, digest: &Digest, descriptor: &Descriptor) {
+        for &position in self.by_digest.get(digest).into_iter().flatten() {
+            self.sizes.insert(position, descriptor.size());
+        }
     }
 
     /// Puts on record, once, that the images lead to more than is followed.
@@ -258,9 +266,7 @@ impl<'a> Reader<'a> {
             documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
         {
             if let Some(digest) = self.digest(&descriptor) {
-                for &position in self.by_digest.get(&digest).into_iter().flatten() {
-                    self.sizes.insert(position, descriptor.size());
-                }
+                self.note_size(&digest, &descriptor);
                 references.push(Reference { digest, is_document });
             }
         }

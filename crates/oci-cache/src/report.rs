@@ -68,6 +68,9 @@ pub struct PruneReport {
     /// Where the cache was left by the aside strategy, if it could not be removed to the end.
     #[serde(skip)]
     pub left_aside: Option<PathBuf>,
+    /// The layout's index, if entries left it, and how many; of a prune of everything the number is not known.
+    #[serde(skip)]
+    pub index_changed: Option<(PathBuf, Option<usize>)>,
     /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
     #[serde(skip)]
     pub confined: bool,
@@ -103,6 +106,8 @@ pub struct Kept {
     pub unlisted: Tally,
     /// Not corrupt, where only what is corrupt goes.
     pub intact: Tally,
+    /// Not read, where only what is corrupt goes.
+    pub unread: Tally,
 }
 
 impl Kept {
@@ -113,7 +118,7 @@ impl Kept {
 
     /// The reasons with their tallies.
     #[must_use]
-    pub const fn by_reason(&self) -> [(Keep, Tally); 8] {
+    pub const fn by_reason(&self) -> [(Keep, Tally); 9] {
         [
             (Keep::InUse, self.in_use),
             (Keep::Recent, self.recent),
@@ -123,6 +128,7 @@ impl Kept {
             (Keep::Changed, self.changed),
             (Keep::Unlisted, self.unlisted),
             (Keep::Intact, self.intact),
+            (Keep::Unread, self.unread),
         ]
     }
 
@@ -136,6 +142,7 @@ impl Kept {
             Keep::Changed => &mut self.changed,
             Keep::Unlisted => &mut self.unlisted,
             Keep::Intact => &mut self.intact,
+            Keep::Unread => &mut self.unread,
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::index::open_quietly;
 use crate::inventory::{Blob, Inventory};
 use crate::ledger::Tally;
 use crate::progress::Progress;
+use crate::prune::SETTLE;
 use crate::quick::suspicion;
 use crate::reachable::References;
 use crate::report::Failure;
@@ -34,8 +35,11 @@ use crate::status::{Status, Timestamp};
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;
-/// The unit in which the page cache is looked at, and left as it was.
-const WINDOW_BYTES: u64 = 1 << 20;
+/// The unit in which the page cache is looked at, and left as it was: a window of which the first or the last
+/// page is cached is left alone.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// Up to this size a quick check hashes everything.
+const SMALL_BYTES: u64 = 4096;
 /// How often a blob that changes is read.
 const ATTEMPTS: usize = 3;
 
@@ -66,6 +70,8 @@ pub enum Finding {
     InUse,
     /// It changed each time it was read.
     Changed,
+    /// It could not be read, or a stop was asked for before its turn came.
+    Unread,
 }
 
 /// What was found.
@@ -79,7 +85,12 @@ pub struct Verification {
     pub in_use: Vec<usize>,
     /// What changed each time it was read.
     pub changed: Vec<usize>,
-    /// What could not be read.
+    /// What could not be read, or was not reached: positions in the inventory.
+    pub unread: Vec<usize>,
+    /// How many of the corrupt ones nobody could be asked about: leases do not work for them. They did not
+    /// change for half a second.
+    pub unprobed: u64,
+    /// What could not be read, and why.
     pub failures: Vec<Failure>,
     /// Whether a stop was asked for before the end.
     pub interrupted: bool,
@@ -106,10 +117,8 @@ pub fn verify(
     let work = || {
         let mut reader = Reader { inventory, references, check, progress, buffer: vec![0; BUFFER_BYTES] };
         while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if progress.is_stopped() {
-                return;
-            }
-            let verdict = reader.check(index);
+            let verdict =
+                if progress.is_stopped() { (Verdict::NotReached, None) } else { reader.check(index) };
             let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             found.add(inventory, index, verdict);
         }
@@ -133,7 +142,8 @@ pub fn verify(
 /// What is true of one blob.
 enum Verdict {
     Intact,
-    Corrupt(Digest),
+    /// What it hashes to, and whether it is known that nobody writes to it.
+    Corrupt(Digest, bool),
     InUse,
     Changed,
     Gone,
@@ -148,7 +158,8 @@ impl Verification {
         let corrupt = self.corrupt.iter().map(|corrupt| (corrupt.blob, Finding::Corrupt));
         let in_use = self.in_use.iter().map(|blob| (*blob, Finding::InUse));
         let changed = self.changed.iter().map(|blob| (*blob, Finding::Changed));
-        corrupt.chain(in_use).chain(changed).collect()
+        let unread = self.unread.iter().map(|blob| (*blob, Finding::Unread));
+        corrupt.chain(in_use).chain(changed).chain(unread).collect()
     }
 
     fn add(
@@ -161,14 +172,17 @@ impl Verification {
         self.accessed.extend(accessed.map(|accessed| (index, accessed)));
         match verdict {
             Verdict::Intact => self.checked.add(blob.size_bytes),
-            Verdict::Corrupt(actual) => {
+            Verdict::Corrupt(actual, is_probed) => {
                 self.checked.add(blob.size_bytes);
+                self.unprobed += u64::from(!is_probed);
                 self.corrupt.push(Corrupt { blob: index, actual });
             }
             Verdict::InUse => self.in_use.push(index),
             Verdict::Changed => self.changed.push(index),
-            Verdict::Gone | Verdict::NotReached => {}
+            Verdict::Gone => {}
+            Verdict::NotReached => self.unread.push(index),
             Verdict::Failed(error) => {
+                self.unread.push(index);
                 self.failures.push(Failure::new("read", inventory.path_of(blob), error))
             }
         }
@@ -204,7 +218,7 @@ impl Reader<'_> {
         if !before.is_regular_file() {
             return Ok((Verdict::Changed, None));
         }
-        if self.check == Check::Quick {
+        if self.check == Check::Quick && !(1..=SMALL_BYTES).contains(&before.size_bytes) {
             let expected = self.references.sizes.get(&index).copied();
             if suspicion(&file, before.size_bytes, expected)?.is_none() {
                 self.progress.advance(1, blob.size_bytes);
@@ -221,15 +235,22 @@ impl Reader<'_> {
                 self.progress.advance(1, 0);
                 return Ok((Verdict::Intact, accessed));
             }
-            if has_writer(file.as_fd()) == Some(true) {
+            let has_writer = has_writer(file.as_fd());
+            if has_writer == Some(true) {
                 return Ok((Verdict::InUse, accessed));
             }
-            if after.is_same_content(&before) {
-                return Ok((Verdict::Corrupt(actual), accessed));
+            if after.is_same_content(&before) && (has_writer.is_some() || self.is_at_rest(&file, &after)?) {
+                return Ok((Verdict::Corrupt(actual, has_writer.is_some()), accessed));
             }
             before = after;
         }
         Ok((Verdict::Changed, None))
+    }
+
+    /// Whether the content stays the same for a while, where it cannot be asked who writes to it.
+    fn is_at_rest(&self, file: &File, status: &Status) -> io::Result<bool> {
+        self.progress.wait(SETTLE);
+        Ok(Status::of_descriptor(file.as_fd())?.is_same_content(status))
     }
 
     /// Hashes a file; `None` if a stop was asked for.
@@ -256,17 +277,18 @@ impl Reader<'_> {
     }
 }
 
-/// For each window of the file, whether its beginning is in the page cache. Where that cannot be told,
+/// For each window of the file, whether its first or its last page is in the page cache. Where that cannot be told,
 /// everything counts as cached, and nothing is dropped.
 fn cached_windows(file: &File, size_bytes: u64) -> Vec<bool> {
     let mut byte = [0];
     let windows = (0..size_bytes).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
-    let is_cached = |position| {
+    let mut is_cached = |position| {
         let mut buffers = [io::IoSliceMut::new(&mut byte)];
         let read = rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT);
         read != Err(Errno::AGAIN)
     };
-    windows.map(is_cached).collect()
+    let last_byte = |start: u64| (start + WINDOW_BYTES).min(size_bytes) - 1;
+    windows.map(|start| is_cached(start) || is_cached(last_byte(start))).collect()
 }
 
 /// Drops from the page cache the windows that end within the range and were not there before.
