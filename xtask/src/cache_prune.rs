@@ -1,11 +1,12 @@
 //! `cargo xtask cache-prune`: frees the cache, and says in one line what was freed.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Check, Failure, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply,
-    apply_aside, check_aside, read_references, scan, select,
+    CacheDir, Check, Digest, Failure, Keep, Outcome, Policy, Progress, PrunePlan, PruneReport, References,
+    Space, Timestamp, apply, apply_aside, check_aside, read_references, scan, select,
 };
 
 use crate::cli::CachePruneArguments;
@@ -13,12 +14,17 @@ use crate::exit::{Exit, UsageError};
 use crate::progress_bar::Measure;
 use crate::signals::Signals;
 use crate::{
-    cache_verify, clock, github_summary, location, lock, metrics, output, plan_file, policy, progress_bar,
-    render,
+    cache_verify, clock, github_summary, location, lock, metrics, output, output_file, plan_file, policy,
+    progress_bar, render,
 };
 
 pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
     let (now, started) = (clock::now(), Instant::now());
+    if let Ok(cache) = location::cache_dir(&arguments.cache.location) {
+        for path in arguments.save_plan.iter().chain(&arguments.metrics_file) {
+            output_file::check_outside(path, &cache)?;
+        }
+    }
     let result = prune(arguments, now);
     if let Some(path) = &arguments.metrics_file {
         let exit = result.as_ref().map_or_else(Exit::of_error, |pruned| pruned.exit);
@@ -37,6 +43,9 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
     result.map(|pruned| pruned.exit)
 }
 
+/// How often a prune to a goal makes up for what it could not take.
+const MAX_ROUNDS: usize = 16;
+
 /// What a run came to.
 struct Pruned {
     exit: Exit,
@@ -47,8 +56,9 @@ struct Pruned {
 
 fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Pruned> {
     let progress = Progress::default();
-    let signals = Signals::watch(&progress.stop).context("watch for signals")?;
+    // Lists may come from where nothing comes: until they are read, a signal ends the process.
     let policy = policy::build(&arguments.policy)?;
+    let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let summary = arguments.github_summary.then(github_summary::file).transpose()?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected())?;
@@ -66,20 +76,15 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     if let Some(path) = &arguments.save_plan {
         plan_file::save(path, &plan, &cache)?;
     }
-    let mut report = if arguments.dry_run {
-        plan.preview()
+    let mut carried_out = if arguments.dry_run {
+        CarriedOut::new(plan.preview(), plan)
     } else {
-        progress_bar::show(!arguments.cache.quiet, Measure::Blobs, &progress, plan.total(), || {
-            if arguments.aside { apply_aside(&cache, &plan, &progress) } else { Ok(apply(&plan, &progress)) }
-        })?
+        carry_out(arguments, &cache, policy.clone(), plan, now, &progress)?
     };
-    report.failures.extend(unread);
+    carried_out.report.failures.extend(unread);
+    let CarriedOut { plan, report, used_bytes } = carried_out;
     if policy.has_goal() && !arguments.cache.quiet {
-        output::complain_all(render::unmet_goals(
-            &policy,
-            used_after(&plan, &report),
-            space_after(&cache, &report)?,
-        ));
+        output::complain_all(render::unmet_goals(&policy, used_bytes, space_after(&cache, &report)?));
     }
     let printed = print(arguments, &cache, &plan, &report)?;
     if let Some(path) = summary {
@@ -93,11 +98,66 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     Ok(Pruned { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 
-/// What the cache's files have together after the prune, or would have.
-fn used_after(plan: &PrunePlan, report: &PruneReport) -> u64 {
-    let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
-    let freed = report.bytes_freed.saturating_sub(left_by_prunes);
-    plan.inventory().used_bytes().saturating_sub(freed)
+/// A plan that was carried out, or shown.
+struct CarriedOut {
+    plan: PrunePlan,
+    report: PruneReport,
+    /// What the cache's files have together afterwards, or would have.
+    used_bytes: u64,
+}
+
+impl CarriedOut {
+    fn new(report: PruneReport, plan: PrunePlan) -> Self {
+        let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
+        let freed = report.bytes_freed.saturating_sub(left_by_prunes);
+        let used_bytes = plan.inventory().used_bytes().saturating_sub(freed);
+        Self { plan, report, used_bytes }
+    }
+
+    /// What could not go, since somebody uses it, and why.
+    fn held(&self) -> HashMap<Digest, Keep> {
+        let blobs = self.plan.inventory().blobs();
+        let held = self.report.exceptions.iter().filter_map(|(index, outcome)| match outcome {
+            Outcome::Kept(reason) => Some((blobs[*index].digest.clone(), *reason)),
+            _ => None,
+        });
+        held.collect()
+    }
+}
+
+/// Carries the plan out. For what could not go, others go, as far as a goal asks for it.
+fn carry_out(
+    arguments: &CachePruneArguments,
+    cache: &CacheDir,
+    mut policy: Policy,
+    plan: PrunePlan,
+    now: Timestamp,
+    progress: &Progress,
+) -> anyhow::Result<CarriedOut> {
+    let carry_out = |plan: PrunePlan| -> anyhow::Result<CarriedOut> {
+        let report =
+            progress_bar::show(!arguments.cache.quiet, Measure::Blobs, progress, plan.total(), || {
+                if arguments.aside { apply_aside(cache, &plan, progress) } else { Ok(apply(&plan, progress)) }
+            })?;
+        Ok(CarriedOut::new(report, plan))
+    };
+    let mut done = carry_out(plan)?;
+    // To look for what is corrupt once more would take too long, and a pull under way keeps all of a layout.
+    let may_go_on = policy.has_goal() && !arguments.policy.corrupt;
+    for _ in 1..MAX_ROUNDS {
+        let held = done.held();
+        if !may_go_on || held.is_empty() || done.report.pull_in_flight.is_some() || progress.is_stopped() {
+            break;
+        }
+        if arguments.cache.verbose {
+            output::complain_all(render::removed_entries(&done.plan, &done.report));
+        }
+        policy.held.extend(held);
+        let (plan, _) = self::plan(arguments, cache, &policy, now, progress)?;
+        let next = carry_out(plan)?;
+        done = CarriedOut { report: done.report.followed_by(next.report), ..next };
+    }
+    Ok(done)
 }
 
 /// The room after the prune, or what it would be.

@@ -18,6 +18,7 @@ mod location;
 mod lock;
 mod metrics;
 mod output;
+mod output_file;
 mod plan_file;
 mod policy;
 mod progress_bar;

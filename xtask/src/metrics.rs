@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use oci_cache::{PruneReport, Timestamp, escape_path};
 
 use crate::exit::Exit;
-use crate::plan_file::write_whole;
+use crate::output_file;
 
 /// A run, measured.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(crate) struct Run<'a> {
 
 /// Writes the metrics of a run.
 pub(crate) fn write(path: &Path, run: &Run<'_>) -> anyhow::Result<()> {
-    write_whole(path, |writer| std::io::Write::write_all(writer, text(run).as_bytes()))
+    output_file::write(path, |writer| writer.write_all(text(run).as_bytes()))
         .with_context(|| format!("write the metrics file `{}`", escape_path(path)))
 }
 

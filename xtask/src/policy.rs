@@ -1,12 +1,14 @@
 //! The policy that the arguments ask for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{Digest, Policy, escape_path, parse_keep};
+use rustix::fs::OFlags;
 
 use crate::cli::PolicyArguments;
 use crate::exit::UsageError;
@@ -28,15 +30,25 @@ pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
         // What is corrupt is known only after the scan.
         corrupt: None,
         keep,
+        held: HashMap::new(),
         max_used_bytes: arguments.max_used_space,
         min_free: arguments.min_free_space,
     })
 }
 
+/// Opens a file without moving its access time, if that is allowed: it may be one of the cache's own.
+fn open_quietly(path: &Path) -> anyhow::Result<fs::File> {
+    let quietly = i32::try_from(OFlags::NOATIME.bits())?;
+    match fs::File::options().read(true).custom_flags(quietly).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(fs::File::open(path)?),
+        opened => Ok(opened?),
+    }
+}
+
 fn read_list(path: &Path) -> anyhow::Result<HashSet<Digest>> {
     let mut content = Vec::new();
     let source: Box<dyn io::Read> =
-        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(fs::File::open(path)?) };
+        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(open_quietly(path)?) };
     source.take(MAX_LIST_BYTES + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_LIST_BYTES {
         return Err(anyhow!("it is larger than {}", banger_fmt::format_bytes(MAX_LIST_BYTES)));

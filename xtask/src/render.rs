@@ -167,6 +167,11 @@ pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     lines.into_iter().map(|(_, line)| line).collect()
 }
 
+/// The entries that went.
+pub(crate) fn removed_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
+    entries(plan, report).into_iter().filter(|line| line.starts_with("removed ")).collect()
+}
+
 fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, dry_run: bool) -> String {
     let removed = if dry_run { "would remove" } else { "removed" };
     let (verb, reason) = match (exception, fate) {

@@ -6,7 +6,10 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
-use std::process::Stdio;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use insta::assert_snapshot;
@@ -301,6 +304,10 @@ fn a_pinned_manifest_keeps_its_image() {
     assert_eq!(cache.prune(&["--keep", &digest(20)]).exit, 0);
     assert_eq!(cache.nested_blobs(), [2, 3, 20, 21]);
     assert_eq!(cache.image_names(), ["app:2"]);
+    // A manifest below a nested index keeps the image too.
+    let cache = Cache::typical_layout();
+    assert_eq!(cache.prune(&["--keep", &digest(40)]).exit, 0);
+    assert_eq!((cache.nested_blobs(), cache.image_names()), (vec![4, 30, 40, 41], vec!["multi".to_owned()]));
     let cache = Cache::typical_layout();
     assert_eq!(cache.prune(&["--keep", &digest(3)]).exit, 0);
     assert_eq!((cache.nested_blobs(), cache.image_names().len()), (vec![3], 0));
@@ -501,6 +508,8 @@ fn no_access_time_moves() {
     assert_eq!(cache.prune(&["--unreferenced", "-n"]).exit, 0);
     assert_eq!(cache.prune(&["--older-than", "1d"]).exit, 0);
     assert_eq!(cache.run("cache-usage", &[]).exit, 0);
+    let manifest = cache.path().join(nested(10));
+    assert_eq!(cache.prune(&["-n", "--keep-from", manifest.to_str().unwrap()]).exit, 0);
     assert_eq!(times(), before);
 }
 
@@ -610,6 +619,11 @@ fn bad_plans_are_refused() {
         plan[field] = value;
         plan.to_string()
     };
+    let change_entry = |edit: &dyn Fn(&mut Value)| {
+        let mut plan = good.clone();
+        edit(&mut plan["entries"][0]);
+        plan.to_string()
+    };
     let cases = [
         (String::new(), "it is not a saved plan, or a damaged one: EOF"),
         (good.to_string()[..200].to_owned(), "it is not a saved plan, or a damaged one: EOF"),
@@ -624,6 +638,18 @@ fn bad_plans_are_refused() {
             change("entries", json!([{"path": "../../etc/passwd"}])),
             "it is not a saved plan, or a damaged one",
         ),
+        (change("version", json!(0)), "it is not a saved plan, or a damaged one"),
+        (
+            change_entry(&|entry| entry["digest"] = json!(digest(77))),
+            "it is not a saved plan, or a damaged one",
+        ),
+        (change_entry(&|entry| entry["digest"] = Value::Null), "it is not a saved plan, or a damaged one"),
+        (change_entry(&|entry| entry["path"] = json!(format!("../{}", flat(1)))), "it is not a saved plan"),
+        (change_entry(&|entry| entry["path"] = json!(format!("/{}", flat(1)))), "it is not a saved plan"),
+        (
+            change("entries", json!([good["entries"][0], good["entries"][0]])),
+            "it is not a saved plan, or a damaged one",
+        ),
         (change("more", json!(1)), "it is not a saved plan, or a damaged one: unknown field `more`"),
     ];
     for (content, why) in cases {
@@ -634,6 +660,82 @@ fn bad_plans_are_refused() {
         assert_eq!((ran.exit, ran.stdout.as_str(), after), (2, "", before.clone()), "{}", ran.block());
         assert!(ran.stderr.contains(why), "{}", ran.stderr);
     }
+}
+
+#[test]
+fn what_is_in_use_is_made_up_for() {
+    let cache = aged();
+    let _reader = fs::File::open(cache.path().join(flat(1))).unwrap();
+    assert_snapshot!(cache.prune(&["--max-used-space", "3KiB", "-v"]).block(), @"
+    exit: 0
+    --- stdout
+    freed 1.0 KiB across 1 blob(s) in [TMP]/oci
+    --- stderr
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): in use
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over the budget
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
+    note: last use is [MOUNT]
+    note: confined by Landlock to removals beneath the cache
+    note: kept 1 blob(s), 1.0 KiB: in use
+    note: kept 2 blob(s), 2.0 KiB: goal met
+    [EOF]
+    ");
+    assert_eq!(left(&cache), [1, 3, 4], "the oldest is in use, so the next goes");
+}
+
+#[test]
+fn output_files_are_replaced_with_care() {
+    let cache = aged();
+    let before = cache.tree();
+    let inside = cache.path().join(flat(1));
+    for option in ["--save-plan", "--metrics-file"] {
+        for path in [&inside, &cache.path().join("new"), &cache.path().join("../oci/new")] {
+            let ran = cache.prune(&["-n", option, path.to_str().unwrap()]);
+            assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{}", ran.block());
+            assert!(ran.stderr.contains("lies in the cache"), "{}", ran.stderr);
+        }
+    }
+    assert_eq!(cache.tree(), before);
+    // A link is followed, the mode stays.
+    let (target, link) = (cache.base.path().join("target"), cache.base.path().join("link"));
+    fs::write(&target, "before").unwrap();
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("target", &link).unwrap();
+    save_as(&cache, &link);
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o640);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    let plan: Value = serde_json::from_slice(&fs::read(&target).unwrap()).unwrap();
+    assert_eq!(plan["entries"].as_array().unwrap().len(), 4);
+    // What is no regular file is written to.
+    let fifo = cache.base.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read(fifo).unwrap()
+    });
+    save_as(&cache, &fifo);
+    assert_eq!(reader.join().unwrap(), fs::read(&target).unwrap());
+    assert!(fs::symlink_metadata(&fifo).unwrap().file_type().is_fifo());
+}
+
+/// Saves the plan of everything under the name.
+fn save_as(cache: &Cache, path: &Path) {
+    let ran = cache.prune(&["-n", "--save-plan", path.to_str().unwrap()]);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_list() {
+    let cache = aged();
+    let mut program = xtask();
+    program.args(["cache-prune", "--keep-from", "-", "--cache-dir"]).arg(cache.path());
+    let mut prune = support::spawn(program.stdin(Stdio::piped()));
+    std::thread::sleep(Duration::from_millis(300));
+    let killed = Command::new("kill").args(["-INT", &prune.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(prune.wait().unwrap().signal(), Some(2));
+    assert_eq!(left(&cache), [1, 2, 3, 4]);
 }
 
 #[test]

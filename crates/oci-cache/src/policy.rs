@@ -31,8 +31,11 @@ pub struct Policy {
     /// Only corrupt blobs: what [`crate::verify()`] found, by position in the inventory. An entry of the
     /// layout's index that leads to one leaves the index; the rest of its image stays.
     pub corrupt: Option<HashMap<usize, Finding>>,
-    /// Not these digests; of an image, not if its manifest is among them.
+    /// Not these digests; not an image, if its manifest or an index or manifest below it is among them.
     pub keep: HashSet<Digest>,
+    /// Not these either, for the reason that a prune found: what it could not take must be made up for by
+    /// others, if a goal is to be met.
+    pub held: HashMap<Digest, Keep>,
     /// Stop when the cache's files have at most this logical size together, in bytes.
     pub max_used_bytes: Option<u64>,
     /// Stop when the file system has at least so much room.
@@ -196,6 +199,8 @@ impl Selection<'_> {
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if self.policy.keep.contains(&blob.digest) {
                 Some(Keep::Pinned)
+            } else if let Some(reason) = self.policy.held.get(&blob.digest) {
+                Some(*reason)
             } else if let Some(reason) = self.not_corrupt(index) {
                 Some(reason)
             } else if is_referenced && (self.policy.corrupt.is_none() || self.policy.unreferenced) {
@@ -237,8 +242,10 @@ impl Selection<'_> {
             let size_bytes = blobs().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
             let last_used = blobs().map(|blob| blob.last_used().min(self.now)).max();
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
-            let keep = if self.policy.keep.contains(&image.digest) {
+            let keep = if image.documents.iter().any(|document| self.policy.keep.contains(document)) {
                 Some(Keep::Pinned)
+            } else if let Some(reason) = blobs().find_map(|blob| self.policy.held.get(&blob.digest)) {
+                Some(*reason)
             } else if !image.is_complete || !self.plan.references.is_complete() {
                 Some(Keep::Referenced)
             } else {

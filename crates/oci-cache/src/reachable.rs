@@ -41,6 +41,8 @@ pub struct Image {
     pub name: Option<String>,
     /// The blobs that it leads to and that are there: positions in the inventory, in ascending order.
     pub blobs: Vec<usize>,
+    /// The indexes and manifests among what it leads to, itself included, there or not.
+    pub(crate) documents: Vec<Digest>,
     /// Whether everything that it leads to is known.
     pub is_complete: bool,
     /// What it leads to and is not there.
@@ -183,11 +185,12 @@ impl<'a> Reader<'a> {
         let Some(digest) = self.digest(entry) else {
             let digest = Digest::Sha256([0; 32]);
             let (blobs, missing) = (Vec::new(), Vec::new());
-            return Image { digest, name, blobs, is_complete: false, missing, position };
+            let documents = Vec::new();
+            return Image { digest, name, blobs, documents, is_complete: false, missing, position };
         };
         self.note_size(&digest, entry);
         let mut seen = HashSet::new();
-        let (mut blobs, mut missing) = (Vec::new(), Vec::new());
+        let (mut blobs, mut missing, mut documents) = (Vec::new(), Vec::new(), Vec::new());
         let mut is_complete = true;
         let mut ahead = vec![Reference { digest: digest.clone(), is_document: true }];
         while let Some(reference) = ahead.pop() {
@@ -205,6 +208,7 @@ impl<'a> Reader<'a> {
                 break;
             }
             if reference.is_document {
+                documents.push(reference.digest.clone());
                 match self.document(&reference.digest) {
                     Some(below) => ahead.extend(below),
                     None => is_complete = false,
@@ -212,7 +216,7 @@ impl<'a> Reader<'a> {
             }
         }
         blobs.sort_unstable();
-        Image { digest, name, blobs, is_complete, missing, position }
+        Image { digest, name, blobs, documents, is_complete, missing, position }
     }
 
     /// Puts on record what size the descriptor gives.

@@ -80,6 +80,21 @@ pub struct PruneReport {
 }
 
 impl PruneReport {
+    /// This report and that of a further prune of the same cache as one: what went is added up, what stayed
+    /// and what failed is as the later prune found it.
+    #[must_use]
+    pub fn followed_by(self, later: Self) -> Self {
+        Self {
+            bytes_freed: self.bytes_freed + later.bytes_freed,
+            blobs_freed: self.blobs_freed + later.blobs_freed,
+            disk_bytes_freed: self.disk_bytes_freed + later.disk_bytes_freed,
+            partials_freed: self.partials_freed + later.partials_freed,
+            leftovers_freed: self.leftovers_freed + later.leftovers_freed,
+            unprobed: self.unprobed + later.unprobed,
+            ..later
+        }
+    }
+
     /// Whether the whole plan was carried out.
     #[must_use]
     pub fn is_complete(&self) -> bool {

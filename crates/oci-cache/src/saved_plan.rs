@@ -7,7 +7,7 @@
 //!
 //! Format: one JSON object, see `docs/saved-plan.md`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cache_dir::CacheDir;
-use crate::digest::Digest;
+use crate::digest::{Digest, Spelling};
 use crate::escape::{escape, escape_path};
 use crate::inventory::Inventory;
 use crate::ledger::Tally;
@@ -103,7 +103,17 @@ impl SavedPlan {
         if header.version > VERSION {
             return Err(SavedPlanError::Newer(header.version));
         }
-        serde_json::from_slice(content).map_err(damaged)
+        let plan: Self = serde_json::from_slice(content).map_err(damaged)?;
+        if header.version == 0 || !plan.is_sound() {
+            return Err(SavedPlanError::NotAPlan(None));
+        }
+        Ok(plan)
+    }
+
+    /// Whether it lists nothing twice, and nothing that no plan lists.
+    fn is_sound(&self) -> bool {
+        let mut seen = HashSet::new();
+        self.entries.iter().all(|entry| seen.insert((entry.kind, &entry.path)) && entry.is_sound())
     }
 
     /// Checks that the plan was made for this directory.
@@ -183,6 +193,26 @@ impl SavedPlan {
 }
 
 impl SavedEntry {
+    /// Whether its path stays in the cache, or beside it if it may, and a blob's name is its digest.
+    fn is_sound(&self) -> bool {
+        let below = match self.kind {
+            Kind::Leftover => self.path.strip_prefix("../").unwrap_or(&self.path),
+            Kind::Blob | Kind::Partial => &self.path,
+        };
+        let is_below = below.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        let name = below.rsplit('/').next().unwrap_or_default();
+        let spells = |digest: Digest| {
+            let spellings = [Spelling::Nested, Spelling::Colon, Spelling::Dash];
+            spellings.into_iter().any(|spelling| digest.file_name(spelling).as_str() == name)
+        };
+        is_below
+            && match (self.kind, &self.digest) {
+                (Kind::Blob, Some(digest)) => digest.parse().is_ok_and(spells),
+                (Kind::Blob, None) => false,
+                (Kind::Partial | Kind::Leftover, digest) => digest.is_none(),
+            }
+    }
+
     fn is(&self, (size_bytes, device, inode, modified): (u64, (u32, u32), u64, Timestamp)) -> bool {
         (self.size_bytes, self.device, self.inode, self.modified) == (size_bytes, device, inode, modified)
     }

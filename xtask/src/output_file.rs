@@ -1,0 +1,79 @@
+//! Files that the user names for output: plans and metrics.
+//!
+//! Guarantees: a regular file is replaced whole or not at all, keeps its mode and owner, and is found through
+//! symbolic links; a device or a fifo is written to, never replaced; nothing is written into the cache.
+
+use std::fs::{self, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+use oci_cache::escape_path;
+use tempfile::NamedTempFile;
+
+use crate::exit::UsageError;
+
+/// The mode of a new file: readable by all, since metrics are collected by another user.
+const MODE: u32 = 0o644;
+
+/// Refuses a file that would lie in the cache, where it could take a blob's place.
+///
+/// # Errors
+///
+/// A [`UsageError`].
+pub(crate) fn check_outside(path: &Path, cache: &Path) -> anyhow::Result<()> {
+    let id = |path: &Path| fs::metadata(path).map(|status| (status.dev(), status.ino())).ok();
+    let (Some(cache_id), Ok(directory)) = (id(cache), fs::canonicalize(directory_of(&target_of(path)?)))
+    else {
+        return Ok(());
+    };
+    if directory.ancestors().any(|ancestor| id(ancestor) == Some(cache_id)) {
+        let why = format!("`{}` lies in the cache: choose a file outside", escape_path(path));
+        return Err(anyhow!(UsageError(why)));
+    }
+    Ok(())
+}
+
+/// Writes a file.
+///
+/// # Errors
+///
+/// What the file system gives; then a regular file is as it was.
+pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let target = target_of(path)?;
+    let found = fs::metadata(&target).ok();
+    if found.as_ref().is_some_and(|found| !found.is_file()) {
+        let mut writer = BufWriter::new(fs::File::options().write(true).open(&target)?);
+        content(&mut writer)?;
+        return writer.flush();
+    }
+    let mut file = NamedTempFile::new_in(directory_of(&target))?;
+    let mode = found.as_ref().map_or(MODE, |found| found.mode() & 0o7777);
+    if let Some(found) = found {
+        // Only root can give files away; for others it is theirs already, or becomes theirs.
+        let _ = fchown(file.as_file(), Some(found.uid()), Some(found.gid()));
+    }
+    file.as_file().set_permissions(Permissions::from_mode(mode))?;
+    let mut writer = BufWriter::new(&mut file);
+    content(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.persist(target)?;
+    Ok(())
+}
+
+/// Where symbolic links lead to; the path itself, if nothing is there.
+fn target_of(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
+        found => found,
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
