@@ -1,12 +1,12 @@
 //! `cargo xtask cache-prune`: frees the cache, and says in one line what was freed.
 
-use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Check, Digest, Failure, Keep, Outcome, Policy, Progress, PrunePlan, PruneReport, References,
-    Space, Timestamp, apply, apply_aside, check_aside, read_references, scan, select,
+    CacheDir, Check, Failure, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply,
+    apply_aside, check_aside, read_references, scan, select,
 };
 
 use crate::cli::CachePruneArguments;
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
         let exit = result.as_ref().map_or_else(Exit::of_error, |pruned| pruned.exit);
         let pruned = result.as_ref().ok();
         let report = pruned.and_then(|pruned| pruned.report.as_ref());
-        let cache_bytes = pruned.map_or(0, |pruned| pruned.cache_bytes);
+        let cache_bytes = pruned.and_then(|pruned| pruned.cache_bytes);
         let written = metrics::write(
             path,
             &metrics::Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
@@ -44,14 +44,14 @@ pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
 }
 
 /// How often a prune to a goal makes up for what it could not take.
-const MAX_ROUNDS: usize = 16;
+const MAX_ROUNDS: usize = 256;
 
 /// What a run came to.
 struct Pruned {
     exit: Exit,
     report: Option<PruneReport>,
-    /// What the cache's files have together afterwards.
-    cache_bytes: u64,
+    /// What the cache's files have together afterwards, if that is known.
+    cache_bytes: Option<u64>,
 }
 
 fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Pruned> {
@@ -67,9 +67,9 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
             PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
         output::print(&render::result(&report, arguments.cache.format)?)?;
         let exit = signals.exit().unwrap_or(Exit::Incomplete);
-        return Ok(Pruned { exit, report: Some(report), cache_bytes: 0 });
+        return Ok(Pruned { exit, report: Some(report), cache_bytes: None });
     }
-    let (plan, unread) = plan(arguments, &cache, &policy, now, &progress)?;
+    let (plan, unread) = plan(arguments, &cache, &policy, now, cache.space()?, &progress)?;
     if arguments.aside {
         check_aside(&cache, &plan)?;
     }
@@ -91,10 +91,10 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
         github_summary::append(&path, &report)?;
     }
     let done = if report.is_complete() { printed } else { Exit::Incomplete };
-    let cache_bytes = match arguments.metrics_file {
-        Some(_) => scan(&CacheDir::open(&directory, &[])?)?.used_bytes(),
-        None => 0,
-    };
+    // What is left may be no cache any more, if only what is foreign stays.
+    let found =
+        arguments.metrics_file.as_ref().and_then(|_| scan(&CacheDir::open(&directory, &[]).ok()?).ok());
+    let cache_bytes = Some(found.map_or(used_bytes, |inventory| inventory.used_bytes()));
     Ok(Pruned { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 
@@ -112,16 +112,6 @@ impl CarriedOut {
         let freed = report.bytes_freed.saturating_sub(left_by_prunes);
         let used_bytes = plan.inventory().used_bytes().saturating_sub(freed);
         Self { plan, report, used_bytes }
-    }
-
-    /// What could not go, since somebody uses it, and why.
-    fn held(&self) -> HashMap<Digest, Keep> {
-        let blobs = self.plan.inventory().blobs();
-        let held = self.report.exceptions.iter().filter_map(|(index, outcome)| match outcome {
-            Outcome::Kept(reason) => Some((blobs[*index].digest.clone(), *reason)),
-            _ => None,
-        });
-        held.collect()
     }
 }
 
@@ -141,11 +131,12 @@ fn carry_out(
             })?;
         Ok(CarriedOut::new(report, plan))
     };
+    let before = cache.space()?;
     let mut done = carry_out(plan)?;
     // To look for what is corrupt once more would take too long, and a pull under way keeps all of a layout.
     let may_go_on = policy.has_goal() && !arguments.policy.corrupt;
     for _ in 1..MAX_ROUNDS {
-        let held = done.held();
+        let held = done.plan.held(&done.report);
         if !may_go_on || held.is_empty() || done.report.pull_in_flight.is_some() || progress.is_stopped() {
             break;
         }
@@ -153,9 +144,27 @@ fn carry_out(
             output::complain_all(render::removed_entries(&done.plan, &done.report));
         }
         policy.held.extend(held);
-        let (plan, _) = self::plan(arguments, cache, &policy, now, progress)?;
-        let next = carry_out(plan)?;
-        done = CarriedOut { report: done.report.followed_by(next.report), ..next };
+        progress.blobs.store(0, Ordering::Relaxed);
+        progress.bytes.store(0, Ordering::Relaxed);
+        // Some file systems give the room back later.
+        let mut space = before;
+        space.available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
+        match self::plan(arguments, cache, &policy, now, space, progress)
+            .and_then(|(plan, _)| carry_out(plan))
+        {
+            Ok(next) => done = CarriedOut { report: done.report.followed_by(next.report), ..next },
+            // What went must be reported.
+            Err(error) => {
+                let error = std::io::Error::other(format!("{error:#}"));
+                let path = cache.path().to_owned();
+                done.report.failures.push(Failure {
+                    operation: "make up for what is in use in",
+                    path,
+                    error,
+                });
+                break;
+            }
+        }
     }
     Ok(done)
 }
@@ -175,6 +184,7 @@ fn plan(
     cache: &CacheDir,
     policy: &Policy,
     now: Timestamp,
+    space: Space,
     progress: &Progress,
 ) -> anyhow::Result<(PrunePlan, Vec<Failure>)> {
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
@@ -200,7 +210,7 @@ fn plan(
         policy.corrupt = Some(found.findings());
         unread = found.failures;
     }
-    Ok((select(inventory, references, &policy, now, cache.space()?), unread))
+    Ok((select(inventory, references, &policy, now, space), unread))
 }
 
 /// Prints the result on stdout, and the rest on stderr.

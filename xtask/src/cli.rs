@@ -174,7 +174,8 @@ pub(crate) struct CacheVerifyArguments {
     /// Remove the corrupt blobs, and nothing else.
     #[arg(long)]
     pub(crate) prune: bool,
-    /// Hash only blobs that show a sign of ending early: a wrong size, a missing trailer, no content.
+    /// Hash only small blobs and those that show a sign of ending early: a wrong size, a missing trailer, no
+    /// content. The line then begins with "quickly checked".
     #[arg(long)]
     pub(crate) quick: bool,
     /// Read at idle I/O priority: only when nobody else wants the disk.

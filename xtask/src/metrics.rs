@@ -18,8 +18,8 @@ use crate::output_file;
 pub(crate) struct Run<'a> {
     /// What it did; none if it was ended by an error.
     pub(crate) report: Option<&'a PruneReport>,
-    /// What the cache's files have together after it, in bytes.
-    pub(crate) cache_bytes: u64,
+    /// What the cache's files have together after it, in bytes, if that is known.
+    pub(crate) cache_bytes: Option<u64>,
     /// How long it took.
     pub(crate) duration: Duration,
     /// How it ended.
@@ -77,11 +77,10 @@ fn text(run: &Run<'_>) -> String {
             "Whether nothing was done: 1, else 0.",
             &plain(u8::from(report.dry_run).to_string()),
         );
-        gauge(
-            "used_bytes",
-            "Logical size of the cache's files after the run.",
-            &plain(run.cache_bytes.to_string()),
-        );
+    }
+    if let Some(bytes) = run.cache_bytes {
+        let help = "Logical size of the cache's files after the run.";
+        gauge("used_bytes", help, &plain(bytes.to_string()));
     }
     gauge("prune_duration_seconds", "How long the run took.", &plain(run.duration.as_secs_f64().to_string()));
     gauge("prune_exit_status", "Exit status of the run.", &plain(run.exit.code().to_string()));

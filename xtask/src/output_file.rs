@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use oci_cache::escape_path;
+use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 
 use crate::exit::UsageError;
@@ -41,6 +42,7 @@ pub(crate) fn check_outside(path: &Path, cache: &Path) -> anyhow::Result<()> {
 ///
 /// What the file system gives; then a regular file is as it was.
 pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    check_owner(path)?;
     let target = target_of(path)?;
     let found = fs::metadata(&target).ok();
     if found.as_ref().is_some_and(|found| !found.is_file()) {
@@ -60,6 +62,21 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     writer.flush()?;
     drop(writer);
     file.persist(target)?;
+    Ok(())
+}
+
+/// Refuses what another user put there, where everybody may: it could lead to a file of somebody else's, as
+/// in `proc_sys_fs(5)`, `protected_symlinks` and `protected_regular`.
+fn check_owner(path: &Path) -> io::Result<()> {
+    const STICKY_AND_WRITABLE_BY_ALL: u32 = 0o1002;
+    let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
+    let directory = fs::metadata(directory_of(path))?;
+    let is_open_to_all = directory.mode() & STICKY_AND_WRITABLE_BY_ALL == STICKY_AND_WRITABLE_BY_ALL;
+    let is_trusted = [geteuid().as_raw(), directory.uid()].contains(&found.uid());
+    if is_open_to_all && !is_trusted {
+        let why = "it is another user's, in a directory that everybody may write to";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
     Ok(())
 }
 

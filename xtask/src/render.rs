@@ -169,7 +169,7 @@ pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
 
 /// The entries that went.
 pub(crate) fn removed_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
-    entries(plan, report).into_iter().filter(|line| line.starts_with("removed ")).collect()
+    entries(plan, report).into_iter().filter(|line| line.starts_with("remove")).collect()
 }
 
 fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, dry_run: bool) -> String {

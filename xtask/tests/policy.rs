@@ -682,6 +682,30 @@ fn what_is_in_use_is_made_up_for() {
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3, 4], "the oldest is in use, so the next goes");
+    // Of many that are in use, and of a download under way, no more is taken for granted.
+    let cache = Cache::flat(60, KIB);
+    let partial = cache.write("oci-put-blob1", 4 * KIB);
+    set_age(&partial, 90 * DAY);
+    let hold = |number: u8| {
+        set_age(&cache.path().join(flat(number)), 50 * DAY);
+        fs::File::open(cache.path().join(flat(number))).unwrap()
+    };
+    let _readers: Vec<fs::File> = (1..=40).map(hold).chain([fs::File::open(&partial).unwrap()]).collect();
+    let ran = cache.prune(&["--max-used-space", "60KiB"]);
+    assert_eq!(ran.stdout, "freed 4.0 KiB across 4 blob(s) in [TMP]/oci\n", "{}", ran.block());
+    assert!(!ran.stderr.contains("not met"), "{}", ran.stderr);
+    assert!((1..=40).all(|number| cache.path().join(flat(number)).exists()));
+}
+
+#[test]
+fn a_manifest_of_an_unknown_algorithm_keeps_what_it_may_lead_to() {
+    let cache = Cache::typical_layout();
+    let digest = format!("sha384:{}", "0".repeat(96));
+    cache.write_index(&[json!({"mediaType": "x/y", "digest": digest, "size": 7})]);
+    let before = cache.tree();
+    let ran = cache.prune(&["--unreferenced"]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+    assert!(ran.stderr.contains("its digest is of no known algorithm"), "{}", ran.stderr);
 }
 
 #[test]
@@ -717,6 +741,37 @@ fn output_files_are_replaced_with_care() {
     save_as(&cache, &fifo);
     assert_eq!(reader.join().unwrap(), fs::read(&target).unwrap());
     assert!(fs::symlink_metadata(&fifo).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn another_users_file_in_a_directory_open_to_all_is_not_replaced() {
+    let cache = aged();
+    let open_to_all = cache.base.path().join("tmp");
+    let (victim, link) = (cache.base.path().join("victim"), open_to_all.join("plan.json"));
+    fs::create_dir(&open_to_all).unwrap();
+    fs::set_permissions(&open_to_all, fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, &link).unwrap();
+    std::os::unix::fs::lchown(&link, Some(1234), None).expect("only root can give files away");
+    let ran = cache.prune(&["-n", "--save-plan", link.to_str().unwrap()]);
+    assert_eq!(ran.exit, 1, "{}", ran.block());
+    assert!(ran.stderr.contains("it is another user's"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+}
+
+#[test]
+fn metrics_tell_of_a_prune_that_left_only_what_is_foreign() {
+    let cache = Cache::flat(1, KIB);
+    cache.write("README", KIB);
+    let metrics = cache.base.path().join("oci.prom");
+    let ran = cache.prune(&["--metrics-file", metrics.to_str().unwrap()]);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    let metrics = fs::read_to_string(metrics).unwrap();
+    for line in
+        ["oci_cache_prune_freed_bytes 1024\n", "oci_cache_used_bytes 0\n", "oci_cache_prune_exit_status 0\n"]
+    {
+        assert!(metrics.contains(line), "{metrics}");
+    }
 }
 
 /// Saves the plan of everything under the name.

@@ -3,6 +3,7 @@
 //! Guarantees: the plan says something of every entry of its inventory; it is never changed after it
 //! was made; carrying it out removes what it says and nothing else. The dry run is this plan, rendered.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::inventory::{Blob, Inventory};
@@ -11,7 +12,7 @@ use crate::leftover::Leftover;
 use crate::names::Place;
 use crate::partial::Partial;
 use crate::reachable::{Image, References};
-use crate::report::{Failure, Kept, PruneReport};
+use crate::report::{Failure, Kept, Outcome, PruneReport};
 use crate::status::Timestamp;
 
 /// What is to become of an entry.
@@ -224,6 +225,22 @@ impl PrunePlan {
     fn images_that_go(&self) -> impl Iterator<Item = &Image> {
         let goes = |blob: &usize| matches!(self.blob_fates[*blob], Fate::Remove(_));
         self.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
+    }
+
+    /// What could not go, by inode number, and why: what a prune of this plan reported as kept.
+    #[must_use]
+    pub fn held(&self, report: &PruneReport) -> HashMap<u64, Keep> {
+        let tree = &self.inventory.tree;
+        let blobs = report.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
+        let partials = tree.partials.iter().map(|partial| partial.status.id.inode);
+        let goes = |fate: &Fate| matches!(fate, Fate::Remove(_));
+        let partials = partials.zip(report.partials.iter().copied()).zip(&self.partial_fates);
+        let partials = partials.filter(|(_, fate)| goes(fate)).map(|(partial, _)| partial);
+        let held = blobs.chain(partials).filter_map(|(inode, outcome)| match outcome {
+            Outcome::Kept(reason) => Some((inode, reason)),
+            _ => None,
+        });
+        held.collect()
     }
 
     /// Whether every entry goes.

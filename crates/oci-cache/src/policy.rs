@@ -33,9 +33,9 @@ pub struct Policy {
     pub corrupt: Option<HashMap<usize, Finding>>,
     /// Not these digests; not an image, if its manifest or an index or manifest below it is among them.
     pub keep: HashSet<Digest>,
-    /// Not these either, for the reason that a prune found: what it could not take must be made up for by
-    /// others, if a goal is to be met.
-    pub held: HashMap<Digest, Keep>,
+    /// Not these files either, by inode number, for the reason that a prune found ([`PrunePlan::held`]): what it
+    /// could not take must be made up for by others, if a goal is to be met.
+    pub held: HashMap<u64, Keep>,
     /// Stop when the cache's files have at most this logical size together, in bytes.
     pub max_used_bytes: Option<u64>,
     /// Stop when the file system has at least so much room.
@@ -199,7 +199,7 @@ impl Selection<'_> {
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if self.policy.keep.contains(&blob.digest) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = self.policy.held.get(&blob.digest) {
+            } else if let Some(reason) = self.policy.held.get(&blob.inode) {
                 Some(*reason)
             } else if let Some(reason) = self.not_corrupt(index) {
                 Some(reason)
@@ -224,8 +224,13 @@ impl Selection<'_> {
         for index in 0..self.plan.partial_fates.len() {
             let partial = &self.plan.inventory.tree.partials[index];
             let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
-            let keep =
-                if self.policy.corrupt.is_some() { Some(Keep::Intact) } else { self.too_recent(last_used) };
+            let keep = if self.policy.corrupt.is_some() {
+                Some(Keep::Intact)
+            } else if let Some(reason) = self.policy.held.get(&partial.status.id.inode) {
+                Some(*reason)
+            } else {
+                self.too_recent(last_used)
+            };
             match keep {
                 Some(reason) => self.plan.partial_fates[index] = Fate::Keep(reason),
                 None => candidates.push(Candidate { last_used, size_bytes, what: What::Partial(index) }),
@@ -244,7 +249,7 @@ impl Selection<'_> {
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
             let keep = if image.documents.iter().any(|document| self.policy.keep.contains(document)) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = blobs().find_map(|blob| self.policy.held.get(&blob.digest)) {
+            } else if let Some(reason) = blobs().find_map(|blob| self.policy.held.get(&blob.inode)) {
                 Some(*reason)
             } else if !image.is_complete || !self.plan.references.is_complete() {
                 Some(Keep::Referenced)

@@ -20,8 +20,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 const PAGE_BYTES: u64 = 4096;
 /// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
 const DEFLATE_MOST: u64 = 1032;
-/// How many blocks of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
-const MAX_ZSTD_BLOCKS: u32 = 1 << 20;
+/// How many blocks and frames of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
+const MAX_ZSTD_BLOCKS: u32 = 1 << 18;
 
 /// What makes a blob suspect, if anything does.
 pub(crate) fn suspicion(
@@ -102,6 +102,10 @@ fn zstd(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let mut position = 0;
     let mut blocks = 0;
     while position < size_bytes {
+        blocks += 1;
+        if blocks > MAX_ZSTD_BLOCKS {
+            return Ok(None);
+        }
         let Some(magic) = word(file, position, 4, size_bytes)? else { return early };
         position += 4;
         if (0x184d_2a50..=0x184d_2a5f).contains(&magic) {

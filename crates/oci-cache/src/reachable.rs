@@ -183,6 +183,7 @@ impl<'a> Reader<'a> {
     fn image(&mut self, position: usize, entry: &Descriptor) -> Image {
         let name = entry.annotations().as_ref().and_then(|annotations| annotations.get(REF_NAME)).cloned();
         let Some(digest) = self.digest(entry) else {
+            self.unknown_algorithm(entry);
             let digest = Digest::Sha256([0; 32]);
             let (blobs, missing) = (Vec::new(), Vec::new());
             let documents = Vec::new();
@@ -194,18 +195,18 @@ impl<'a> Reader<'a> {
         let mut is_complete = true;
         let mut ahead = vec![Reference { digest: digest.clone(), is_document: true }];
         while let Some(reference) = ahead.pop() {
+            self.reached += 1;
+            if self.reached > MAX_REACHED {
+                is_complete = false;
+                self.too_many(&digest);
+                break;
+            }
             if !seen.insert(reference.digest.clone()) {
                 continue;
             }
             match self.by_digest.get(&reference.digest) {
                 Some(positions) => blobs.extend_from_slice(positions),
                 None => missing.push(reference.digest.clone()),
-            }
-            self.reached += 1;
-            if self.reached > MAX_REACHED {
-                is_complete = false;
-                self.too_many(&digest);
-                break;
             }
             if reference.is_document {
                 documents.push(reference.digest.clone());
@@ -251,7 +252,7 @@ impl<'a> Reader<'a> {
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "neither an index nor a manifest")),
         });
         let references = match read {
-            Ok(document) => Some(self.references(document)),
+            Ok(document) => self.references(document),
             Err(error) => {
                 let path = self.path_of(digest);
                 self.problems.push(Failure::new("read manifest", path, error));
@@ -262,23 +263,41 @@ impl<'a> Reader<'a> {
         references
     }
 
-    fn references(&mut self, document: Document) -> Vec<Reference> {
+    /// Puts on record that a document is named by an algorithm that is not known here, so what is below it is
+    /// not known either.
+    fn unknown_algorithm(&mut self, descriptor: &Descriptor) {
+        let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
+        let name = descriptor.digest().to_string();
+        let error = io::Error::new(io::ErrorKind::Unsupported, "its digest is of no known algorithm");
+        self.problems.push(Failure::new("read manifest", root.join("blobs").join(name), error));
+    }
+
+    /// What a document refers to; `None`, and a problem on record, if that cannot be told.
+    fn references(&mut self, document: Document) -> Option<Vec<Reference>> {
         let documents = document.manifests.into_iter().flatten();
         let leaves = document.layers.into_iter().chain(document.blobs).flatten().chain(document.config);
         let mut references = Vec::new();
         for (descriptor, is_document) in
             documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
         {
-            if let Some(digest) = self.digest(&descriptor) {
-                self.note_size(&digest, &descriptor);
-                references.push(Reference { digest, is_document });
+            match self.digest(&descriptor) {
+                Some(digest) => {
+                    self.note_size(&digest, &descriptor);
+                    references.push(Reference { digest, is_document });
+                }
+                None if is_document => {
+                    self.unknown_algorithm(&descriptor);
+                    return None;
+                }
+                // No blob of this inventory.
+                None => {}
             }
         }
         // A subject that is not there is allowed: a signature may come before what it signs.
         let subject = document.subject.and_then(|subject| self.digest(&subject));
         let present = subject.filter(|digest| self.by_digest.contains_key(digest));
         references.extend(present.map(|digest| Reference { digest, is_document: true }));
-        references
+        Some(references)
     }
 
     /// The digest of a descriptor, if its algorithm is one by which blobs are named here.

@@ -80,10 +80,18 @@ pub struct PruneReport {
 }
 
 impl PruneReport {
-    /// This report and that of a further prune of the same cache as one: what went is added up, what stayed
-    /// and what failed is as the later prune found it.
+    /// This report and that of a further prune of the same cache as one: what went and what failed is added up,
+    /// what stayed is as the later prune found it.
     #[must_use]
-    pub fn followed_by(self, later: Self) -> Self {
+    pub fn followed_by(self, mut later: Self) -> Self {
+        let is_new = |failure: &Failure| {
+            let is_same =
+                |other: &Failure| (other.operation, &other.path) == (failure.operation, &failure.path);
+            !later.failures.iter().any(is_same)
+        };
+        let failures: Vec<Failure> = self.failures.into_iter().filter(is_new).collect();
+        later.failures.extend(failures);
+        later.foreign_in_leftovers.extend(self.foreign_in_leftovers);
         Self {
             bytes_freed: self.bytes_freed + later.bytes_freed,
             blobs_freed: self.blobs_freed + later.blobs_freed,
@@ -91,6 +99,8 @@ impl PruneReport {
             partials_freed: self.partials_freed + later.partials_freed,
             leftovers_freed: self.leftovers_freed + later.leftovers_freed,
             unprobed: self.unprobed + later.unprobed,
+            index_changed: later.index_changed.or(self.index_changed),
+            index_removed: later.index_removed.or(self.index_removed),
             ..later
         }
     }

@@ -40,6 +40,8 @@ const BUFFER_BYTES: usize = 64 << 10;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Up to this size a quick check hashes everything.
 const SMALL_BYTES: u64 = 4096;
+/// How far ahead of the reading it is looked at: further than the kernel reads ahead.
+const AHEAD_BYTES: u64 = 64 << 20;
 /// How often a blob that changes is read.
 const ATTEMPTS: usize = 3;
 
@@ -255,13 +257,14 @@ impl Reader<'_> {
 
     /// Hashes a file; `None` if a stop was asked for.
     fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
-        let cached = cached_windows(file, size_bytes);
+        let mut cached = Vec::new();
         let mut hasher = match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
             Algorithm::Sha512 => Hasher::Sha512(Box::new(Sha512::new())),
         };
         let mut position = 0;
         loop {
+            look_ahead(file, size_bytes, position, &mut cached);
             let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut self.buffer[..], position))?;
             if read == 0 {
                 return Ok(Some(hasher.finish()));
@@ -277,18 +280,24 @@ impl Reader<'_> {
     }
 }
 
-/// For each window of the file, whether its first or its last page is in the page cache. Where that cannot be told,
-/// everything counts as cached, and nothing is dropped.
-fn cached_windows(file: &File, size_bytes: u64) -> Vec<bool> {
+/// Adds, for each window of the file up to well ahead of the position, whether its first or its last page is in
+/// the page cache. Where that cannot be told, everything counts as cached, and nothing is dropped.
+fn look_ahead(file: &File, size_bytes: u64, position: u64, cached: &mut Vec<bool>) {
     let mut byte = [0];
-    let windows = (0..size_bytes).step_by(usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX));
     let mut is_cached = |position| {
         let mut buffers = [io::IoSliceMut::new(&mut byte)];
         let read = rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT);
         read != Err(Errno::AGAIN)
     };
-    let last_byte = |start: u64| (start + WINDOW_BYTES).min(size_bytes) - 1;
-    windows.map(|start| is_cached(start) || is_cached(last_byte(start))).collect()
+    let end = size_bytes.min(position.saturating_add(AHEAD_BYTES));
+    loop {
+        let start = cached.len() as u64 * WINDOW_BYTES;
+        if start >= end {
+            return;
+        }
+        let last_byte = start.saturating_add(WINDOW_BYTES).min(size_bytes) - 1;
+        cached.push(is_cached(start) || is_cached(last_byte));
+    }
 }
 
 /// Drops from the page cache the windows that end within the range and were not there before.

@@ -91,7 +91,7 @@ const ALL: &[Benchmark] = &[
     ),
     benchmark(
         "small-10k",
-        "Many small blobs: the journal sets the pace.",
+        "Many small blobs: the disk sets the pace.",
         SMALL_10K,
         FileSystem::Disk,
         Kind::Prune,

@@ -8,9 +8,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::process::while_none_starts;
+
 /// The digests to which the index of `cache` leads and that are not there.
 pub(super) fn dangling(cache: &Path) -> BTreeSet<String> {
-    let read = |path: &Path| fs::read(path).ok().and_then(|content| serde_json::from_slice(&content).ok());
+    let read = |path: &Path| {
+        while_none_starts(|| fs::read(path)).ok().and_then(|content| serde_json::from_slice(&content).ok())
+    };
     let index: Option<Value> = read(&cache.join("index.json"));
     let mut dangling = BTreeSet::new();
     let mut ahead: Vec<String> = index.iter().flat_map(digests).collect();

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,16 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 const POLL: Duration = Duration::from_millis(2);
+
+/// Held for reading while a file of a cache is open here, and for writing while a program starts: between its
+/// fork and its exec it has every file of this one open, and a prune would see it in use.
+static STARTS: RwLock<()> = RwLock::new(());
+
+/// Does what opens files of a cache, while no program starts.
+pub(super) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
+    let _no_start = STARTS.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
 
 /// How a program ended.
 #[derive(Debug)]
@@ -80,7 +91,9 @@ pub(super) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::
     };
     command.stdin(Stdio::null()).stdout(to_stdout);
     command.stderr(stderr.try_clone().context("share a descriptor")?).process_group(0);
+    let no_files_open = STARTS.write().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn().with_context(|| format!("run {command:?}"))?;
+    drop(no_files_open);
     Ok(Running { child, stdout, stderr, peak_kibibytes: 0 })
 }
 

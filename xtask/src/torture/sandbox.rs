@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::process::while_none_starts;
 use super::snapshot::Snapshot;
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
@@ -158,7 +159,7 @@ pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
-    fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
+    while_none_starts(|| fs::write(path, content)).with_context(|| format!("write {}", path.display()))?;
     age(path)
 }
 
@@ -167,7 +168,8 @@ pub(super) fn age(path: &Path) -> anyhow::Result<()> {
     let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
     let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
     let times = FileTimes::new().set_modified(then).set_accessed(then);
-    File::open(path)?.set_times(times).with_context(|| format!("set the times of {}", path.display()))
+    while_none_starts(|| File::open(path)?.set_times(times))
+        .with_context(|| format!("set the times of {}", path.display()))
 }
 
 pub(super) fn hex_name(number: usize) -> String {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::OFlags;
 
+use super::process::while_none_starts;
 use crate::smoke::tree::Total;
 
 /// The most that is read of a file.
@@ -59,7 +60,7 @@ impl Snapshot {
                 mode: metadata.mode(),
                 owner: (metadata.uid(), metadata.gid()),
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
-                content: content_of(&full, &metadata)?,
+                content: while_none_starts(|| content_of(&full, &metadata))?,
             };
             self.entries.insert(path.clone(), entry);
             if metadata.is_dir() {
