@@ -69,7 +69,8 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
         let exit = signals.exit().unwrap_or(Exit::Incomplete);
         return Ok(Pruned { exit, report: Some(report), cache_bytes: None });
     }
-    let (plan, unread) = plan(arguments, &cache, &policy, now, cache.space()?, &progress)?;
+    let space = cache.space()?;
+    let (plan, unread) = plan(arguments, &cache, &policy, now, space, &progress)?;
     if arguments.aside {
         check_aside(&cache, &plan)?;
     }
@@ -79,7 +80,7 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     let mut carried_out = if arguments.dry_run {
         CarriedOut::new(plan.preview(), plan)
     } else {
-        carry_out(arguments, &cache, policy.clone(), plan, now, &progress)?
+        carry_out(arguments, &cache, &policy, plan, now, space, &progress)?
     };
     carried_out.report.failures.extend(unread);
     let CarriedOut { plan, report, used_bytes } = carried_out;
@@ -119,9 +120,10 @@ impl CarriedOut {
 fn carry_out(
     arguments: &CachePruneArguments,
     cache: &CacheDir,
-    mut policy: Policy,
+    policy: &Policy,
     plan: PrunePlan,
     now: Timestamp,
+    mut space: Space,
     progress: &Progress,
 ) -> anyhow::Result<CarriedOut> {
     let carry_out = |plan: PrunePlan| -> anyhow::Result<CarriedOut> {
@@ -131,13 +133,17 @@ fn carry_out(
             })?;
         Ok(CarriedOut::new(report, plan))
     };
-    let before = cache.space()?;
     let mut done = carry_out(plan)?;
-    // To look for what is corrupt once more would take too long, and a pull under way keeps all of a layout.
-    let may_go_on = policy.has_goal() && !arguments.policy.corrupt;
+    // To look for what is corrupt once more would take too long.
+    if !policy.has_goal() || arguments.policy.corrupt {
+        return Ok(done);
+    }
+    let mut policy = policy.clone();
+    let available_before = space.available_bytes;
     for _ in 1..MAX_ROUNDS {
         let held = done.plan.held(&done.report);
-        if !may_go_on || held.is_empty() || done.report.pull_in_flight.is_some() || progress.is_stopped() {
+        // A pull under way keeps all of a layout.
+        if held.is_empty() || done.report.pull_in_flight.is_some() || progress.is_stopped() {
             break;
         }
         if arguments.cache.verbose {
@@ -147,8 +153,7 @@ fn carry_out(
         progress.blobs.store(0, Ordering::Relaxed);
         progress.bytes.store(0, Ordering::Relaxed);
         // Some file systems give the room back later.
-        let mut space = before;
-        space.available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
+        space.available_bytes = available_before.saturating_add(done.report.disk_bytes_freed);
         match self::plan(arguments, cache, &policy, now, space, progress)
             .and_then(|(plan, _)| carry_out(plan))
         {
