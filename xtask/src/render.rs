@@ -2,7 +2,7 @@
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use banger_fmt::format_bytes;
 use oci_cache::{
@@ -138,51 +138,64 @@ pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
 
 /// Each entry with its fate and the reason, in the order of the paths.
 pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
-    let mut lines: Vec<(PathBuf, String)> = Vec::new();
-    let mut exceptions = report.exceptions.iter().peekable();
-    for (index, (blob, fate)) in plan.blobs().enumerate() {
-        let exception = exceptions.next_if(|(exception, _)| *exception == index).map(|(_, outcome)| *outcome);
-        let path = plan.inventory().path_of(blob);
-        let line = entry(&path, blob.size_bytes, fate, exception, report.dry_run);
-        lines.push((path, line));
-    }
-    for (index, (partial, fate)) in plan.partials().enumerate() {
-        let outcome = report.partials.get(index).copied().filter(|outcome| *outcome != Outcome::Removed);
-        let line = entry(partial.path(), partial.size_bytes(), fate, outcome, report.dry_run);
-        lines.push((partial.path().to_owned(), line));
-    }
-    let verb = if report.dry_run { "would remove" } else { "remove" };
-    for leftover in plan.leftovers() {
-        let (path, amount) = (escape_path(leftover.path()), amount(leftover.total()));
-        lines.push((
-            leftover.path().to_owned(),
-            format!("{verb} `{path}` ({amount}): left by a killed prune"),
-        ));
-    }
-    for foreign in plan.inventory().foreign() {
-        let line = format!("leave `{}`: foreign, a {}", escape_path(&foreign.path), foreign.kind);
-        lines.push((foreign.path.clone(), line));
-    }
-    lines.sort_unstable();
-    lines.into_iter().map(|(_, line)| line).collect()
+    sorted_entries(plan, report).into_iter().map(|entry| entry.line).collect()
 }
 
 /// The entries that went.
 pub(crate) fn removed_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
-    entries(plan, report).into_iter().filter(|line| line.starts_with("remove")).collect()
+    sorted_entries(plan, report).into_iter().filter(|entry| entry.went).map(|entry| entry.line).collect()
 }
 
-fn entry(path: &Path, size_bytes: u64, fate: Fate, exception: Option<Outcome>, dry_run: bool) -> String {
+/// What `-v` says of one entry.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    path: PathBuf,
+    line: String,
+    /// Whether it went, or would go.
+    went: bool,
+}
+
+fn sorted_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut exceptions = report.exceptions.iter().peekable();
+    for (index, (blob, fate)) in plan.blobs().enumerate() {
+        let exception = exceptions.next_if(|(exception, _)| *exception == index).map(|(_, outcome)| *outcome);
+        let path = plan.inventory().path_of(blob);
+        entries.push(entry(path, blob.size_bytes, fate, exception, report.dry_run));
+    }
+    for (index, (partial, fate)) in plan.partials().enumerate() {
+        let outcome = report.partials.get(index).copied();
+        entries.push(entry(partial.path().to_owned(), partial.size_bytes(), fate, outcome, report.dry_run));
+    }
+    let verb = if report.dry_run { "would remove" } else { "remove" };
+    for leftover in plan.leftovers() {
+        let (path, amount) = (leftover.path().to_owned(), amount(leftover.total()));
+        let line = format!("{verb} `{}` ({amount}): left by a killed prune", escape_path(&path));
+        entries.push(Entry { path, line, went: true });
+    }
+    for foreign in plan.inventory().foreign() {
+        let line = format!("leave `{}`: foreign, a {}", escape_path(&foreign.path), foreign.kind);
+        entries.push(Entry { path: foreign.path.clone(), line, went: false });
+    }
+    entries.sort_unstable();
+    entries
+}
+
+/// What became of one blob or partial: as planned, unless there is an outcome.
+fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, dry_run: bool) -> Entry {
     let removed = if dry_run { "would remove" } else { "removed" };
-    let (verb, reason) = match (exception, fate) {
-        (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => ("keep", reason.description()),
-        (Some(Outcome::Gone), _) => ("missed", "gone already"),
-        (Some(Outcome::Failed), _) => ("failed", "see the error"),
-        (Some(Outcome::NotReached), _) => ("missed", "stopped before its turn"),
-        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, reason.description()),
-        (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed"),
+    let (verb, reason, went) = match (outcome, fate) {
+        (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => {
+            ("keep", reason.description(), false)
+        }
+        (Some(Outcome::Gone), _) => ("missed", "gone already", false),
+        (Some(Outcome::Failed), _) => ("failed", "see the error", false),
+        (Some(Outcome::NotReached), _) => ("missed", "stopped before its turn", false),
+        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, reason.description(), true),
+        (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed", true),
     };
-    format!("{verb} `{}` ({}): {reason}", escape_path(path), format_bytes(size_bytes))
+    let line = format!("{verb} `{}` ({}): {reason}", escape_path(&path), format_bytes(size_bytes));
+    Entry { path, line, went }
 }
 
 /// What a verification came to, as one line with its end.

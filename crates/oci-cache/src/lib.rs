@@ -43,6 +43,7 @@ mod ledger;
 mod leftover;
 mod listing;
 mod names;
+mod page_cache;
 mod partial;
 mod plan;
 mod policy;

@@ -9,15 +9,12 @@
 //! blocks), POSIX.1 `pax` (ustar: 512-byte blocks, two of zeros at the end).
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
-use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt as _;
+use std::io;
 
 use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-/// The size of a page of the page cache; where pages are larger, less is dropped.
-const PAGE_BYTES: u64 = 4096;
+use crate::page_cache::read_exact_quietly;
+
 /// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
 const DEFLATE_MOST: u64 = 1032;
 /// How many blocks and frames of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
@@ -45,7 +42,7 @@ pub(crate) fn suspicion(
 fn look(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let mut head = [0; 512];
     let length = usize::try_from(size_bytes).unwrap_or(usize::MAX).min(head.len());
-    read_quietly(file, &mut head[..length], 0)?;
+    read_exact_quietly(file, &mut head[..length], 0)?;
     let is_skippable = (0x50..=0x5f).contains(&head[0]) && head[1..4] == [0x2a, 0x4d, 0x18];
     if head.starts_with(&[0x1f, 0x8b]) {
         gzip(file, size_bytes)
@@ -58,22 +55,6 @@ fn look(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     }
 }
 
-/// Reads exactly so much, and drops the pages again that were not in the page cache.
-fn read_quietly(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
-    let cached = preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT);
-    if cached == Ok(bytes.len()) {
-        return Ok(());
-    }
-    file.read_exact_at(bytes, position)?;
-    // Some file systems cannot tell; then the pages stay.
-    if cached == Err(Errno::AGAIN) {
-        let (start, end) = (position / PAGE_BYTES * PAGE_BYTES, position + bytes.len() as u64);
-        let pages = NonZeroU64::new(end.next_multiple_of(PAGE_BYTES) - start);
-        let _ = fadvise(file, start, pages, Advice::DontNeed);
-    }
-    Ok(())
-}
-
 /// The size in the trailer must be one that so many compressed bytes can have, and that an archive can have:
 /// a whole number of blocks. Other content than archives is suspect, and so hashed.
 fn gzip(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
@@ -83,7 +64,7 @@ fn gzip(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
         return early;
     }
     let mut trailer = [0; 4];
-    read_quietly(file, &mut trailer, size_bytes - 4)?;
+    read_exact_quietly(file, &mut trailer, size_bytes - 4)?;
     let content = u64::from(u32::from_le_bytes(trailer));
     if !content.is_multiple_of(512) {
         return early;
@@ -153,7 +134,7 @@ fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> io::Resul
         return Ok(None);
     }
     let mut bytes = [0; 8];
-    read_quietly(file, &mut bytes[..length], position)?;
+    read_exact_quietly(file, &mut bytes[..length], position)?;
     Ok(Some(u64::from_le_bytes(bytes)))
 }
 
@@ -165,7 +146,7 @@ fn tar(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
         return early;
     }
     let mut end = [1; 1024];
-    read_quietly(file, &mut end, size_bytes - END)?;
+    read_exact_quietly(file, &mut end, size_bytes - END)?;
     if end.iter().any(|byte| *byte != 0) { early } else { Ok(None) }
 }
 

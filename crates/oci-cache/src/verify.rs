@@ -17,8 +17,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use rustix::fs::{Advice, fadvise};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::digest::{Algorithm, Digest};
@@ -26,6 +25,7 @@ use crate::in_use::has_writer;
 use crate::index::open_quietly;
 use crate::inventory::{Blob, Inventory};
 use crate::ledger::Tally;
+use crate::page_cache::Windows;
 use crate::progress::Progress;
 use crate::prune::SETTLE;
 use crate::quick::suspicion;
@@ -35,13 +35,8 @@ use crate::status::{Status, Timestamp};
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;
-/// The unit in which the page cache is looked at, and left as it was: a window of which the first or the last
-/// page is cached is left alone.
-const WINDOW_BYTES: u64 = 256 << 10;
 /// Up to this size a quick check hashes everything.
 const SMALL_BYTES: u64 = 4096;
-/// How far ahead of the reading it is looked at: further than the kernel reads ahead.
-const AHEAD_BYTES: u64 = 64 << 20;
 /// How often a blob that changes is read.
 const ATTEMPTS: usize = 3;
 
@@ -257,14 +252,14 @@ impl Reader<'_> {
 
     /// Hashes a file; `None` if a stop was asked for.
     fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
-        let mut cached = Vec::new();
+        let mut windows = Windows::default();
         let mut hasher = match algorithm {
             Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
             Algorithm::Sha512 => Hasher::Sha512(Box::new(Sha512::new())),
         };
         let mut position = 0;
         loop {
-            look_ahead(file, size_bytes, position, &mut cached);
+            windows.look_ahead(file, size_bytes, position);
             let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut self.buffer[..], position))?;
             if read == 0 {
                 return Ok(Some(hasher.finish()));
@@ -274,42 +269,8 @@ impl Reader<'_> {
             }
             hasher.update(&self.buffer[..read]);
             self.progress.advance(0, read as u64);
-            drop_windows(file, &cached, position, position + read as u64);
+            windows.drop_read(file, position, position + read as u64);
             position += read as u64;
-        }
-    }
-}
-
-/// Adds, for each window of the file up to well ahead of the position, whether its first or its last page is in
-/// the page cache. Where that cannot be told, everything counts as cached, and nothing is dropped.
-fn look_ahead(file: &File, size_bytes: u64, position: u64, cached: &mut Vec<bool>) {
-    let mut byte = [0];
-    let mut is_cached = |position| {
-        let mut buffers = [io::IoSliceMut::new(&mut byte)];
-        let read = rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT);
-        read != Err(Errno::AGAIN)
-    };
-    let end = size_bytes.min(position.saturating_add(AHEAD_BYTES));
-    loop {
-        let start = cached.len() as u64 * WINDOW_BYTES;
-        if start >= end {
-            return;
-        }
-        let last_byte = start.saturating_add(WINDOW_BYTES).min(size_bytes) - 1;
-        cached.push(is_cached(start) || is_cached(last_byte));
-    }
-}
-
-/// Drops from the page cache the windows that end within the range and were not there before.
-fn drop_windows(file: &File, cached: &[bool], from: u64, to: u64) {
-    for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
-        let is_cached =
-            usize::try_from(window).ok().and_then(|window| cached.get(window)).copied().unwrap_or(true);
-        if !is_cached {
-            let end = to.min((window + 1) * WINDOW_BYTES);
-            let start = window * WINDOW_BYTES;
-            // Advice: nothing is lost if it is not taken.
-            let _ = fadvise(file, start, std::num::NonZeroU64::new(end - start), Advice::DontNeed);
         }
     }
 }

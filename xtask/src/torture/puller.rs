@@ -1,8 +1,9 @@
 //! A process that pulls: one of the roles of this program.
 //!
 //! Guarantees: it ends after its time. Each puller has blobs of its own. With an age, it uses a blob again
-//! only for half of that age since it used it last, so no blob that it may still want is ever as old;
-//! without, it wants any of its blobs at any time.
+//! only for half of that age since it began to use it last, so no blob that it may still want is as old;
+//! without, it wants any of its blobs at any time. What a stall of the puller itself made older than the
+//! age, and breaks, is told apart: the promise was for younger ones.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
@@ -24,6 +25,13 @@ const BLOBS: u64 = 768;
 const FAVOURITES: u64 = 32;
 /// How many blobs a puller with an age keeps in mind.
 const MEMORY: usize = 256;
+/// How far behind the clock a file's times may be: the kernel takes them from the last tick
+/// (`CLOCK_REALTIME_COARSE`, `clock_gettime(2)`), and the slowest has 100 a second.
+const TICK: Duration = Duration::from_millis(10);
+/// The steps that find a blob gone which was there.
+pub(super) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
+/// The step of a pull that broke so after a stall, by which the blob was as old as may go.
+pub(super) const OVERSLEPT: &str = "overslept";
 
 /// How a puller goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,47 +95,60 @@ struct Puller {
 
 impl Puller {
     fn pull(&mut self) {
-        let number = self.wants.next();
+        let wanted = self.wants.next();
+        let start = Instant::now();
         self.pulled.pulls += 1;
-        let nested = NestedBlob { number };
-        match self.manner {
-            Manner::Flat => self.pull_flat(number),
-            Manner::Renamed => self.count(nested.pull(&self.cache)),
-            Manner::Plain => self.count(nested.write_in_place(&self.cache)),
+        let nested = NestedBlob { number: wanted.number };
+        let broken = match self.manner {
+            Manner::Flat => pull_flat(wanted.number, &self.cache),
+            Manner::Renamed => told(nested.pull(&self.cache)),
+            Manner::Plain => told(nested.write_in_place(&self.cache)),
+        };
+        let used = wanted.used.unwrap_or(start);
+        for (step, detail) in broken {
+            let after = used.elapsed();
+            let is_old = !self.wants.age.is_zero() && after + TICK >= self.wants.age;
+            let has_overslept = is_old && REOPENS.contains(&step);
+            let detail = format!("{step}, {} ms after the last use began: {detail}", after.as_millis());
+            self.broke(if has_overslept { OVERSLEPT } else { step }, &detail);
         }
-        self.wants.used(number);
+        self.wants.used(wanted.number, start);
     }
 
-    fn pull_flat(&mut self, seed: u64) {
-        let mut tally = Tally::default();
-        tally.pull_blob(RemoteBlob { seed }, &self.cache, &mut Total::default());
-        let steps: Vec<_> = tally.failed_steps().collect();
-        for (step, _) in steps {
-            self.broke(step, tally.details().join("; "));
-        }
-    }
-
-    fn count(&mut self, pulled: Result<(), Broken>) {
-        if let Err((step, error)) = pulled {
-            self.broke(step, error.to_string());
-        }
-    }
-
-    fn broke(&mut self, step: &str, detail: String) {
+    fn broke(&mut self, step: &str, detail: &str) {
         *self.pulled.breaks.entry(step.to_owned()).or_default() += 1;
         if self.pulled.details.len() < 5 {
-            self.pulled.details.push(format!("{}, {step}: {detail}", self.manner.name()));
+            self.pulled.details.push(format!("{}, {detail}", self.manner.name()));
         }
     }
+}
+
+/// The steps at which a pull broke, and why.
+type BrokenSteps = Vec<(&'static str, String)>;
+
+fn pull_flat(seed: u64, cache: &Path) -> BrokenSteps {
+    let mut tally = Tally::default();
+    tally.pull_blob(RemoteBlob { seed }, cache, &mut Total::default());
+    tally.failed_steps().map(|(step, _)| (step, tally.details().join("; "))).collect()
+}
+
+fn told(pulled: Result<(), Broken>) -> BrokenSteps {
+    pulled.err().map(|(step, error)| (step, error.to_string())).into_iter().collect()
 }
 
 /// Which blob a puller wants next.
 struct Wants {
     first: u64,
     age: Duration,
-    /// The blobs used of late, and when last.
+    /// The blobs used of late, and when the last use began.
     recent: VecDeque<(u64, Instant)>,
     count: u64,
+}
+
+struct Wanted {
+    number: u64,
+    /// When its last use began, if it is wanted for that.
+    used: Option<Instant>,
 }
 
 impl Wants {
@@ -135,24 +156,25 @@ impl Wants {
         Self { first, age, recent: VecDeque::new(), count: 0 }
     }
 
-    fn next(&mut self) -> u64 {
+    fn next(&mut self) -> Wanted {
         let mut random = rand::rng();
         if self.age.is_zero() {
             let wanted = if random.random_bool(0.4) { FAVOURITES } else { BLOBS };
-            return self.first + random.random_range(0..wanted);
+            return Wanted { number: self.first + random.random_range(0..wanted), used: None };
         }
         self.recent.retain(|(_, used)| used.elapsed() < self.age / 2);
         if !self.recent.is_empty() && random.random_bool(0.6) {
-            return self.recent[random.random_range(0..self.recent.len())].0;
+            let (number, used) = self.recent[random.random_range(0..self.recent.len())];
+            return Wanted { number, used: Some(used) };
         }
         self.count += 1;
-        self.first + self.count
+        Wanted { number: self.first + self.count, used: None }
     }
 
-    fn used(&mut self, number: u64) {
+    fn used(&mut self, number: u64, start: Instant) {
         if !self.age.is_zero() {
             self.recent.retain(|(recent, _)| *recent != number);
-            self.recent.push_back((number, Instant::now()));
+            self.recent.push_front((number, start));
             self.recent.truncate(MEMORY);
         }
     }
@@ -173,11 +195,12 @@ mod tests {
     #[test]
     fn with_an_age_only_recent_blobs_are_wanted_again() {
         let mut wants = Wants::new(100, Duration::from_millis(20));
-        let first = wants.next();
-        wants.used(first);
+        let first = wants.next().number;
+        wants.used(first, Instant::now());
+        assert!((0..50).any(|_| wants.next().number == first));
         thread::sleep(Duration::from_millis(15));
-        assert!((0..50).all(|_| wants.next() != first));
+        assert!((0..50).all(|_| wants.next().number != first));
         let mut any = Wants::new(100, Duration::ZERO);
-        assert!((0..50).all(|_| (100..100 + BLOBS).contains(&any.next())));
+        assert!((0..50).all(|_| (100..100 + BLOBS).contains(&any.next().number)));
     }
 }

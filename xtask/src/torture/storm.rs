@@ -2,9 +2,10 @@
 //!
 //! Guarantees: on every file system three manners of pulling at once; a pull that breaks is counted by its
 //! kind and not tried again. Under `--older-than`, with the age for which the pulls use blobs, none may
-//! break. Without it none may break by a missing directory, a lost temporary file or wrong content; one
-//! that looks a blob up and finds it gone when it opens it again is counted. Aside is the negative
-//! control: there pulls must be seen to break.
+//! break but one whose puller stalled until its blob was as old: those are counted as overslept. Without
+//! it none may break by a missing directory, a lost temporary file or wrong content; one that looks a blob
+//! up and finds it gone when it opens it again is counted. Aside is the negative control: there pulls must
+//! be seen to break.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use anyhow::Context as _;
 use super::mode::command;
 use super::mounts::{self, FileSystem, Mount};
 use super::process::{self, Running};
-use super::puller::{Manner, Pulled};
+use super::puller::{Manner, OVERSLEPT, Pulled, REOPENS};
 use super::row::Row;
 use super::{Stage, note};
 
@@ -51,8 +52,8 @@ impl Strategy {
     /// Whether a pull may break at the step.
     fn may_break(self, step: &str) -> bool {
         match self {
-            Self::InPlace => matches!(step, "reopen" | "reopen of a hit"),
-            Self::OlderThan => false,
+            Self::InPlace => REOPENS.contains(&step),
+            Self::OlderThan => step == OVERSLEPT,
             Self::Aside => true,
         }
     }
