@@ -9,10 +9,11 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::puller::think;
+use super::puller::{OVERSLEPT, is_older_than, now, think};
 
 /// The step at which a pull broke, and why.
 pub(super) type Broken = (&'static str, io::Error);
@@ -24,8 +25,8 @@ pub(super) struct NestedBlob {
 }
 
 impl NestedBlob {
-    /// Pulls as skopeo does.
-    pub(super) fn pull(self, cache: &Path) -> Result<(), Broken> {
+    /// Pulls as skopeo does. A temporary file that lay closed for `idle` may go.
+    pub(super) fn pull(self, cache: &Path, idle: Duration) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match fs::metadata(&path) {
             Ok(_) => {
@@ -43,11 +44,13 @@ impl NestedBlob {
             file.sync_all().map_err(|error| ("write", error))?;
         }
         file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| ("write", error))?;
+        let closed = now();
         drop(file);
         think();
         let directory = cache.join("blobs/sha256");
         DirBuilder::new().recursive(true).create(directory).map_err(|error| ("mkdir", error))?;
-        fs::rename(&temporary, &path).map_err(|error| ("rename", error))?;
+        let step = |is_old| if is_old { OVERSLEPT } else { "rename" };
+        fs::rename(&temporary, &path).map_err(|error| (step(is_older_than(closed, idle)), error))?;
         think();
         self.check(&path, "reopen")
     }
@@ -98,12 +101,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache");
         let blob = NestedBlob { number: 7 };
-        blob.pull(&cache).unwrap();
-        blob.pull(&cache).unwrap();
+        blob.pull(&cache, Duration::MAX).unwrap();
+        blob.pull(&cache, Duration::MAX).unwrap();
         NestedBlob { number: 8 }.write_in_place(&cache).unwrap();
         assert_eq!(fs::read_dir(cache.join("blobs/sha256")).unwrap().count(), 2);
         assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
         fs::write(blob.path_in(&cache), "cut").unwrap();
-        assert_eq!(blob.pull(&cache).unwrap_err().0, "content");
+        assert_eq!(blob.pull(&cache, Duration::MAX).unwrap_err().0, "content");
     }
 }

@@ -2,16 +2,17 @@
 //!
 //! Guarantees: it ends after its time. Each puller has blobs of its own. With an age, it uses a blob again
 //! only for half of that age since it began to use it last, so no blob that it may still want is as old;
-//! without, it wants any of its blobs at any time. What a stall of the puller itself made older than the
-//! age, and breaks, is told apart: the promise was for younger ones.
+//! without, it wants any of its blobs at any time. What breaks because the puller itself stalled, for the age
+//! or between two steps for as long as prunes wait, is told apart: nothing was promised for that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
+use oci_cache::SETTLE;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,7 @@ const MEMORY: usize = 256;
 const TICK: Duration = Duration::from_millis(10);
 /// The steps that find a blob gone which was there.
 pub(super) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
-/// The step of a pull that broke so after a stall, by which the blob was as old as may go.
+/// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
 pub(super) const OVERSLEPT: &str = "overslept";
 
 /// How a puller goes about it.
@@ -96,20 +97,19 @@ struct Puller {
 impl Puller {
     fn pull(&mut self) {
         let wanted = self.wants.next();
-        let start = Instant::now();
+        let start = now();
         self.pulled.pulls += 1;
         let nested = NestedBlob { number: wanted.number };
         let broken = match self.manner {
             Manner::Flat => pull_flat(wanted.number, &self.cache),
-            Manner::Renamed => told(nested.pull(&self.cache)),
+            Manner::Renamed => told(nested.pull(&self.cache, self.wants.age.max(SETTLE))),
             Manner::Plain => told(nested.write_in_place(&self.cache)),
         };
         let used = wanted.used.unwrap_or(start);
         for (step, detail) in broken {
-            let after = used.elapsed();
-            let is_old = !self.wants.age.is_zero() && after + TICK >= self.wants.age;
-            let has_overslept = is_old && REOPENS.contains(&step);
-            let detail = format!("{step}, {} ms after the last use began: {detail}", after.as_millis());
+            let age = self.wants.age;
+            let has_overslept = !age.is_zero() && is_older_than(used, age) && REOPENS.contains(&step);
+            let detail = format!("{step}, {} ms after the last use began: {detail}", since(used).as_millis());
             self.broke(if has_overslept { OVERSLEPT } else { step }, &detail);
         }
         self.wants.used(wanted.number, start);
@@ -121,6 +121,22 @@ impl Puller {
             self.pulled.details.push(format!("{}, {detail}", self.manner.name()));
         }
     }
+}
+
+/// The time by the clock from which files have theirs.
+#[expect(clippy::disallowed_methods, reason = "a puller's clock is no command's")]
+pub(super) fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// How long ago that was by that clock, its steps included.
+fn since(time: SystemTime) -> Duration {
+    time.elapsed().unwrap_or_default()
+}
+
+/// Whether a file that was last used at that time may count as so old.
+pub(super) fn is_older_than(used: SystemTime, age: Duration) -> bool {
+    since(used) + TICK >= age
 }
 
 /// The steps at which a pull broke, and why.
@@ -141,14 +157,14 @@ struct Wants {
     first: u64,
     age: Duration,
     /// The blobs used of late, and when the last use began.
-    recent: VecDeque<(u64, Instant)>,
+    recent: VecDeque<(u64, SystemTime)>,
     count: u64,
 }
 
 struct Wanted {
     number: u64,
     /// When its last use began, if it is wanted for that.
-    used: Option<Instant>,
+    used: Option<SystemTime>,
 }
 
 impl Wants {
@@ -162,7 +178,7 @@ impl Wants {
             let wanted = if random.random_bool(0.4) { FAVOURITES } else { BLOBS };
             return Wanted { number: self.first + random.random_range(0..wanted), used: None };
         }
-        self.recent.retain(|(_, used)| used.elapsed() < self.age / 2);
+        self.recent.retain(|(_, used)| since(*used) < self.age / 2);
         if !self.recent.is_empty() && random.random_bool(0.6) {
             let (number, used) = self.recent[random.random_range(0..self.recent.len())];
             return Wanted { number, used: Some(used) };
@@ -171,7 +187,7 @@ impl Wants {
         Wanted { number: self.first + self.count, used: None }
     }
 
-    fn used(&mut self, number: u64, start: Instant) {
+    fn used(&mut self, number: u64, start: SystemTime) {
         if !self.age.is_zero() {
             self.recent.retain(|(recent, _)| *recent != number);
             self.recent.push_front((number, start));
@@ -196,7 +212,7 @@ mod tests {
     fn with_an_age_only_recent_blobs_are_wanted_again() {
         let mut wants = Wants::new(100, Duration::from_millis(20));
         let first = wants.next().number;
-        wants.used(first, Instant::now());
+        wants.used(first, now());
         assert!((0..50).any(|_| wants.next().number == first));
         thread::sleep(Duration::from_millis(15));
         assert!((0..50).all(|_| wants.next().number != first));
