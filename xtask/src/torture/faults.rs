@@ -40,20 +40,23 @@ pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
         note(&format!("{} faults {}", faults.len(), mode.name()));
         let mut row = Row::new("faults", "tmpfs", mode.name());
         try_all(&faults, THREADS, &mut row, |fault| attempt(&course, stage, fault))?;
+        let (happened, tried) = (row.faults, faults.len() as u64);
+        row.check(happened * 10 >= tried * 9, || format!("only {happened} of {tried} faults happened"));
         rows.push(row);
     }
     Ok(rows)
 }
 
 fn faults_of(point: &Point) -> Vec<Tampering> {
-    let Point { call, number } = point;
+    let Point { span, call, number } = point;
     let errors = if call.starts_with("clone") { &THREAD_ERRORS[..] } else { &ERRORS };
     let mut faults = Vec::new();
     for error in errors {
         // No signal comes for ever: a call that is taken up again is interrupted some times.
         let on = if *error == "EINTR" { format!("{number}..{}", number + 5) } else { format!("{number}+") };
         for when in [number.to_string(), on] {
-            faults.push(Tampering { call: call.clone(), how: format!("error={error}:when={when}") });
+            let how = format!("error={error}:when={when}");
+            faults.push(Tampering { span: *span, call: call.clone(), how });
         }
     }
     faults

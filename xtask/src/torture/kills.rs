@@ -1,7 +1,8 @@
-//! A prune is killed before every system call.
+//! A prune is stopped before every system call: killed, or asked to stop by a signal that it minds.
 //!
-//! Guarantees, after each kill: the cache is valid, nothing foreign and nothing outside changed, and the
-//! next prune leads to the same as if nobody had been killed, with no leftover.
+//! Guarantees, after each: the cache is valid, nothing foreign and nothing outside changed, and the next prune
+//! leads to the same as if nobody had been stopped, with no leftover. Who is asked to stop also says truly
+//! what it did, and ends with the code for the signal, or was done.
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -10,47 +11,82 @@ use rand::seq::SliceRandom as _;
 use super::control::try_all;
 use super::mode::Mode;
 use super::row::Row;
-use super::strace::{Point, Tampering};
+use super::strace::Tampering;
 use super::sweep::Course;
 use super::{Stage, note};
 
 const THREADS: usize = 12;
-/// How many kills are tried of each mode, if not all.
-const SAMPLES: usize = 60;
+/// How many stops are tried of each mode, if not all.
+const SAMPLES: usize = 40;
 const SEED: u64 = 0x0c2;
-/// The exit code of who is killed.
-const KILLED: i32 = 128 + 9;
+
+/// How to stop a prune.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Kill,
+    Interrupt,
+    Terminate,
+}
+
+impl Stop {
+    const ALL: [Self; 3] = [Self::Kill, Self::Interrupt, Self::Terminate];
+
+    const fn signal(self) -> &'static str {
+        match self {
+            Self::Kill => "KILL",
+            Self::Interrupt => "INT",
+            Self::Terminate => "TERM",
+        }
+    }
+
+    /// The exit code, or below zero the signal, of who is stopped.
+    const fn code(self) -> i32 {
+        match self {
+            Self::Kill => -9,
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
 
 pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for mode in Mode::all(stage)? {
         let course = Course::of(mode, stage)?;
-        let kill = |point: &Point| Tampering {
-            call: point.call.clone(),
-            how: format!("signal=KILL:when={}", point.number),
-        };
-        let mut kills: Vec<Tampering> = course.points.iter().map(kill).collect();
-        if stage.quick {
-            kills.shuffle(&mut StdRng::seed_from_u64(SEED));
-            kills.truncate(SAMPLES);
+        for stop in Stop::ALL {
+            let stops = course.points.iter().map(|point| Tampering {
+                span: point.span,
+                call: point.call.clone(),
+                how: format!("signal={}:when={}", stop.signal(), point.number),
+            });
+            let mut stops: Vec<Tampering> = stops.collect();
+            if stage.quick {
+                stops.shuffle(&mut StdRng::seed_from_u64(SEED));
+                stops.truncate(if stop == Stop::Kill { SAMPLES } else { SAMPLES / 4 });
+            }
+            note(&format!("{} times {} {}", stops.len(), stop.signal(), mode.name()));
+            let mut row = Row::new("kills", "tmpfs", &format!("{}: {}", stop.signal(), mode.name()));
+            try_all(&stops, THREADS, &mut row, |how| attempt(&course, stage, stop, how))?;
+            let (stopped, tried) = (row.kills, stops.len() as u64);
+            // One that comes at the very end finds the prune done.
+            let enough = if stop == Stop::Kill { tried * 9 } else { tried * 5 };
+            row.check(stopped * 10 >= enough, || format!("only {stopped} of {tried} were stopped"));
+            rows.push(row);
         }
-        note(&format!("{} kills {}", kills.len(), mode.name()));
-        let mut row = Row::new("kills", "tmpfs", mode.name());
-        try_all(&kills, THREADS, &mut row, |kill| attempt(&course, stage, kill))?;
-        let (killed, tried) = (row.kills, kills.len() as u64);
-        row.check(killed * 10 >= tried * 9, || format!("only {killed} of {tried} were killed"));
-        rows.push(row);
     }
     Ok(rows)
 }
 
-fn attempt(course: &Course, stage: &Stage, kill: &Tampering) -> anyhow::Result<Row> {
-    let mut attempt = course.attempt(stage, kill)?;
-    let is_killed = attempt.ended.code == Some(KILLED);
-    attempt.row.kills = u64::from(is_killed);
+fn attempt(course: &Course, stage: &Stage, stop: Stop, how: &Tampering) -> anyhow::Result<Row> {
+    let mut attempt = course.attempt(stage, how)?;
+    let is_stopped = attempt.ended.code == Some(stop.code());
+    attempt.row.kills = u64::from(is_stopped);
     let story = attempt.ended.story();
     // Where threads take turns, a call may not come; then the prune ends as it should.
     let is_done = course.mode.may_end_with(&attempt.ended);
-    attempt.check(is_killed || is_done, || format!("neither killed nor done: {story}"));
+    attempt.check(is_stopped || is_done, || format!("neither stopped nor done: {story}"));
+    if stop != Stop::Kill {
+        attempt.check_report(true);
+    }
     Ok(attempt.row)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Stage;
 use super::process::{self, Ended};
-use super::sandbox::{Sandbox, Shape, digest};
+use super::sandbox::{Sandbox, Shape, digest, hex_name};
 
 /// How long a prune of a sandbox may take before it counts as one that hangs.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
@@ -85,6 +85,31 @@ impl Mode {
             Self::Verify => drop(command.arg("--prune")),
         }
         command
+    }
+
+    /// Calls that it must be seen to make, or what is tampered with is not the prune.
+    pub(super) const fn calls(self) -> &'static [&'static str] {
+        match self {
+            Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
+            Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat"],
+            Self::Layout | Self::OneImage => {
+                &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat"]
+            }
+            Self::Aside => &["unlinkat", "landlock_restrict_self", "mkdirat", "renameat2"],
+        }
+    }
+
+    /// What is left of the cache's files, in order.
+    pub(super) fn leaves(self) -> Vec<String> {
+        let nested = |numbers: &[usize]| -> Vec<String> {
+            numbers.iter().map(|number| format!("cache/blobs/sha256/{}", hex_name(*number))).collect()
+        };
+        match self {
+            Self::OneImage => nested(&[3, 10, 11, 12]),
+            // All that hashes to something else went: the blobs, and nothing else.
+            Self::Verify => vec!["cache/oci-put-blob1234".to_owned()],
+            _ => Vec::new(),
+        }
     }
 
     /// Prunes.

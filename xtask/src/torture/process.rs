@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::thread;
@@ -30,7 +31,7 @@ pub(super) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
 /// How a program ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// The exit code, or 128 and the signal that ended it; none if it hung.
+    /// The exit code, or the signal that ended it, below zero; none if it hung.
     pub(super) code: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
@@ -110,6 +111,28 @@ pub(super) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<End
 }
 
 impl Running {
+    /// Its process number.
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has the file or directory open.
+    pub(super) fn has_open(&self, path: &Path) -> bool {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.id())).into_iter().flatten();
+        descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|open| open == path))
+    }
+
+    /// Whether another process traces it (`TracerPid`, `proc(5)`), all of its threads.
+    pub(super) fn is_traced(&self) -> anyhow::Result<bool> {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {
+            let status = std::fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
+            if status.lines().any(|line| line == "TracerPid:\t0") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Sends it a signal, and those that it started.
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
@@ -151,7 +174,7 @@ impl Running {
 }
 
 fn code_of(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    status.code().unwrap_or_else(|| -status.signal().unwrap_or_default())
 }
 
 fn content_of(file: &mut File) -> anyhow::Result<String> {
@@ -173,7 +196,7 @@ mod tests {
             run(&mut command, Duration::from_millis(800)).unwrap()
         };
         assert_eq!(shell("exit 2").code, Some(2));
-        assert_eq!(shell("kill -KILL $$").code, Some(137));
+        assert_eq!(shell("kill -KILL $$").code, Some(-9));
         assert_eq!(shell("sleep 5").code, None);
         let ended = shell("echo '{\"blobs_freed\":7}'");
         assert_eq!(ended.number("blobs_freed"), Some(7));

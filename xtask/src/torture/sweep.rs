@@ -25,10 +25,16 @@ impl Course {
     pub(super) fn of(mode: Mode, stage: &Stage) -> anyhow::Result<Self> {
         let sandbox = mode.sandbox(stage)?;
         mode.prepare(stage, &sandbox)?;
-        let points =
-            strace::survey(&mode.command(stage, &sandbox), &sandbox.cache(), &sandbox.out("strace.log"))?;
-        anyhow::ensure!(!points.is_empty(), "strace saw nothing of a prune {}", mode.name());
-        Ok(Self { mode, points, outline: sandbox.snapshot()?.outline() })
+        let command = || Ok(mode.command(stage, &sandbox));
+        let points = strace::survey(command, &sandbox.cache(), &sandbox.out("strace.log"))?;
+        for call in mode.calls() {
+            let is_there = points.iter().any(|point| point.call == *call);
+            anyhow::ensure!(is_there, "strace saw no {call} of a prune {}", mode.name());
+        }
+        let found = sandbox.snapshot()?;
+        let left: Vec<String> = caches_files(&found).map(|path| path.display().to_string()).collect();
+        anyhow::ensure!(left == mode.leaves(), "a prune {} leaves {left:?}", mode.name());
+        Ok(Self { mode, points, outline: found.outline() })
     }
 
     /// Tampers with a prune, looks at what is left, and prunes again.
@@ -36,8 +42,9 @@ impl Course {
         let sandbox = self.mode.sandbox(stage)?;
         self.mode.prepare(stage, &sandbox)?;
         let before = sandbox.snapshot()?;
-        let command = self.mode.command(stage, &sandbox);
-        let (ended, happened) = strace::tamper(&command, tampering, &sandbox.out("strace.log"))?;
+        let mut command = self.mode.command(stage, &sandbox);
+        let log = sandbox.out("strace.log");
+        let (ended, happened) = strace::tamper(&mut command, &sandbox.cache(), tampering, &log)?;
         let after = sandbox.snapshot()?;
         let (call, how) = (&tampering.call, &tampering.how);
         let mut attempt = Attempt {
@@ -83,6 +90,14 @@ impl Course {
         attempt.check(leftover.is_none(), || format!("a leftover after the next prune: {leftover:?}"));
         Ok(())
     }
+}
+
+/// The files in the cache that are the cache's, those of leftovers aside.
+fn caches_files(snapshot: &Snapshot) -> impl Iterator<Item = &Path> {
+    let files = snapshot.entries.iter().filter(|(_, entry)| entry.is_file).map(|(path, _)| path.as_path());
+    let is_in_cache =
+        |path: &&Path| path.starts_with("cache") && !path.to_string_lossy().contains(".pruning-");
+    files.filter(|path| is_the_caches(path)).filter(is_in_cache)
 }
 
 /// Whether a prune left what an undisturbed one leaves. Who may not look beside the cache finds no leftovers
@@ -141,12 +156,14 @@ impl Attempt {
                 format!("it reports {blobs} blobs, {bytes} bytes, but {gone:?} went")
             });
         }
+        // Whoever is done kept what is left, and says so.
         let kept = report.get("kept").and_then(serde_json::Value::as_object);
-        let is_kept = kept.is_some_and(|kept| kept.values().any(|kept| kept["blobs"] != 0));
+        let kept = kept.map(|kept| kept.values().filter_map(|kept| kept["blobs"].as_u64()).sum::<u64>());
+        let left = caches_files(&self.after).count() as u64;
         let is_done = self.ended.code == Some(0);
         let story = self.ended.story();
-        self.check(!is_done || self.is_whole || is_kept, || {
-            format!("it says that it is done, and something is left: {story}")
+        self.check(!is_done || self.is_whole || kept.is_some_and(|kept| kept >= left), || {
+            format!("it says that it is done, and {left} files are left: {story}")
         });
     }
 }
