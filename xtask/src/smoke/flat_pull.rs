@@ -97,7 +97,7 @@ impl RemoteBlob {
         Err(io::Error::other(format!("{} bytes are not the {} that it has", content.len(), right.len())))
     }
 
-    fn path_in(self, cache: &Path) -> PathBuf {
+    pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
         let mut random = StdRng::seed_from_u64(self.seed);
         let digits: String = (0..4).map(|_| format!("{:016x}", random.next_u64())).collect();
         cache.join(format!("sha256:{digits}"))

@@ -1,4 +1,5 @@
-//! The figures in `docs/reliability.md`, between `<!-- measured -->` and `<!-- /measured -->`.
+//! The figures in `docs/reliability.md`, and the rates of what is not promised in `docs/prune-protocol.md`, each
+//! between `<!-- measured -->` and `<!-- /measured -->`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,24 +13,43 @@ use crate::clock;
 const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- /measured -->";
 
-/// Writes the section.
+/// Writes the sections.
 ///
 /// # Errors
 ///
-/// If the page has no such section, or cannot be written.
+/// If a page has no such section, or cannot be written.
 pub(super) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
-    let path = page();
-    let context = || format!("write the figures to {}", path.display());
-    let text = fs::read_to_string(&path).with_context(context)?;
-    let section = format!("\n{}\n\n{}", machine(quick, time), table(rows));
-    let text = with_section(&text, &section).with_context(context)?;
-    fs::write(&path, text).with_context(context)
+    let source = machine(quick, time);
+    write_section(&page("reliability.md"), &format!("\n{source}\n\n{}", table(rows)))?;
+    write_section(&page("prune-protocol.md"), &format!("\n{source}\n\n{}", rates(rows)))
 }
 
-fn page() -> PathBuf {
+fn write_section(path: &Path, section: &str) -> anyhow::Result<()> {
+    let context = || format!("write the figures to {}", path.display());
+    let text = fs::read_to_string(path).with_context(context)?;
+    let text = with_section(&text, section).with_context(context)?;
+    fs::write(path, text).with_context(context)
+}
+
+fn page(name: &str) -> PathBuf {
     let manifest =
         std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&manifest).with_file_name("docs").join("reliability.md")
+    Path::new(&manifest).with_file_name("docs").join(name)
+}
+
+/// How many pulls broke where that is not ruled out.
+fn rates(rows: &[Row]) -> String {
+    let mut text =
+        "| file system | prunes | pulls | broke | of 100,000 |\n|---|---|---|---|---|\n".to_owned();
+    for row in rows.iter().filter(|row| row.pulls > 0 && !row.strategy.ends_with("(must break)")) {
+        let broke: u64 = row.breaks.values().sum();
+        let (file_system, strategy, pulls) = (&row.file_system, &row.strategy, row.pulls);
+        // In tenths, rounded.
+        let tenths = (broke * 1_000_000 + pulls / 2) / pulls;
+        let rate = format!("{}.{}", tenths / 10, tenths % 10);
+        text.push_str(&format!("| {file_system} | {strategy} | {pulls} | {broke} | {rate} |\n"));
+    }
+    text
 }
 
 fn with_section(text: &str, section: &str) -> anyhow::Result<String> {
@@ -62,6 +82,21 @@ fn machine(quick: bool, time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_are_those_of_promising_strategies() {
+        let row = |strategy, pulls, broke| {
+            let mut row = Row::new("storm", "ext4", strategy);
+            row.pulls = pulls;
+            row.breaks.insert("reopen of a hit".to_owned(), broke);
+            row
+        };
+        let text =
+            rates(&[row("in place", 150_438, 7), row("aside (must break)", 9, 9), row("stalled", 8, 4)]);
+        let lines: Vec<&str> = text.lines().skip(2).collect();
+        let expected = ["| ext4 | in place | 150438 | 7 | 4.7 |", "| ext4 | stalled | 8 | 4 | 50000.0 |"];
+        assert_eq!(lines, expected);
+    }
 
     #[test]
     fn only_the_section_changes() {

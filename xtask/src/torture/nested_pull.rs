@@ -7,16 +7,29 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use rand::RngExt as _;
 
 use super::puller::{OVERSLEPT, is_older_than, now, think};
 
+/// The step of a pull whose blob went although it had it open.
+pub(super) const LOST_WHILE_OPEN: &str = "lost while open";
+
 /// The step at which a pull broke, and why.
 pub(super) type Broken = (&'static str, io::Error);
+
+/// How long a pull is idle between two steps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pauses {
+    /// For how long at the most, if nothing is to happen to a temporary file that is closed.
+    pub(super) idle: Duration,
+    /// For how long it is where it waits for the network.
+    pub(super) stall: Duration,
+}
 
 /// A blob that is told by its number.
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +38,13 @@ pub(super) struct NestedBlob {
 }
 
 impl NestedBlob {
-    /// Pulls as skopeo does. A temporary file that lay closed for `idle` may go.
-    pub(super) fn pull(self, cache: &Path, idle: Duration) -> Result<(), Broken> {
+    /// Pulls as skopeo does.
+    pub(super) fn pull(self, cache: &Path, pauses: Pauses) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match fs::metadata(&path) {
             Ok(_) => {
                 think();
+                thread::sleep(pauses.stall);
                 return self.check(&path, "reopen of a hit");
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -47,10 +61,11 @@ impl NestedBlob {
         let closed = now();
         drop(file);
         think();
+        thread::sleep(pauses.stall);
         let directory = cache.join("blobs/sha256");
         DirBuilder::new().recursive(true).create(directory).map_err(|error| ("mkdir", error))?;
         let step = |is_old| if is_old { OVERSLEPT } else { "rename" };
-        fs::rename(&temporary, &path).map_err(|error| (step(is_older_than(closed, idle)), error))?;
+        fs::rename(&temporary, &path).map_err(|error| (step(is_older_than(closed, pauses.idle)), error))?;
         think();
         self.check(&path, "reopen")
     }
@@ -62,6 +77,21 @@ impl NestedBlob {
         think();
         let mut file = File::create(self.path_in(cache)).map_err(|error| ("create", error))?;
         self.write(&mut file).map_err(|error| ("write", error))
+    }
+
+    /// Makes the directory, then the file, and has it open for reading.
+    pub(super) fn open_new(self, cache: &Path) -> Result<File, Broken> {
+        self.write_in_place(cache)?;
+        File::open(self.path_in(cache)).map_err(|error| ("reopen", error))
+    }
+
+    /// Whether the name still leads to the file that is open.
+    pub(super) fn is_still(self, cache: &Path, file: &File) -> Result<(), Broken> {
+        let error = |error| (LOST_WHILE_OPEN, error);
+        let (open, named) =
+            (file.metadata().map_err(error)?, fs::metadata(self.path_in(cache)).map_err(error)?);
+        let is_same = open.ino() == named.ino();
+        if is_same { Ok(()) } else { Err(error(io::Error::other("another file has its name"))) }
     }
 
     fn write(self, file: &mut File) -> io::Result<()> {
@@ -81,7 +111,7 @@ impl NestedBlob {
         if is_right { Ok(()) } else { Err(("content", io::Error::other(format!("{} bytes", content.len())))) }
     }
 
-    fn path_in(self, cache: &Path) -> PathBuf {
+    pub(super) fn path_in(self, cache: &Path) -> PathBuf {
         cache.join("blobs/sha256").join(format!("{:064x}", self.number))
     }
 
@@ -96,17 +126,31 @@ impl NestedBlob {
 mod tests {
     use super::*;
 
+    const NO_PAUSES: Pauses = Pauses { idle: Duration::MAX, stall: Duration::ZERO };
+
+    #[test]
+    fn a_name_that_went_while_the_file_is_open_is_seen() {
+        let directory = tempfile::tempdir().unwrap();
+        let blob = NestedBlob { number: 7 };
+        let file = blob.open_new(directory.path()).unwrap();
+        blob.is_still(directory.path(), &file).unwrap();
+        fs::rename(blob.path_in(directory.path()), directory.path().join("elsewhere")).unwrap();
+        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().0, LOST_WHILE_OPEN);
+        blob.write_in_place(directory.path()).unwrap();
+        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().0, LOST_WHILE_OPEN);
+    }
+
     #[test]
     fn a_pull_fills_and_finds() {
         let directory = tempfile::tempdir().unwrap();
         let cache = directory.path().join("cache");
         let blob = NestedBlob { number: 7 };
-        blob.pull(&cache, Duration::MAX).unwrap();
-        blob.pull(&cache, Duration::MAX).unwrap();
+        blob.pull(&cache, NO_PAUSES).unwrap();
+        blob.pull(&cache, NO_PAUSES).unwrap();
         NestedBlob { number: 8 }.write_in_place(&cache).unwrap();
         assert_eq!(fs::read_dir(cache.join("blobs/sha256")).unwrap().count(), 2);
         assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
         fs::write(blob.path_in(&cache), "cut").unwrap();
-        assert_eq!(blob.pull(&cache, Duration::MAX).unwrap_err().0, "content");
+        assert_eq!(blob.pull(&cache, NO_PAUSES).unwrap_err().0, "content");
     }
 }

@@ -16,7 +16,7 @@ use oci_cache::SETTLE;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::nested_pull::{Broken, NestedBlob};
+use super::nested_pull::{Broken, NestedBlob, Pauses};
 use crate::smoke::flat_pull::RemoteBlob;
 use crate::smoke::tally::Tally;
 use crate::smoke::tree::Total;
@@ -24,6 +24,8 @@ use crate::smoke::tree::Total;
 /// How many blobs a puller has that wants any of them, and how many it wants half of the time.
 const BLOBS: u64 = 768;
 const FAVOURITES: u64 = 32;
+/// How many blobs are had open at once.
+const HELD: usize = 16;
 /// How many blobs a puller with an age keeps in mind.
 const MEMORY: usize = 256;
 /// How far behind the clock a file's times may be: the kernel takes them from the last tick
@@ -31,6 +33,8 @@ const MEMORY: usize = 256;
 const TICK: Duration = Duration::from_millis(10);
 /// The steps that find a blob gone which was there.
 pub(super) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
+/// The step of a pull that does not find a blob which is not as old as may go.
+pub(super) const TOO_EARLY: &str = "gone too early";
 /// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
 pub(super) const OVERSLEPT: &str = "overslept";
 
@@ -43,16 +47,19 @@ pub(super) enum Manner {
     Renamed,
     /// The directory, then the file.
     Plain,
+    /// As a build that reads some blobs for a while.
+    Held,
 }
 
 impl Manner {
-    pub(super) const ALL: [Self; 3] = [Self::Flat, Self::Renamed, Self::Plain];
+    pub(super) const ALL: [Self; 4] = [Self::Flat, Self::Renamed, Self::Plain, Self::Held];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "flat",
             Self::Renamed => "renamed",
             Self::Plain => "plain",
+            Self::Held => "held",
         }
     }
 
@@ -71,14 +78,16 @@ pub(super) struct Pulled {
     pub(super) details: Vec<String>,
 }
 
-/// Pulls as the words say: manner, cache, number of the puller, milliseconds, age in milliseconds or 0.
+/// Pulls as the words say: manner, cache, number of the puller, and in milliseconds its time, the age or 0, and
+/// how long it stalls between two steps.
 pub(super) fn play(words: &[&str]) -> anyhow::Result<()> {
-    let [manner, cache, id, time, age] = words else { bail!("a puller takes five words: {words:?}") };
+    let [manner, cache, id, time, age, stall] = words else { bail!("a puller takes six words: {words:?}") };
     let manner = Manner::ALL.into_iter().find(|known| known.name() == *manner).context("no such manner")?;
     let milliseconds = |word: &str| word.parse().map(Duration::from_millis);
-    let (id, time, age): (u64, _, _) = (id.parse()?, milliseconds(time)?, milliseconds(age)?);
-    let mut puller =
-        Puller { manner, cache: cache.into(), wants: Wants::new(id << 32, age), pulled: Pulled::default() };
+    let (id, time, age, stall): (u64, _, _, _) =
+        (id.parse()?, milliseconds(time)?, milliseconds(age)?, milliseconds(stall)?);
+    let wants = Wants::new(id << 32, age);
+    let mut puller = Puller { manner, cache: cache.into(), stall, wants, pulled: Pulled::default() };
     let end = Instant::now() + time;
     while Instant::now() < end {
         puller.pull();
@@ -90,29 +99,72 @@ pub(super) fn play(words: &[&str]) -> anyhow::Result<()> {
 struct Puller {
     manner: Manner,
     cache: PathBuf,
+    stall: Duration,
     wants: Wants,
     pulled: Pulled,
 }
 
 impl Puller {
     fn pull(&mut self) {
+        if self.manner == Manner::Held {
+            return self.hold();
+        }
         let wanted = self.wants.next();
         let start = now();
         self.pulled.pulls += 1;
         let nested = NestedBlob { number: wanted.number };
+        let age = self.wants.age;
+        // With an age, only what was just used is wanted again: whoever finds it gone pulls it once more, and
+        // would not notice.
+        if let Some(used) = wanted.used
+            && !self.is_there(wanted.number)
+            && !is_older_than(used, age)
+        {
+            let detail = format!("{TOO_EARLY}, {} ms after the last use began", since(used).as_millis());
+            self.broke(TOO_EARLY, &detail);
+        }
+        let pauses = Pauses { idle: age.max(SETTLE), stall: self.stall };
         let broken = match self.manner {
             Manner::Flat => pull_flat(wanted.number, &self.cache),
-            Manner::Renamed => told(nested.pull(&self.cache, self.wants.age.max(SETTLE))),
-            Manner::Plain => told(nested.write_in_place(&self.cache)),
+            Manner::Renamed => told(nested.pull(&self.cache, pauses)),
+            Manner::Plain | Manner::Held => told(nested.write_in_place(&self.cache)),
         };
         let used = wanted.used.unwrap_or(start);
+        let is_broken = !broken.is_empty();
         for (step, detail) in broken {
-            let age = self.wants.age;
             let has_overslept = !age.is_zero() && is_older_than(used, age) && REOPENS.contains(&step);
             let detail = format!("{step}, {} ms after the last use began: {detail}", since(used).as_millis());
             self.broke(if has_overslept { OVERSLEPT } else { step }, &detail);
         }
-        self.wants.used(wanted.number, start);
+        if !is_broken {
+            self.wants.used(wanted.number, start);
+        }
+    }
+
+    /// Pulls some blobs and has them open for longer than prunes wait: their names must stay.
+    fn hold(&mut self) {
+        let mut held = Vec::new();
+        for _ in 0..HELD {
+            let nested = NestedBlob { number: self.wants.fresh() };
+            self.pulled.pulls += 1;
+            match nested.open_new(&self.cache) {
+                Ok(file) => held.push((nested, file)),
+                Err((step, error)) => self.broke(step, &format!("{step}: {error}")),
+            }
+        }
+        thread::sleep(SETTLE + SETTLE / 2);
+        for (nested, file) in held {
+            if let Err((step, error)) = nested.is_still(&self.cache, &file) {
+                self.broke(step, &format!("{step}: {error}"));
+            }
+        }
+    }
+
+    fn is_there(&self, number: u64) -> bool {
+        match self.manner {
+            Manner::Flat => RemoteBlob { seed: number }.path_in(&self.cache).exists(),
+            _ => NestedBlob { number }.path_in(&self.cache).exists(),
+        }
     }
 
     fn broke(&mut self, step: &str, detail: &str) {
@@ -183,8 +235,13 @@ impl Wants {
             let (number, used) = self.recent[random.random_range(0..self.recent.len())];
             return Wanted { number, used: Some(used) };
         }
+        Wanted { number: self.fresh(), used: None }
+    }
+
+    /// A blob that was never wanted.
+    fn fresh(&mut self) -> u64 {
         self.count += 1;
-        Wanted { number: self.first + self.count, used: None }
+        self.first + self.count
     }
 
     fn used(&mut self, number: u64, start: SystemTime) {
