@@ -338,3 +338,60 @@ fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File, FileTimes};
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    use crate::{CacheDir, Policy, References, Space, apply, scan, select};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// When the blobs were last used: so long before the plan that no prune waits for them or watches them.
+    fn used() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
+    }
+
+    fn write_old(path: &Path, content: &str) {
+        fs::write(path, content).unwrap();
+        let times = FileTimes::new().set_accessed(used()).set_modified(used());
+        File::open(path).unwrap().set_times(times).unwrap();
+    }
+
+    #[test]
+    fn what_changed_between_the_scan_and_the_removal_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number: u8| directory.path().join(format!("sha256:{number:064x}"));
+        let (rewritten, replaced, read, untouched) = (path(1), path(2), path(3), path(4));
+        for (blob, content) in [(&rewritten, "1"), (&replaced, "22"), (&read, "444"), (&untouched, "88888")] {
+            write_old(blob, content);
+        }
+        let cache = CacheDir::open(directory.path(), &[]).unwrap();
+        let (everything, now) = (Policy::default(), (used() + HOUR).into());
+        let plan = select(scan(&cache).unwrap(), References::default(), &everything, now, Space::default());
+        assert_eq!(plan.total().blobs, 4);
+
+        // The size, the inode and the time of the last read are as they were.
+        fs::write(&rewritten, "x").unwrap();
+        // All but the inode is as it was.
+        let other = directory.path().join("other");
+        write_old(&other, "yy");
+        fs::rename(&other, &replaced).unwrap();
+        let later = FileTimes::new().set_accessed(used() + HOUR / 2);
+        File::open(&read).unwrap().set_times(later).unwrap();
+
+        let report = apply(&plan, &Progress::default());
+        let mut kept = Kept::default();
+        kept.add(Keep::Changed, 1);
+        kept.add(Keep::Changed, 2);
+        kept.add(Keep::Recent, 3);
+        assert_eq!((report.blobs_freed, report.bytes_freed, report.kept), (1, 5, kept));
+        assert!(report.is_complete(), "{:?}", report.failures);
+        let content = |path| fs::read_to_string(path).ok();
+        let left = [content(&rewritten), content(&replaced), content(&read), content(&untouched)];
+        assert_eq!(left, [Some("x".into()), Some("yy".into()), Some("444".into()), None]);
+    }
+}
