@@ -37,6 +37,7 @@ use crate::cli::{Cli, Command};
 use crate::exit::Exit;
 
 fn main() -> ExitCode {
+    signals::outlive_size_limit();
     let cli = Cli::parse();
     let done = match &cli.command {
         None => output::print(&Cli::command().render_help().to_string()),

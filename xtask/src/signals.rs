@@ -1,13 +1,21 @@
-//! SIGINT and SIGTERM: the first one asks the work to stop, the second ends the process.
+//! SIGINT and SIGTERM: the first one asks the work to stop, the second ends the process. SIGXFSZ
+//! does nothing: the write that it comes with fails, and is reported like any other.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::exit::Exit;
+
+/// From now on, a write beyond the limit on file sizes (`RLIMIT_FSIZE`, `setrlimit(2)`) fails with `EFBIG`.
+pub(crate) fn outlive_size_limit() {
+    // A handler that sets a flag nobody reads: unlike an ignored signal, it does not pass on to the programs
+    // that this one starts. Should it be refused, the signal ends the process as it would without it.
+    let _ = flag::register(SIGXFSZ, Arc::default());
+}
 
 /// Watches for the signals.
 #[derive(Debug)]

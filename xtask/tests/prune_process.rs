@@ -191,3 +191,26 @@ fn few_open_files_are_enough() {
     let ran = Ran::of(&mut shell, cache.base.path());
     assert_eq!((ran.exit, fs::read_dir(cache.path()).unwrap().count()), (0, 0), "{}", ran.block());
 }
+
+#[test]
+fn a_limit_on_file_sizes_leaves_a_layout_as_it_is() {
+    let cache = Cache::typical_layout();
+    let before = cache.tree();
+    let kept = format!("sha256:{}", support::hex(10));
+    let script = "ulimit -f 0; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_xtask"));
+    shell.args(["cache-prune", "-q", "--keep", &kept, "--cache-dir"]).arg(cache.path());
+    let ran = Ran::of(&mut shell, cache.base.path());
+    insta::assert_snapshot!(ran.block(), @"
+    exit: 1
+    --- stdout
+    freed 0 B across 0 blob(s) in [TMP]/oci
+    --- stderr
+    error: rewrite the index `[TMP]/oci/index.json`: File too large (os error 27)
+    [EOF]
+    ");
+    assert_eq!(cache.tree(), before, "nothing goes, and no temporary file stays");
+    let again = cache.prune(&["-q", "--keep", &kept]);
+    assert_eq!((again.exit, cache.image_names()), (0, vec!["app:1".to_owned()]));
+}
