@@ -1,12 +1,13 @@
 //! Is anyone using this file? A write lease answers.
 //!
 //! Guarantees: `InUse` if any process on this kernel has the file open, for reading or for writing,
-//! through whatever mount, bind or hard link; the file is not changed, no time stamp moves, and nobody
-//! else is disturbed: whoever opens the file while the lease is held waits until it is released, and
-//! then gets the file. While a lease is held, nobody has the file open.
+//! through whatever mount of the same file system, bind or hard link; the file is not changed, no time
+//! stamp moves, and nobody else is disturbed: whoever opens the file while the lease is held waits until
+//! it is released, and then gets the file. While a lease is held, nobody has the file open.
 //!
 //! What it does not guarantee: `O_PATH` descriptors are not seen, nor are clients of a network file
-//! system. Where leases do not work the answer is `Unknown`.
+//! system. Probed through an overlay, a file that was opened by the path of its layer is not seen; the
+//! other way round it is. Where leases do not work the answer is `Unknown`.
 //!
 //! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
 
