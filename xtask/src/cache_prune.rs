@@ -229,6 +229,7 @@ fn print(
         output::complain_all(render::entries(plan, report));
         output::complain(render::access_times(cache.access_times()));
         output::complain_all(render::confinement(report));
+        output::complain_all(render::missing_watch(report));
     }
     if !arguments.cache.quiet {
         output::complain_all(render::notes(plan, report));

@@ -154,6 +154,7 @@ fn print(arguments: &CacheVerifyArguments, plan: &PrunePlan, report: &VerifyRepo
         let preview = plan.preview();
         output::complain_all(render::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));
         output::complain_all(report.pruned.as_ref().and_then(render::confinement));
+        output::complain_all(report.pruned.as_ref().and_then(render::missing_watch));
     }
     if !arguments.cache.quiet {
         output::complain_all(render::verify_notes(report));

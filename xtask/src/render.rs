@@ -104,6 +104,12 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     Some(note.to_owned())
 }
 
+/// What a prune could not see while it waited, for those who want to know all.
+pub(crate) fn missing_watch(report: &PruneReport) -> Option<String> {
+    let note = "note: what was opened during the wait was not watched: inotify is not to be had here";
+    report.unwatched.then(|| note.to_owned())
+}
+
 /// What goals are not met, although all that could go went.
 pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
     let mut notes = Vec::new();

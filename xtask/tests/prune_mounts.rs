@@ -165,6 +165,24 @@ fn a_read_only_file_system() {
 }
 
 #[test]
+fn without_proc_there_is_no_watch() {
+    in_namespace(
+        r#"
+        note='note: what was opened during the wait was not watched'
+        blob 1 cache; touch cache/*; prune cache -v 2>error
+        expect "$(grep -c "$note" error)" 0
+        blob 2 cache; mount -t tmpfs none /proc
+        # Nothing that is to go is fresh: no watch is wanted.
+        blob 3 other; prune other -v 2>error
+        expect "$(grep -c "$note" error)" 0
+        touch cache/*
+        expect "$(prune cache -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        expect "$(grep -c "$note" error)" 1
+        "#,
+    );
+}
+
+#[test]
 fn the_root_of_the_file_system_by_another_name() {
     in_namespace(
         r#"

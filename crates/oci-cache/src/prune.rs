@@ -43,6 +43,7 @@ fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let mut watch = None;
     if guard.is_some() || plan.has_fresh_entries() {
         watch = Watch::start(&plan.inventory.tree.directories);
+        report.unwatched = !watch.as_ref().is_some_and(Watch::is_whole);
         wait(watch.as_ref(), progress);
     }
     let way = match &guard {

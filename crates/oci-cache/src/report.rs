@@ -74,6 +74,9 @@ pub struct PruneReport {
     /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
     #[serde(skip)]
     pub confined: bool,
+    /// Whether who opens what was to be watched, and could not be, or not everywhere (inotify).
+    #[serde(skip)]
+    pub unwatched: bool,
     /// A download that was under way in the layout, for which its blobs stay.
     #[serde(skip)]
     pub pull_in_flight: Option<PathBuf>,
@@ -99,6 +102,7 @@ impl PruneReport {
             partials_freed: self.partials_freed + later.partials_freed,
             leftovers_freed: self.leftovers_freed + later.leftovers_freed,
             unprobed: self.unprobed + later.unprobed,
+            unwatched: self.unwatched || later.unwatched,
             index_changed: later.index_changed.or(self.index_changed),
             index_removed: later.index_removed.or(self.index_removed),
             ..later

@@ -41,6 +41,11 @@ impl Watch {
         Some(Self { notifier, opened: Mutex::default(), has_overflowed: AtomicBool::new(false), descriptors })
     }
 
+    /// Whether every directory is watched.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.descriptors.iter().all(Option::is_some)
+    }
+
     /// Takes in what was opened since the last time.
     pub(crate) fn update(&self) {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,5 +70,39 @@ impl Watch {
         let Some(Some(descriptor)) = self.descriptors.get(usize::from(directory)) else { return false };
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         !opened.is_empty() && opened.contains(&(*descriptor, name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::fd::AsFd as _;
+    use std::path::Path;
+
+    use crate::names::Place;
+    use crate::status::Status;
+
+    fn opened(path: &Path) -> Directory {
+        let descriptor = OwnedFd::from(File::open(path).unwrap());
+        let status = Status::of_descriptor(descriptor.as_fd()).unwrap();
+        Directory { descriptor, path: path.to_owned(), place: Place::Root, status }
+    }
+
+    #[test]
+    fn opens_are_seen_and_what_cannot_be_watched_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let blob = directory.path().join("blob");
+        fs::write(&blob, "content").unwrap();
+        let watch = Watch::start(&[opened(directory.path())]).unwrap();
+        watch.update();
+        assert!(watch.is_whole() && !watch.saw(0, c"blob"));
+        drop(File::open(&blob).unwrap());
+        watch.update();
+        assert!(watch.saw(0, c"blob") && !watch.saw(0, c"other"));
+
+        // What is no directory is refused, as is one for which the user has no watch left.
+        let watch = Watch::start(&[opened(directory.path()), opened(&blob)]).unwrap();
+        assert!(!watch.is_whole());
     }
 }
