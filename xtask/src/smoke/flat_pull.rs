@@ -1,10 +1,10 @@
 //! A pull as go-containerregistry does it with its file system cache.
 //!
 //! Guarantees: the same calls on the cache in the same order. A blob that is there is opened by its path
-//! and read to compute its digest, closed, and opened again by its path to be used. One that is not is
-//! written under its final name: the directory is made if need be, the file created, written in parts and
-//! closed, and opened again by its path. Each content follows from the blob's seed, so every read is
-//! checked.
+//! and read to compute its digest, closed, and twice more opened by its path, read and closed. One that is
+//! not is written under its final name: the directory is made if need be, the file created, written in
+//! parts and closed, and opened again by its path. Each content follows from the blob's seed, so every read
+//! is checked.
 //!
 //! What it does not guarantee: two pullers must not share a blob. They would find each other's
 //! unfinished ones, as those of go-containerregistry do, with no prune about.
@@ -50,6 +50,8 @@ impl RemoteBlob {
     const MIN_BYTES: usize = 4 << 10;
     const MAX_BYTES: usize = 64 << 10;
     const PARTS: usize = 5;
+    /// How often a hit is opened again.
+    const REOPENS: usize = 2;
 
     fn size_bytes(self) -> u64 {
         self.content().len() as u64
@@ -61,9 +63,12 @@ impl RemoteBlob {
         match File::open(&path) {
             Ok(file) => {
                 self.check(file).map_err(failed("content of a hit"))?;
-                think();
-                let again = File::open(&path).map_err(failed("reopen of a hit"))?;
-                self.check(again).map_err(failed("content of a hit"))
+                for _ in 0..Self::REOPENS {
+                    think();
+                    let again = File::open(&path).map_err(failed("reopen of a hit"))?;
+                    self.check(again).map_err(failed("content of a hit"))?;
+                }
+                Ok(())
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.write(cache, &path)?;
