@@ -11,11 +11,12 @@ use oci_cache::{
 
 use crate::cli::CachePruneArguments;
 use crate::exit::{Exit, UsageError};
+use crate::github_summary::Summary;
 use crate::progress_bar::Measure;
 use crate::signals::Signals;
 use crate::{
-    cache_verify, clock, github_summary, location, lock, metrics, output, output_file, plan_file, policy,
-    progress_bar, render,
+    cache_verify, clock, location, lock, metrics, output, output_file, plan_file, policy, progress_bar,
+    render,
 };
 
 pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
@@ -59,8 +60,8 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     // Lists may come from where nothing comes: until they are read, a signal ends the process.
     let policy = policy::build(&arguments.policy)?;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
-    let summary = arguments.github_summary.then(github_summary::file).transpose()?;
     let directory = location::cache_dir(&arguments.cache.location)?;
+    let summary = arguments.github_summary.then(|| Summary::open(&directory)).transpose()?;
     let mut cache = CacheDir::open(&directory, &location::protected())?;
     if !arguments.dry_run && !lock::wait(&mut cache, &arguments.cache, &progress)? {
         let report =
@@ -88,8 +89,8 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
         output::complain_all(render::unmet_goals(&policy, used_bytes, space_after(&cache, &report)?));
     }
     let printed = print(arguments, &cache, &plan, &report)?;
-    if let Some(path) = summary {
-        github_summary::append(&path, &report)?;
+    if let Some(summary) = summary {
+        summary.append(&report)?;
     }
     let done = if report.is_complete() { printed } else { Exit::Incomplete };
     // What is left may be no cache any more, if only what is foreign stays.

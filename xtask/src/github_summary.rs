@@ -1,6 +1,8 @@
 //! `--github-summary`: the result as a Markdown table in a GitHub Actions job's summary.
+//!
+//! Guarantees: a file that cannot be appended to is an error before anything is removed.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -9,26 +11,37 @@ use banger_fmt::format_bytes;
 use oci_cache::{PruneReport, escape_path};
 
 use crate::exit::UsageError;
+use crate::output_file;
 
 const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
 
-/// The file that the summary goes to.
-pub(crate) fn file() -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
-    path.map(PathBuf::from).ok_or_else(|| {
-        anyhow!(UsageError(format!(
-            "--github-summary: {VARIABLE} is not set; GitHub Actions sets it in every step"
-        )))
-    })
+/// The file that the summary goes to, open.
+#[derive(Debug)]
+pub(crate) struct Summary {
+    path: PathBuf,
+    file: File,
 }
 
-/// Appends the table.
-pub(crate) fn append(path: &Path, report: &PruneReport) -> anyhow::Result<()> {
-    let mut file = OpenOptions::new().append(true).create(true).open(path);
-    file.as_mut()
-        .map_err(|error| anyhow!("{error}"))
-        .and_then(|file| Ok(file.write_all(table(report).as_bytes())?))
-        .with_context(|| format!("append the summary to `{}`", escape_path(path)))
+impl Summary {
+    /// Opens the file, which must lie outside the cache.
+    pub(crate) fn open(cache: &Path) -> anyhow::Result<Self> {
+        let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
+        let path = path.map(PathBuf::from).ok_or_else(|| {
+            anyhow!(UsageError(format!(
+                "--github-summary: {VARIABLE} is not set; GitHub Actions sets it in every step"
+            )))
+        })?;
+        output_file::check_outside(&path, cache)?;
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        let file = file.with_context(|| format!("open the summary `{}`", escape_path(&path)))?;
+        Ok(Self { path, file })
+    }
+
+    /// Appends the table.
+    pub(crate) fn append(mut self, report: &PruneReport) -> anyhow::Result<()> {
+        let written = self.file.write_all(table(report).as_bytes());
+        written.with_context(|| format!("append the summary to `{}`", escape_path(&self.path)))
+    }
 }
 
 fn table(report: &PruneReport) -> String {

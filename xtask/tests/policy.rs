@@ -877,6 +877,32 @@ fn the_summary_and_the_metrics() {
 }
 
 #[test]
+fn a_summary_that_cannot_be_written_is_told_before_anything_goes() {
+    let cache = aged();
+    let before = cache.tree();
+    let prune = |summary: &std::path::Path| {
+        let mut program = xtask();
+        program.args(["cache-prune", "--github-summary", "--cache-dir"]).arg(cache.path());
+        Ran::of(program.env("GITHUB_STEP_SUMMARY", summary), cache.base.path())
+    };
+    assert_snapshot!(prune(cache.base.path()).block(), @"
+    exit: 1
+    --- stdout
+    --- stderr
+    error: open the summary `[TMP]`: Is a directory (os error 21)
+    [EOF]
+    ");
+    assert_snapshot!(prune(&cache.path().join("summary.md")).block(), @"
+    exit: 2
+    --- stdout
+    --- stderr
+    error: `[TMP]/oci/summary.md` lies in the cache: choose a file outside
+    [EOF]
+    ");
+    assert_eq!(cache.tree(), before);
+}
+
+#[test]
 fn completions_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
         let ran = Ran::of(xtask().args(["completions", shell]), std::path::Path::new("/nowhere"));
