@@ -15,7 +15,7 @@ use super::strace::Tampering;
 use super::sweep::Course;
 use super::{Stage, note};
 
-const THREADS: usize = 12;
+const THREADS: usize = 32;
 /// How many stops are tried of each mode, if not all.
 const SAMPLES: usize = 40;
 const SEED: u64 = 0x0c2;

@@ -48,7 +48,12 @@ impl Row {
 
     /// Counts something that must not happen.
     pub(super) fn lose(&mut self, detail: impl Into<String>) {
-        self.lost += 1;
+        self.lose_many(1, detail);
+    }
+
+    /// Counts something that must not happen and did so many times.
+    pub(super) fn lose_many(&mut self, count: u64, detail: impl Into<String>) {
+        self.lost += count;
         if self.details.len() < DETAILS {
             self.details.push(detail.into());
         }

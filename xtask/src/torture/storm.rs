@@ -188,13 +188,10 @@ fn storm(stage: &Stage, file_system: FileSystem, mount: &Mount, strategy: Strate
         "the negative control saw no such break, so nothing is shown by the others".to_owned()
     });
     let is_fuse = file_system == FileSystem::Bindfs;
-    let excess = row.breaks.iter().map(|(step, count)| {
-        let most = strategy.most_breaks(step, is_fuse, pulls);
-        (step.clone(), count.saturating_sub(most))
-    });
-    for (step, count) in excess.collect::<Vec<_>>() {
-        for _ in 0..count {
-            row.lose(format!("a pull broke ({step})"));
+    for (step, count) in row.breaks.clone() {
+        let most = strategy.most_breaks(&step, is_fuse, pulls);
+        if count > most {
+            row.lose_many(count - most, format!("{count} pulls broke ({step}), {most} may"));
         }
     }
     if row.lost > 0 {
