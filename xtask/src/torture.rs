@@ -131,6 +131,7 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     match words.split_first() {
         Some((&"puller", rest)) => puller::play(rest),
         Some((&"swapper", rest)) => attack::play(rest),
+        Some((&"naive", rest)) => attack::play_naive(rest),
         _ => Err(anyhow!("no such role: {role:?}")),
     }
 }

@@ -1,5 +1,6 @@
 //! The makings of hostile caches: names, documents, lists; and those that were thought up.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::symlink;
@@ -192,6 +193,100 @@ pub(super) fn random_keep(random: &mut StdRng) -> Vec<u8> {
             if random.random_bool(0.5) { mutated(random, text) } else { text }
         }
     }
+}
+
+/// A plan of which some leaves are others, or some elements gone or there twice.
+pub(super) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> Vec<u8> {
+    let Ok(mut plan) = serde_json::from_slice::<Value>(plan) else { return mutated(random, plan.to_vec()) };
+    for _ in 0..random.random_range(1..4) {
+        let (mut leaves, mut arrays) = (Vec::new(), Vec::new());
+        collect_pointers(&plan, String::new(), &mut leaves, &mut arrays);
+        if !arrays.is_empty() && (leaves.is_empty() || random.random_bool(0.3)) {
+            let pointer = &arrays[random.random_range(0..arrays.len())];
+            if let Some(Value::Array(elements)) = plan.pointer_mut(pointer) {
+                let position = random.random_range(0..elements.len());
+                let element = elements.remove(position);
+                if random.random_bool(0.5) {
+                    elements.extend([element.clone(), element]);
+                }
+            }
+        } else if !leaves.is_empty() {
+            let pointer = &leaves[random.random_range(0..leaves.len())];
+            let other = plan.pointer(&leaves[random.random_range(0..leaves.len())]).cloned();
+            if let Some(leaf) = plan.pointer_mut(pointer) {
+                *leaf = other_leaf(random, leaf, other.unwrap_or_default(), canary);
+            }
+        }
+    }
+    plan.to_string().into_bytes()
+}
+
+/// The JSON pointers (RFC 6901) of what has nothing below it, and of the arrays that have something.
+fn collect_pointers(value: &Value, pointer: String, leaves: &mut Vec<String>, arrays: &mut Vec<String>) {
+    match value {
+        Value::Array(elements) => {
+            for (position, element) in elements.iter().enumerate() {
+                collect_pointers(element, format!("{pointer}/{position}"), leaves, arrays);
+            }
+            if !elements.is_empty() {
+                arrays.push(pointer);
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                collect_pointers(field, format!("{pointer}/{name}"), leaves, arrays);
+            }
+        }
+        _ => leaves.push(pointer),
+    }
+}
+
+/// What may stand in the place of a leaf: `other` is one of the same document.
+fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) -> Value {
+    let Some(number) = leaf.as_i64() else {
+        let name = flat_name(random.random_range(1..5));
+        return match random.random_range(0..4) {
+            0 => json!(format!("../canary/{name}")),
+            1 => json!(canary.join(name).display().to_string()),
+            _ => other,
+        };
+    };
+    match random.random_range(0..5) {
+        0 => json!(number.saturating_add(1)),
+        1 => json!(number.saturating_sub(1)),
+        2 => json!(0),
+        3 => json!(u64::MAX),
+        _ => other,
+    }
+}
+
+/// The digests that must stay for the sake of `keep`: it, and where the index names it and documents can be
+/// read, all that it leads to.
+pub(super) fn image_of(cache: &Path, keep: &str) -> BTreeSet<String> {
+    let digest = |descriptor: &Value| descriptor["digest"].as_str().map(str::to_owned);
+    let listed = |document: &Value, field: &str| -> Vec<String> {
+        document[field].as_array().into_iter().flatten().filter_map(digest).collect()
+    };
+    let index = read_json(&cache.join("index.json"));
+    let mut image = BTreeSet::from([keep.to_owned()]);
+    let mut ahead: Vec<String> = listed(&index, "manifests").into_iter().filter(|one| one == keep).collect();
+    ahead.truncate(1);
+    while let Some(name) = ahead.pop() {
+        let Some(hex) = name.strip_prefix("sha256:").filter(|hex| !hex.contains('/')) else { continue };
+        let document = read_json(&cache.join("blobs/sha256").join(hex));
+        let leaves = [listed(&document, "layers"), listed(&document, "blobs")].concat();
+        image.extend(leaves.into_iter().chain(digest(&document["config"])));
+        let documents = listed(&document, "manifests").into_iter().chain(digest(&document["subject"]));
+        ahead.extend(documents.filter(|one| image.insert(one.clone())));
+    }
+    image
+}
+
+/// A file that is JSON and not large, else nothing.
+fn read_json(path: &Path) -> Value {
+    let is_small = path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() < 4 << 20);
+    let content = if is_small { fs::read(path).unwrap_or_default() } else { Vec::new() };
+    serde_json::from_slice(&content).unwrap_or_default()
 }
 
 /// Some bytes are another's, some are gone, some are there twice.
