@@ -9,10 +9,13 @@
 //! What it does not guarantee: that what did not happen cannot. `docs/reliability.md` has the figures.
 
 mod attack;
+mod attack_arena;
+mod attack_roles;
 mod control;
 mod faults;
 mod hostile;
 mod hostile_documents;
+mod hostile_rule;
 mod kills;
 mod layout_check;
 mod measured;
@@ -130,8 +133,8 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     let words: Vec<&str> = role.iter().filter_map(|word| word.to_str()).collect();
     match words.split_first() {
         Some((&"puller", rest)) => puller::play(rest),
-        Some((&"swapper", rest)) => attack::play(rest),
-        Some((&"naive", rest)) => attack::play_naive(rest),
+        Some((&"swapper", rest)) => attack_roles::swap(rest),
+        Some((&"naive", rest)) => attack_roles::remove(rest),
         _ => Err(anyhow!("no such role: {role:?}")),
     }
 }

@@ -2,14 +2,11 @@
 //!
 //! Guarantees: each comes from a seed, so a failure can be had again. A prune of it must end in time with
 //! a documented code, in bounded memory (a hard limit on its data, and a look at its peak), write one
-//! line and nothing that a terminal would obey, remove nothing but what a rule of this module lets go, in
+//! line and nothing that a terminal would obey, remove nothing but what a rule of the test's own lets go, in
 //! the cache and around it, and report just what went.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,13 +17,13 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::Stage;
 use super::control::try_all;
 use super::hostile_documents::{
-    SPECIALS, Special, image_of, mutated, mutated_plan, random_document, random_keep, random_name,
+    SPECIALS, Special, mutated, mutated_plan, random_document, random_keep, random_name,
 };
+use super::hostile_rule::{Fate, State, kept_for};
 use super::mode::command;
 use super::process::{self, Ended, while_none_starts};
 use super::row::Row;
 use super::sandbox::{Sandbox, Shape, digest, hex_name};
-use super::snapshot::Snapshot;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MAX_KIBIBYTES: u64 = 256 << 10;
@@ -190,182 +187,9 @@ fn is_plain(text: &str) -> bool {
     })
 }
 
-/// What may become of an entry in a prune.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Stays,
-    /// It may be another, or gone.
-    MayChange,
-    /// It may be gone; whether the report then counts it.
-    MayGo {
-        counts: bool,
-    },
-}
-
-/// Everything in a sandbox.
-#[derive(Debug)]
-struct State {
-    snapshot: Snapshot,
-    /// Of each directory the inode, the mode and the owner: its times may change.
-    directories: BTreeMap<PathBuf, (u64, u32, u32, u32)>,
-}
-
-impl State {
-    fn of(sandbox: &Sandbox) -> anyhow::Result<Self> {
-        let snapshot = sandbox.snapshot()?;
-        let mut directories = BTreeMap::new();
-        for path in snapshot.entries.keys() {
-            let metadata = sandbox.path().join(path).symlink_metadata()?;
-            if metadata.is_dir() {
-                let identity = (metadata.ino(), metadata.mode(), metadata.uid(), metadata.gid());
-                directories.insert(path.clone(), identity);
-            }
-        }
-        Ok(Self { snapshot, directories })
-    }
-
-    /// The first entry that is not what it may be. The blobs `kept` must stay.
-    fn first_change(&self, after: &Self, is_aside: bool, kept: &BTreeSet<PathBuf>) -> Option<String> {
-        let changed = self.snapshot.entries.iter().find_map(|(path, entry)| {
-            let must_stay = entry.is_file && kept.contains(path);
-            let fate = if must_stay { Fate::Stays } else { self.fate(path, is_aside) };
-            let is_same = || match (self.directories.get(path), after.directories.get(path)) {
-                (None, None) => after.snapshot.entries.get(path) == Some(entry),
-                (before, after) => before == after,
-            };
-            let is_gone = !after.snapshot.entries.contains_key(path);
-            let may_be = match fate {
-                Fate::Stays => is_same(),
-                Fate::MayGo { .. } => is_gone || is_same(),
-                Fate::MayChange => true,
-            };
-            let how = if is_gone { "is gone" } else { "changed" };
-            (!may_be).then(|| format!("{path:?} {how}"))
-        });
-        let is_new = |path: &&PathBuf| !self.snapshot.entries.contains_key(*path);
-        let new = || after.snapshot.entries.keys().find(is_new).map(|path| format!("{path:?} is new"));
-        changed.or_else(new)
-    }
-
-    fn fate(&self, path: &Path, is_aside: bool) -> Fate {
-        let parts: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
-        let is_leftover = |name: &[u8]| name.strip_prefix(b".pruning-").is_some_and(|hex| is_hex(hex, 16));
-        match parts[..] {
-            [b"cache"] if is_aside => Fate::MayChange,
-            [b"cache", first, ref below @ ..]
-                if is_leftover(first.strip_prefix(b"cache").unwrap_or(first)) =>
-            {
-                self.fate_below(path, below, true)
-            }
-            [b"cache", _, ..] => self.fate_below(path, &parts[1..], is_aside),
-            [first, ref below @ ..] if first.strip_prefix(b"cache").is_some_and(is_leftover) => {
-                self.fate_below(path, below, true)
-            }
-            _ => Fate::Stays,
-        }
-    }
-
-    /// The fate of an entry of a cache, or of a leftover, which goes as a whole: `below` are the names that
-    /// lead to it from there.
-    fn fate_below(&self, path: &Path, below: &[&[u8]], as_whole: bool) -> Fate {
-        let is_directory = self.directories.contains_key(path);
-        let is_file = self.snapshot.entries.get(path).is_some_and(|entry| entry.is_file);
-        let base = path.ancestors().nth(below.len()).unwrap_or(path);
-        let is_nested = || {
-            let is_algorithm = |name: &str| self.directories.contains_key(&base.join("blobs").join(name));
-            let layout = self.snapshot.entries.get(&base.join("oci-layout"));
-            is_algorithm("sha256") || is_algorithm("sha512") || layout.is_some_and(|layout| layout.is_file)
-        };
-        let is_partial = match *below {
-            [name] => is_partial_name(name) || is_file && name.ends_with(b".tmp"),
-            [name, _] if is_partial_name(name) => true,
-            [b"ingest", _] | [b"ingest", _, _] => is_nested(),
-            [b"blobs", b"sha256" | b"sha512", name] => is_file && name.ends_with(b".tmp"),
-            _ => false,
-        };
-        let is_blob = match *below {
-            [name] => is_flat_digest(name),
-            [b"blobs", b"sha256", name] => is_hex(name, 64),
-            [b"blobs", b"sha512", name] => is_hex(name, 128),
-            _ => false,
-        };
-        match *below {
-            [] if is_directory => Fate::MayGo { counts: false },
-            [b"blobs" | b"ingest"] | [b"blobs", b"sha256" | b"sha512"] if is_directory && as_whole => {
-                Fate::MayGo { counts: false }
-            }
-            [b"index.json"] if is_file && !as_whole => Fate::MayChange,
-            [b"index.json" | b"oci-layout"] if is_file && is_nested() => {
-                if as_whole {
-                    Fate::MayGo { counts: false }
-                } else {
-                    Fate::Stays
-                }
-            }
-            _ if is_blob && is_file => Fate::MayGo { counts: true },
-            _ if is_partial && self.is_whole_partial(path, base) => Fate::MayGo { counts: is_file },
-            _ => Fate::Stays,
-        }
-    }
-
-    /// Whether the partial that the entry is or belongs to is a file, or a directory of nothing but files.
-    fn is_whole_partial(&self, path: &Path, base: &Path) -> bool {
-        let is_file = |path: &Path| self.snapshot.entries.get(path).is_some_and(|entry| entry.is_file);
-        let parent = path.parent().unwrap_or(path);
-        let is_within = parent != base && !parent.ends_with("ingest") && !parent.ends_with("sha256");
-        let partial = if is_within && !parent.ends_with("sha512") { parent } else { path };
-        let mut below = self.snapshot.entries.keys().filter(|entry| entry.parent() == Some(partial));
-        is_file(partial) || self.directories.contains_key(partial) && below.all(|entry| is_file(entry))
-    }
-}
-
-/// The paths of the blobs that must stay for the sake of a digest: its own wherever it is, and those of the
-/// image. What refers to a blob is a layout, so a flat blob beside it is none of its image's.
-fn kept_for(cache: &Path, keep: &str) -> BTreeSet<PathBuf> {
-    let flat = [keep.to_owned(), keep.replacen(':', "-", 1)].map(|name| Path::new("cache").join(name));
-    let nested = |digest: String| Path::new("cache/blobs").join(digest.replacen(':', "/", 1));
-    image_of(cache, keep).into_iter().map(nested).chain(flat).collect()
-}
-
-fn is_flat_digest(name: &[u8]) -> bool {
-    let hex_of = |algorithm: &[u8]| match name.strip_prefix(algorithm)? {
-        [b':' | b'-', hex @ ..] => Some(hex),
-        _ => None,
-    };
-    hex_of(b"sha256").is_some_and(|hex| is_hex(hex, 64))
-        || hex_of(b"sha512").is_some_and(|hex| is_hex(hex, 128))
-}
-
-fn is_partial_name(name: &[u8]) -> bool {
-    let is_decimal = |rest: &[u8]| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit);
-    name.strip_prefix(b"oci-put-blob").is_some_and(is_decimal)
-        || name.strip_prefix(b".umoci-").is_some_and(is_decimal)
-        || name.strip_prefix(b"index.json.pruning-").is_some_and(|hex| is_hex(hex, 16))
-}
-
-/// Exactly so many hex digits, in lower case.
-fn is_hex(text: &[u8], digits: usize) -> bool {
-    text.len() == digits && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_exact() {
-        let hex = hex_name(7);
-        assert!(is_flat_digest(format!("sha256-{hex}").as_bytes()) && is_flat_digest(digest(7).as_bytes()));
-        for other in
-            [hex.clone(), format!("sha512:{hex}"), format!("sha256:{hex}0"), digest(10).to_uppercase()]
-        {
-            assert!(!is_flat_digest(other.as_bytes()), "{other}");
-        }
-        assert!(is_partial_name(b"oci-put-blob12") && is_partial_name(b".umoci-1"));
-        assert!(!is_partial_name(b"oci-put-blob") && !is_partial_name(b"oci-put-blob1\x1b"));
-        let kept = kept_for(Path::new("/none"), &digest(7));
-        assert!(kept.contains(Path::new(&format!("cache/blobs/sha256/{hex}"))), "{kept:?}");
-    }
 
     #[test]
     fn what_is_not_seen_is_not_plain() {

@@ -1,0 +1,253 @@
+//! Where an attack takes place: a cache of the swapper's, a canary of root's, and a link that is swapped.
+//!
+//! Guarantees: the canary has the names that a prune removes, at the ages at which it removes them without
+//! a wait, so a prune that follows a link removes from it, and that is seen. What root puts into the cache it
+//! puts there by descriptors and follows no link.
+
+use std::fs::{self, File, FileTimes, Permissions};
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, statat, symlinkat, unlinkat,
+};
+use rustix::process::Signal;
+
+use super::Stage;
+use super::process::{self, Running};
+use super::sandbox::{flat_name, hex_name, write};
+use super::snapshot::Snapshot;
+
+/// `nobody`, and its group.
+const NOBODY: u32 = 65534;
+const BLOBS: usize = 24;
+const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+/// The name of the link, where it is while the cache has its own.
+const LINK: &str = "link";
+
+/// What is swapped with a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pair {
+    Algorithm,
+    Blobs,
+    Leftover,
+    Blob,
+    Index,
+    Partial,
+}
+
+impl Pair {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Algorithm, Self::Blobs, Self::Leftover, Self::Blob, Self::Index, Self::Partial];
+
+    /// The name in the cache.
+    fn own(self) -> PathBuf {
+        match self {
+            Self::Algorithm => "blobs/sha256".into(),
+            Self::Blobs => "blobs".into(),
+            Self::Leftover => format!(".pruning-{:016x}", 9).into(),
+            Self::Blob => flat_name(0).into(),
+            Self::Index => "index.json".into(),
+            Self::Partial => "oci-put-blob1".into(),
+        }
+    }
+
+    /// Where the link leads, in the canary.
+    fn target(self) -> PathBuf {
+        match self {
+            Self::Algorithm | Self::Blobs | Self::Leftover => PathBuf::new(),
+            Self::Blob | Self::Index | Self::Partial => self.own(),
+        }
+    }
+}
+
+/// A cache, a canary, and a link that is swapped with something of the cache.
+#[derive(Debug)]
+pub(super) struct Arena {
+    directory: tempfile::TempDir,
+    pair: Pair,
+    is_layout: bool,
+    /// The canary.
+    before: Snapshot,
+}
+
+impl Arena {
+    pub(super) fn new(stage: &Stage, pair: Pair, is_layout: bool) -> anyhow::Result<Self> {
+        let directory = tempfile::TempDir::with_prefix_in("attack-", &stage.scratch)?;
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
+        for name in ["cache", "links"] {
+            let path = directory.path().join(name);
+            fs::create_dir(&path)?;
+            chown(&path, Some(NOBODY), Some(NOBODY))?;
+        }
+        let canary = directory.path().join("canary");
+        fill_canary(&canary)?;
+        let before = Snapshot::of(&canary)?;
+        let arena = Self { directory, pair, is_layout, before };
+        arena.refill().context("fill a cache")?;
+        Ok(arena)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(super) fn cache(&self) -> PathBuf {
+        self.path().join("cache")
+    }
+
+    /// Starts to swap, as a user who owns the cache. Where a prune spares what changes, with pauses.
+    pub(super) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
+        let user = NOBODY.to_string();
+        let mut swapper = Command::new("setpriv");
+        swapper.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&stage.program);
+        swapper.args(["torture", "--", "swapper"]).arg(self.cache().join(self.pair.own()));
+        swapper.arg(self.path().join("links").join(LINK)).arg(time.as_millis().to_string());
+        process::start(swapper.arg(if pauses { "pauses" } else { "tight" }), None)
+    }
+
+    /// How the canary changed.
+    pub(super) fn change(&self) -> anyhow::Result<Option<String>> {
+        let after = Snapshot::of(&self.path().join("canary"))?;
+        let new = after.entries.keys().find(|path| !self.before.entries.contains_key(*path));
+        let new = new.map(|path| format!("{} is new", path.display()));
+        Ok(self.before.first_change(&after, |_| true).or(new))
+    }
+
+    /// Refills while the swapper rests: then most of it comes to something.
+    pub(super) fn refill_beside(&self, swapper: &Running) {
+        swapper.signal(Signal::STOP);
+        // What cannot be made now may be made the next time.
+        let _ = self.refill();
+        swapper.signal(Signal::CONT);
+    }
+
+    /// Puts in the cache what is to be pruned. The swapper may still be at it, so no link is followed.
+    fn refill(&self) -> rustix::io::Result<()> {
+        let cache = open_directory(CWD, &self.cache())?;
+        let links = open_directory(CWD, &self.path().join("links"))?;
+        let (cache, links) = (cache.as_fd(), links.as_fd());
+        for number in 0..BLOBS {
+            if number > 0 || self.pair != Pair::Blob {
+                create(cache, flat_name(number), "blob");
+            }
+        }
+        if self.is_layout {
+            create(cache, "oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+            if self.pair != Pair::Index {
+                create(cache, "index.json", INDEX);
+            }
+        }
+        if matches!(self.pair, Pair::Blob | Pair::Index | Pair::Partial) {
+            let content = if self.pair == Pair::Index { INDEX } else { "blob" };
+            let name = self.pair.own();
+            self.mend(cache, &name, links, || create(cache, &name, content))?;
+        }
+        let blobs = self.directory(Pair::Blobs, cache, "blobs", links)?;
+        let algorithm = self.directory(Pair::Algorithm, blobs.as_fd(), "sha256", links)?;
+        for number in 0..BLOBS {
+            create(algorithm.as_fd(), hex_name(number), "blob");
+        }
+        if self.pair == Pair::Leftover {
+            let leftover = self.directory(self.pair, cache, self.pair.own(), links)?;
+            for number in 0..BLOBS {
+                create(leftover.as_fd(), flat_name(number), "blob");
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of this name, made if it is not there. If it is what is swapped, it may be elsewhere.
+    fn directory(
+        &self,
+        pair: Pair,
+        parent: BorrowedFd<'_>,
+        name: impl AsRef<Path>,
+        links: BorrowedFd<'_>,
+    ) -> rustix::io::Result<OwnedFd> {
+        let name = name.as_ref();
+        if self.pair != pair {
+            make_directory(parent, name);
+            return open_directory(parent, name);
+        }
+        self.mend(parent, name, links, || make_directory(parent, name))?;
+        open_directory(parent, name).or_else(|_| open_directory(links, Path::new(LINK)))
+    }
+
+    /// Makes anew what a prune took of the pair: its own half by `make`, or the link.
+    fn mend(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &Path,
+        links: BorrowedFd<'_>,
+        make: impl Fn(),
+    ) -> rustix::io::Result<()> {
+        let kind = |directory: BorrowedFd<'_>, name: &Path| {
+            let status = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            Some(FileType::from_raw_mode(status.st_mode))
+        };
+        let link = Path::new(LINK);
+        let target = self.path().join("canary").join(self.pair.target());
+        let (own, other) = (kind(parent, name), kind(links, link));
+        if own.is_none() && other.is_some_and(|other| other != FileType::Symlink) {
+            return symlinkat(&target, parent, name);
+        }
+        if own != Some(FileType::Symlink) && other != Some(FileType::Symlink) {
+            // A new index has taken the place of the link.
+            let _ = unlinkat(links, link, AtFlags::empty());
+            symlinkat(&target, links, link)?;
+        }
+        if own == Some(FileType::Symlink) && other == own {
+            unlinkat(parent, name, AtFlags::empty())?;
+            make();
+        }
+        if own.is_none() {
+            make();
+        }
+        Ok(())
+    }
+}
+
+/// An index of no image.
+const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+fn fill_canary(canary: &Path) -> anyhow::Result<()> {
+    for number in 0..BLOBS {
+        write(&canary.join(flat_name(number)), "canary")?;
+        write(&canary.join(hex_name(number)), "canary")?;
+        write(&canary.join("sha256").join(hex_name(number)), "canary")?;
+    }
+    write(&canary.join("oci-put-blob1"), "canary")?;
+    write(&canary.join("index.json"), r#"{"schemaVersion":2,"manifests":[{"digest":"sha256:0","size":1}]}"#)
+}
+
+fn open_directory(parent: BorrowedFd<'_>, name: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+/// Makes a directory of the swapper's, unless something has its name.
+fn make_directory(parent: BorrowedFd<'_>, name: &Path) {
+    let user = (Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)));
+    let made = mkdirat(parent, name, Mode::from_raw_mode(0o755)).and_then(|()| open_directory(parent, name));
+    // Whatever has come into its place: it is no link, so it is the swapper's in any case.
+    let _ = made.and_then(|made| fchown(made, user.0, user.1));
+}
+
+/// Makes a file of two days ago, unless something has its name.
+fn create(parent: BorrowedFd<'_>, name: impl AsRef<Path>, content: &str) {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let name = name.as_ref().as_os_str().as_bytes();
+    let Ok(file) = openat(parent, name, flags, Mode::from_raw_mode(0o644)) else { return };
+    let mut file = File::from(file);
+    let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
+    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
+    let _ = file.write_all(content.as_bytes());
+    let _ = file.set_times(FileTimes::new().set_modified(then).set_accessed(then));
+}
