@@ -122,15 +122,23 @@ impl Running {
         descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|open| open == path))
     }
 
-    /// Whether another process traces it (`TracerPid`, `proc(5)`), all of its threads.
+    /// Whether another process traces it, all of its threads.
     pub(super) fn is_traced(&self) -> anyhow::Result<bool> {
+        Ok(self.threads_untraced()?.is_empty())
+    }
+
+    /// The names and states of its threads that nobody traces (`TracerPid`, `proc(5)`).
+    pub(super) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
+        let mut threads = Vec::new();
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {
             let status = std::fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
             if status.lines().any(|line| line == "TracerPid:\t0") {
-                return Ok(false);
+                let told =
+                    status.lines().filter(|line| line.starts_with("Name") || line.starts_with("State"));
+                threads.push(told.collect::<Vec<_>>().join(", "));
             }
         }
-        Ok(true)
+        Ok(threads)
     }
 
     /// Sends it a signal, and those that it started.

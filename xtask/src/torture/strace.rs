@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::Signal;
 
 use super::process::{self, Ended, Running};
 
@@ -147,8 +148,15 @@ fn run_attached(command: &mut Command, cache: &Path, log: &Path, options: &[&str
 
 fn attach(program: &Running, log: &Path, options: &[&str]) -> anyhow::Result<Running> {
     let tracer = process::start(strace(log, options).arg("-p").arg(program.id().to_string()), None)?;
-    wait_for("strace to attach", || program.is_traced())?;
-    Ok(tracer)
+    match wait_for("strace to attach", || program.is_traced()) {
+        Ok(()) => Ok(tracer),
+        Err(error) => {
+            tracer.signal(Signal::INT);
+            let threads = program.threads_untraced()?;
+            let said = tracer.finish(super::mode::LIMIT)?;
+            Err(error.context(format!("{threads:?}; strace: {}", said.story())))
+        }
+    }
 }
 
 /// How often a prune asks for the lock, and a bit.
