@@ -270,13 +270,6 @@ pub(crate) fn open_directory(
     if status.is_mount_root { Err(Errno::XDEV) } else { Ok((descriptor, status)) }
 }
 
-/// A descriptor of the same directory for one more thread. The kernel counts who is using an open file, and threads
-/// that share one wait for each other's counts.
-pub(crate) fn reopen(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::io::retry_on_intr(|| openat(directory, c".", flags, Mode::empty()))
-}
-
 /// The error of a walk, as the kernel's error number.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)

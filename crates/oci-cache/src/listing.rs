@@ -17,7 +17,7 @@ use std::thread::{self, Scope};
 use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
-use crate::cache_dir::{OPEN_DIRECTORY, reopen};
+use crate::cache_dir::OPEN_DIRECTORY;
 use crate::digest::{Digest, Spelling};
 use crate::status::Status;
 
@@ -100,8 +100,6 @@ impl<'scope> Reader<'scope, '_> {
                 let (directory, waiting, to_reader) = (self.directory, self.waiting, self.to_reader.clone());
                 // Where no thread is to be had, the reader reads all.
                 let _ = thread::Builder::new().spawn_scoped(scope, move || {
-                    let own = reopen(directory);
-                    let directory = own.as_ref().map_or(directory, |own| own.as_fd());
                     while let Some(batch) = take(waiting) {
                         // The reader waits for all, so it is there to receive.
                         let _ = to_reader.send(read(directory, batch));

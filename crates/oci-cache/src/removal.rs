@@ -9,7 +9,7 @@
 //! each removal wait for the disk; and the closes of large ones, in which the kernel frees their extents,
 //! happen on threads of their own.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,6 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::cache_dir::reopen;
 use crate::in_use::{Probe, probe, release_lease};
 use crate::inventory::{Blob, Tree};
 use crate::ledger::Tally;
@@ -88,15 +87,8 @@ pub(crate) fn remove_blobs(
             let _ = thread::Builder::new().spawn_scoped(scope, move || close_all(&to_close));
         }
         drop(to_close);
-        let worker = || Worker {
-            tree,
-            doomed,
-            users,
-            progress,
-            closes: closes.clone(),
-            own: None,
-            removal: Removal::default(),
-        };
+        let worker =
+            || Worker { tree, doomed, users, progress, closes: closes.clone(), removal: Removal::default() };
         // Where no thread is to be had, there are fewer helpers, or none.
         let helpers: Vec<_> = (0..helpers)
             .map_while(|_| {
@@ -157,8 +149,6 @@ struct Worker<'a> {
     users: Users<'a>,
     progress: &'a Progress,
     closes: SyncSender<OwnedFd>,
-    /// A descriptor of this thread's own for the directory of this index, the last that it removed from.
-    own: Option<(u16, OwnedFd)>,
     removal: Removal,
 }
 
@@ -227,17 +217,16 @@ impl Worker<'_> {
     /// Removes one name, unless something stands against it. Who has the file open was perhaps found out by
     /// another of its names: then `probed` is the file.
     fn remove_name(&mut self, index: usize, user: &mut User, probed: &mut Option<FileId>) -> Outcome {
-        let blob = &self.tree.blobs[index];
+        let blob = self.blob(index);
+        let directory = self.tree.directory(blob.directory);
         let name = blob.digest.file_name(blob.spelling);
         if let Users::Spare(Some(watch)) = self.users
             && watch.saw(blob.directory, name.as_c_str())
         {
             return Outcome::Kept(Keep::Recent);
         }
-        self.hold(blob.directory);
-        let directory = self.directory(blob.directory);
         if matches!(user, User::NotProbed) {
-            *user = match probe(directory, name.as_c_str()) {
+            *user = match probe(directory.descriptor.as_fd(), name.as_c_str()) {
                 Probe::Idle(lease) => User::Nobody(lease),
                 Probe::InUse if matches!(self.users, Users::Spare(_)) => return Outcome::Kept(Keep::InUse),
                 Probe::InUse => User::Somebody,
@@ -246,7 +235,7 @@ impl Worker<'_> {
                 Probe::Failed(errno) => return self.fail("probe", index, errno),
             };
         }
-        let status = match Status::of_entry(directory, name.as_c_str()) {
+        let status = match Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()) {
             Ok(status) => status,
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("inspect", index, errno),
@@ -259,7 +248,7 @@ impl Worker<'_> {
         if let Some(reason) = difference(blob, &status) {
             return Outcome::Kept(reason);
         }
-        match unlinkat(directory, name.as_c_str(), AtFlags::empty()) {
+        match unlinkat(&directory.descriptor, name.as_c_str(), AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("remove", index, errno),
@@ -271,22 +260,6 @@ impl Worker<'_> {
             self.removal.unprobed += 1;
         }
         Outcome::Removed
-    }
-
-    /// Makes sure of a descriptor of this thread's own for the directory.
-    fn hold(&mut self, directory: u16) {
-        if self.own.as_ref().is_none_or(|(own, _)| *own != directory) {
-            let own = reopen(self.tree.directory(directory).descriptor.as_fd());
-            self.own = own.ok().map(|own| (directory, own));
-        }
-    }
-
-    /// The best descriptor for the directory.
-    fn directory(&self, directory: u16) -> BorrowedFd<'_> {
-        match &self.own {
-            Some((own, descriptor)) if *own == directory => descriptor.as_fd(),
-            _ => self.tree.directory(directory).descriptor.as_fd(),
-        }
     }
 
     /// The name did not open as a blob does: it is gone, or something else has its place.
