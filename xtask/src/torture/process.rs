@@ -122,17 +122,18 @@ impl Running {
         descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|open| open == path))
     }
 
-    /// Whether another process traces it, all of its threads.
+    /// Whether another process traces it, all of its threads that have not ended.
     pub(super) fn is_traced(&self) -> anyhow::Result<bool> {
         Ok(self.threads_untraced()?.is_empty())
     }
 
-    /// The names and states of its threads that nobody traces (`TracerPid`, `proc(5)`).
+    /// The names and states of its threads that nobody traces (`TracerPid`, `proc(5)`), and that have not ended.
     pub(super) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
         let mut threads = Vec::new();
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {
             let status = std::fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
-            if status.lines().any(|line| line == "TracerPid:\t0") {
+            let has = |start: &str| status.lines().any(|line| line.starts_with(start));
+            if has("TracerPid:\t0") && !has("State:\tZ") {
                 let told =
                     status.lines().filter(|line| line.starts_with("Name") || line.starts_with("State"));
                 threads.push(told.collect::<Vec<_>>().join(", "));

@@ -138,6 +138,7 @@ fn run_attached(command: &mut Command, cache: &Path, log: &Path, options: &[&str
     wait_for("the program to wait for the lock", || Ok(program.has_open(cache)))?;
     // From the first time that it asks for the lock on, it only asks again.
     thread::sleep(POLL_OF_THE_LOCK);
+    // What is done to the calls that ask for the lock may end it at once.
     let tracer = attach(&program, log, options)?;
     // Not by closing: programs that other threads start have it open for a moment.
     flock(held.as_fd(), FlockOperation::Unlock).context("unlock the cache")?;
