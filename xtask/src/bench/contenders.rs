@@ -86,6 +86,11 @@ pub(crate) const UNLINK_LIMIT: &[Contender] = &[
         name: "unlinkat, directory order",
         work: Work::Loop(UnlinkLoop { by_inode: false, threads: 1 }),
     },
+    Contender {
+        name: "unlinkat, directory order, 2 threads",
+        work: Work::Loop(UnlinkLoop { by_inode: false, threads: 2 }),
+    },
+    RM,
 ];
 
 impl Contender {
