@@ -5,7 +5,8 @@
 //! the directory's.
 //!
 //! How it is fast: names are read straight from the kernel's buffer, without an allocation each; while one
-//! thread lists, the others read the status of what it found. A small directory starts no thread.
+//! thread lists, the others read the status of what it found, and make of it what is kept: no status is handed
+//! from thread to thread. A small directory starts no thread.
 
 use std::ffi::CStr;
 use std::mem;
@@ -30,8 +31,6 @@ const BATCHES_IN_WAITING: usize = 16;
 
 /// A name that is a digest, taken apart.
 pub(crate) type Named = (Digest, Spelling);
-/// The same, with the status of the entry.
-pub(crate) type Found = (Digest, Spelling, Result<Status, Errno>);
 
 /// Calls `each` with every name in the directory.
 pub(crate) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(&CStr)) -> Result<(), Errno> {
@@ -54,19 +53,28 @@ pub(crate) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(&CStr)) -> Re
     Ok(())
 }
 
-/// Reads the status of the entries of `directory` that `names` gives, on all cores, and passes each to
-/// `found`, in any order.
-pub(crate) fn read_statuses(
+/// Reads the status of the entries of `directory` that `names` gives, on all cores; passes what `take_in` makes of
+/// each to `found`, in any order.
+pub(crate) fn read_statuses<T: Send>(
     directory: BorrowedFd<'_>,
     names: impl FnOnce(&mut dyn FnMut(Named)) -> Result<(), Errno>,
-    found: &mut dyn FnMut(Found),
+    take_in: &(impl Fn(Named, Result<Status, Errno>) -> T + Sync),
+    found: &mut dyn FnMut(T),
 ) -> Result<(), Errno> {
+    let read = |batch: Vec<Named>| -> Vec<T> {
+        let status = |named: &Named| Status::of_entry(directory, named.0.file_name(named.1).as_c_str());
+        batch
+            .into_iter()
+            .map(|named| (status(&named), named))
+            .map(|(status, named)| take_in(named, status))
+            .collect()
+    };
     let (to_helpers, waiting) = sync_channel(BATCHES_IN_WAITING);
     let waiting = Mutex::new(waiting);
     thread::scope(|scope| {
         let (to_reader, done) = channel();
         let mut reader =
-            Reader { directory, waiting: &waiting, to_helpers, to_reader, done, has_helpers: false, found };
+            Reader { read: &read, waiting: &waiting, to_helpers, to_reader, done, has_helpers: false, found };
         let mut batch = Vec::new();
         let listed = names(&mut |named| {
             batch.push(named);
@@ -80,29 +88,29 @@ pub(crate) fn read_statuses(
 }
 
 /// The thread that lists.
-struct Reader<'scope, 'found> {
-    directory: BorrowedFd<'scope>,
+struct Reader<'scope, 'found, T, R> {
+    read: &'scope R,
     waiting: &'scope Mutex<Receiver<Vec<Named>>>,
     to_helpers: SyncSender<Vec<Named>>,
-    to_reader: Sender<Vec<Found>>,
-    done: Receiver<Vec<Found>>,
+    to_reader: Sender<Vec<T>>,
+    done: Receiver<Vec<T>>,
     has_helpers: bool,
-    found: &'found mut dyn FnMut(Found),
+    found: &'found mut dyn FnMut(T),
 }
 
-impl<'scope> Reader<'scope, '_> {
+impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope, '_, T, R> {
     /// Gives a batch to the helpers, or reads it here if they have enough to do.
     fn hand_over(&mut self, scope: &'scope Scope<'scope, '_>, batch: Vec<Named>) {
         if !self.has_helpers {
             self.has_helpers = true;
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for _ in 1..cores {
-                let (directory, waiting, to_reader) = (self.directory, self.waiting, self.to_reader.clone());
+                let (read, waiting, to_reader) = (self.read, self.waiting, self.to_reader.clone());
                 // Where no thread is to be had, the reader reads all.
                 let _ = thread::Builder::new().spawn_scoped(scope, move || {
                     while let Some(batch) = take(waiting) {
                         // The reader waits for all, so it is there to receive.
-                        let _ = to_reader.send(read(directory, batch));
+                        let _ = to_reader.send(read(batch));
                     }
                 });
             }
@@ -110,7 +118,7 @@ impl<'scope> Reader<'scope, '_> {
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
             self.to_helpers.try_send(batch)
         {
-            read(self.directory, batch).into_iter().for_each(&mut *self.found);
+            (self.read)(batch).into_iter().for_each(&mut *self.found);
         }
         while let Ok(done) = self.done.try_recv() {
             done.into_iter().for_each(&mut *self.found);
@@ -119,11 +127,11 @@ impl<'scope> Reader<'scope, '_> {
 
     /// Reads what is left, and waits for the helpers.
     fn finish(self, batch: Vec<Named>) {
-        let Self { directory, waiting, to_helpers, to_reader, done, found, .. } = self;
+        let Self { read, waiting, to_helpers, to_reader, done, found, .. } = self;
         drop((to_helpers, to_reader));
-        read(directory, batch).into_iter().for_each(&mut *found);
+        read(batch).into_iter().for_each(&mut *found);
         while let Some(batch) = take(waiting) {
-            read(directory, batch).into_iter().for_each(&mut *found);
+            read(batch).into_iter().for_each(&mut *found);
         }
         done.into_iter().flatten().for_each(found);
     }
@@ -132,14 +140,6 @@ impl<'scope> Reader<'scope, '_> {
 /// The next batch; `None` once no more will come.
 fn take(waiting: &Mutex<Receiver<Vec<Named>>>) -> Option<Vec<Named>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
-}
-
-fn read(directory: BorrowedFd<'_>, batch: Vec<Named>) -> Vec<Found> {
-    let status = |(digest, spelling): Named| {
-        let status = Status::of_entry(directory, digest.file_name(spelling).as_c_str());
-        (digest, spelling, status)
-    };
-    batch.into_iter().map(status).collect()
 }
 
 #[cfg(test)]
@@ -162,11 +162,11 @@ mod tests {
         let list = |each: &mut dyn FnMut(Named)| {
             list(opened.as_fd(), |name| each(Digest::from_flat_name(name.to_bytes()).unwrap()))
         };
-        read_statuses(opened.as_fd(), list, &mut |(digest, _, status)| {
+        let digest_of = |(digest, _): Named, status: Result<Status, Errno>| {
             assert!(status.unwrap().is_regular_file());
-            found.push(digest);
-        })
-        .unwrap();
+            digest
+        };
+        read_statuses(opened.as_fd(), list, &digest_of, &mut |digest| found.push(digest)).unwrap();
         found.sort_unstable();
         found.dedup();
         assert_eq!((found.len(), accessed()), (count, before));

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::index;
 use crate::inventory::{Blob, Directory, Foreign, Inventory, Tree};
 use crate::leftover;
-use crate::listing::{Found, Named, list, read_statuses};
+use crate::listing::{Named, list, read_statuses};
 use crate::names::{self, Place};
 use crate::partial;
 use crate::report::Failure;
@@ -55,7 +55,7 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
 /// nest them, so there `cache_name` is none.
 pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -> Result<Tree, Error> {
     let status = Status::of_descriptor(root.as_fd()).map_err(Error::io(INSPECT, path))?;
-    let mut scanner = Scanner { tree: Tree::default(), device: status.id.device, cache_name };
+    let mut scanner = Scanner { tree: Tree::default(), device: OwnDevice(status.id.device), cache_name };
     let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
     scanner.scan_directory(root).map_err(Error::io(INSPECT, path))?;
     Ok(scanner.tree)
@@ -63,7 +63,7 @@ pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -
 
 struct Scanner<'a> {
     tree: Tree,
-    device: (u32, u32),
+    device: OwnDevice,
     cache_name: Option<&'a [u8]>,
 }
 
@@ -82,7 +82,16 @@ impl Scanner<'_> {
                 None => others.push(name.to_owned()),
             })
         };
-        read_statuses(held.as_fd(), names, &mut |found| self.add_blob(index, found))?;
+        let device = self.device;
+        read_statuses(
+            held.as_fd(),
+            names,
+            &|named, status| device.take_in(index, named, status),
+            &mut |sight| match sight {
+                Sight::Blob(blob) => self.tree.blobs.push(blob),
+                Sight::Other(other) => self.add_other_than_a_blob(index, *other),
+            },
+        )?;
         let is_for_blobs = matches!(place, Place::Algorithm(_));
         let has_blobs = is_for_blobs || self.tree.blobs.len() > blobs_before;
         // What makes it a cache first: on that depends what the other names mean.
@@ -93,24 +102,13 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes in an entry whose name is a digest.
-    fn add_blob(&mut self, index: u16, (digest, spelling, status): Found) {
-        let name = || digest.file_name(spelling);
+    /// Takes in an entry whose name is a digest, and that is no blob.
+    fn add_other_than_a_blob(&mut self, index: u16, ((digest, spelling), status): Other) {
+        let name = digest.file_name(spelling);
         match status {
-            Ok(status) if self.is_own_file(&status) => self.tree.blobs.push(Blob {
-                digest,
-                size_bytes: status.size_bytes,
-                disk_bytes: status.disk_bytes,
-                modified: status.modified,
-                accessed: status.accessed,
-                inode: status.id.inode,
-                links: status.links,
-                directory: index,
-                spelling,
-            }),
-            Ok(status) => self.add_foreign(index, name().as_str().as_ref(), &status),
+            Ok(status) => self.add_foreign(index, name.as_str().as_ref(), &status),
             Err(Errno::NOENT) => {}
-            Err(errno) => self.add_failure(index, name().as_str().as_ref(), errno),
+            Err(errno) => self.add_failure(index, name.as_str().as_ref(), errno),
         }
     }
 
@@ -131,12 +129,12 @@ impl Scanner<'_> {
             }
         };
         let bytes = name.as_bytes();
-        let is_own_directory = status.is_directory() && self.is_own(&status);
+        let is_own_directory = status.is_directory() && self.device.is_own(&status);
         let is_nested = self.tree.is_nested();
-        if place == Place::Root && self.is_own_file(&status) && bytes == names::OCI_LAYOUT {
+        if place == Place::Root && self.device.is_own_file(&status) && bytes == names::OCI_LAYOUT {
             self.tree.oci_layout = Some(status);
         } else if place == Place::Root
-            && self.is_own_file(&status)
+            && self.device.is_own_file(&status)
             && bytes == names::INDEX
             && is_nested
             && (self.tree.oci_layout.is_some() || index::is_index(directory.descriptor.as_fd()))
@@ -152,7 +150,7 @@ impl Scanner<'_> {
         {
             self.tree.leftover_names.push(c_name.clone());
         } else if names::is_partial(place, bytes)
-            || self.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
+            || self.device.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
         {
             self.add_partial(index, name, c_name.clone(), &status);
         } else {
@@ -183,7 +181,7 @@ impl Scanner<'_> {
     fn add_partial(&mut self, index: u16, name: &OsStr, c_name: CString, status: &Status) {
         let directory = self.tree.directory(index);
         let path = directory.path.join(name);
-        if !self.is_own(status) {
+        if !self.device.is_own(status) {
             return self.add_foreign(index, name, status);
         }
         match partial::read(directory.descriptor.as_fd(), index, c_name, path, status) {
@@ -196,7 +194,7 @@ impl Scanner<'_> {
 
     fn add_foreign(&mut self, index: u16, name: &OsStr, status: &Status) {
         let path = self.tree.directory(index).path.join(name);
-        let kind = if self.is_own(status) { kind_name(status) } else { "mount" };
+        let kind = if self.device.is_own(status) { kind_name(status) } else { "mount" };
         self.tree.foreign.push(Foreign { path, kind });
     }
 
@@ -204,19 +202,51 @@ impl Scanner<'_> {
         let path = self.tree.directory(index).path.join(name);
         self.tree.failures.push(Failure::new("inspect", path, errno));
     }
+}
+
+/// The device that the cache is on.
+#[derive(Clone, Copy)]
+struct OwnDevice((u32, u32));
+
+impl OwnDevice {
+    /// What the status of an entry of the directory `index` makes of a name that is a digest.
+    fn take_in(self, index: u16, (digest, spelling): Named, status: Result<Status, Errno>) -> Sight {
+        match status {
+            Ok(status) if self.is_own_file(&status) => Sight::Blob(Blob {
+                digest,
+                size_bytes: status.size_bytes,
+                disk_bytes: status.disk_bytes,
+                modified: status.modified,
+                accessed: status.accessed,
+                inode: status.id.inode,
+                links: status.links,
+                directory: index,
+                spelling,
+            }),
+            status => Sight::Other(Box::new(((digest, spelling), status))),
+        }
+    }
 
     /// Whether the entry is on the cache's own file system and not a mount. The device alone does not tell:
     /// on an overlay, files of another layer than the directory's can have another.
-    fn is_own(&self, status: &Status) -> bool {
-        let is_own_device = status.id.device == self.device;
+    fn is_own(self, status: &Status) -> bool {
+        let is_own_device = status.id.device == self.0;
         let is_own_file = status.is_regular_file() && status.knows_mount_roots;
         (is_own_device || is_own_file) && !status.is_mount_root
     }
 
-    fn is_own_file(&self, status: &Status) -> bool {
+    fn is_own_file(self, status: &Status) -> bool {
         status.is_regular_file() && self.is_own(status)
     }
 }
+
+/// An entry whose name is a digest.
+enum Sight {
+    Blob(Blob),
+    Other(Box<Other>),
+}
+
+type Other = (Named, Result<Status, Errno>);
 
 /// The directories that the layouts have, and the place that each is.
 fn below(place: Place, name: &[u8], is_nested: bool) -> Option<Place> {
