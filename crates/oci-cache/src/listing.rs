@@ -62,12 +62,11 @@ pub(crate) fn read_statuses<T: Send>(
     found: &mut dyn FnMut(T),
 ) -> Result<(), Errno> {
     let read = |batch: Vec<Named>| -> Vec<T> {
-        let status = |named: &Named| Status::of_entry(directory, named.0.file_name(named.1).as_c_str());
-        batch
-            .into_iter()
-            .map(|named| (status(&named), named))
-            .map(|(status, named)| take_in(named, status))
-            .collect()
+        let read_one = |(digest, spelling): Named| {
+            let status = Status::of_entry(directory, digest.file_name(spelling).as_c_str());
+            take_in((digest, spelling), status)
+        };
+        batch.into_iter().map(read_one).collect()
     };
     let (to_helpers, waiting) = sync_channel(BATCHES_IN_WAITING);
     let waiting = Mutex::new(waiting);

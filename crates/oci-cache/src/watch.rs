@@ -1,10 +1,12 @@
 //! Who opens files of the cache from now on? `inotify(7)` tells.
 //!
-//! Guarantees: an open, by whatever process and mount of the file system on this kernel, is seen even if the file was closed
-//! again and its access time did not move (`relatime`, `noatime`). Nothing is changed and nobody waits.
+//! Guarantees: an open, by whatever process and mount of the file system on this kernel, is seen even if
+//! the file was closed again and its access time did not move (`relatime`, `noatime`). Nothing is changed
+//! and nobody waits.
 //!
 //! What it does not guarantee: where inotify is not to be had, opens are missed; the probe for users and
-//! the file's times still stand. Of an overlay, opens by the paths of its layers are missed. If the kernel's queue overflows, everything counts as opened.
+//! the file's times still stand. Of an overlay, opens by the paths of its layers are missed. If the kernel's
+//! queue overflows, everything counts as opened.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};

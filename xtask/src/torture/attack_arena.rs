@@ -4,14 +4,14 @@
 //! a wait, so a prune that follows a link removes from it, and that is seen. What root puts into the cache it
 //! puts there by descriptors and follows no link.
 
-use std::fs::{self, File, FileTimes, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::fs::{
@@ -21,13 +21,12 @@ use rustix::process::Signal;
 
 use super::Stage;
 use super::process::{self, Running};
-use super::sandbox::{flat_name, hex_name, write};
+use super::sandbox::{flat_name, hex_name, old, write};
 use super::snapshot::Snapshot;
 
 /// `nobody`, and its group.
 const NOBODY: u32 = 65534;
 const BLOBS: usize = 24;
-const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 /// The name of the link, where it is while the cache has its own.
 const LINK: &str = "link";
 
@@ -246,8 +245,6 @@ fn create(parent: BorrowedFd<'_>, name: impl AsRef<Path>, content: &str) {
     let name = name.as_ref().as_os_str().as_bytes();
     let Ok(file) = openat(parent, name, flags, Mode::from_raw_mode(0o644)) else { return };
     let mut file = File::from(file);
-    let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
-    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
     let _ = file.write_all(content.as_bytes());
-    let _ = file.set_times(FileTimes::new().set_modified(then).set_accessed(then));
+    let _ = file.set_times(old());
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::puller::{OVERSLEPT, is_older_than, now, think};
+use super::puller::{OVERSLEPT, is_older_than, think};
+use crate::clock;
 
 /// The step of a pull whose blob went although it had it open.
 pub(super) const LOST_WHILE_OPEN: &str = "lost while open";
@@ -58,7 +59,7 @@ impl NestedBlob {
             file.sync_all().map_err(|error| ("write", error))?;
         }
         file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| ("write", error))?;
-        let closed = now();
+        let closed = clock::now();
         drop(file);
         think();
         thread::sleep(pauses.stall);

@@ -9,14 +9,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use oci_cache::SETTLE;
+use oci_cache::{SETTLE, Timestamp};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::nested_pull::{Broken, NestedBlob, Pauses};
+use crate::clock;
 use crate::smoke::flat_pull::RemoteBlob;
 use crate::smoke::tally::Tally;
 use crate::smoke::tree::Total;
@@ -110,7 +111,7 @@ impl Puller {
             return self.hold();
         }
         let wanted = self.wants.next();
-        let start = now();
+        let start = clock::now();
         self.pulled.pulls += 1;
         let nested = NestedBlob { number: wanted.number };
         let age = self.wants.age;
@@ -175,19 +176,13 @@ impl Puller {
     }
 }
 
-/// The time by the clock from which files have theirs.
-#[expect(clippy::disallowed_methods, reason = "a puller's clock is no command's")]
-pub(super) fn now() -> SystemTime {
-    SystemTime::now()
-}
-
-/// How long ago that was by that clock, its steps included.
-fn since(time: SystemTime) -> Duration {
-    time.elapsed().unwrap_or_default()
+/// How long ago that was by the clock from which files have their times, its steps included.
+fn since(time: Timestamp) -> Duration {
+    time.age_at(clock::now())
 }
 
 /// Whether a file that was last used at that time may count as so old.
-pub(super) fn is_older_than(used: SystemTime, age: Duration) -> bool {
+pub(super) fn is_older_than(used: Timestamp, age: Duration) -> bool {
     since(used) + TICK >= age
 }
 
@@ -209,14 +204,14 @@ struct Wants {
     first: u64,
     age: Duration,
     /// The blobs used of late, and when the last use began.
-    recent: VecDeque<(u64, SystemTime)>,
+    recent: VecDeque<(u64, Timestamp)>,
     count: u64,
 }
 
 struct Wanted {
     number: u64,
     /// When its last use began, if it is wanted for that.
-    used: Option<SystemTime>,
+    used: Option<Timestamp>,
 }
 
 impl Wants {
@@ -244,7 +239,7 @@ impl Wants {
         self.first + self.count
     }
 
-    fn used(&mut self, number: u64, start: SystemTime) {
+    fn used(&mut self, number: u64, start: Timestamp) {
         if !self.age.is_zero() {
             self.recent.retain(|(recent, _)| *recent != number);
             self.recent.push_front((number, start));
@@ -269,7 +264,7 @@ mod tests {
     fn with_an_age_only_recent_blobs_are_wanted_again() {
         let mut wants = Wants::new(100, Duration::from_millis(20));
         let first = wants.next().number;
-        wants.used(first, now());
+        wants.used(first, clock::now());
         assert!((0..50).any(|_| wants.next().number == first));
         thread::sleep(Duration::from_millis(15));
         assert!((0..50).all(|_| wants.next().number != first));

@@ -163,12 +163,16 @@ pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     age(path)
 }
 
-/// Makes it seem two days old.
-pub(super) fn age(path: &Path) -> anyhow::Result<()> {
+/// The times of a file that was last used two days ago.
+pub(super) fn old() -> FileTimes {
     let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
     let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
-    let times = FileTimes::new().set_modified(then).set_accessed(then);
-    while_none_starts(|| File::open(path)?.set_times(times))
+    FileTimes::new().set_modified(then).set_accessed(then)
+}
+
+/// Makes it seem two days old.
+pub(super) fn age(path: &Path) -> anyhow::Result<()> {
+    while_none_starts(|| File::open(path)?.set_times(old()))
         .with_context(|| format!("set the times of {}", path.display()))
 }
 

@@ -37,11 +37,12 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
     let mut in_between = 0;
     for (signal, code) in SIGNALS {
         for part in 0..PARTS {
-            let milliseconds = (whole * part / PARTS).as_millis();
+            let delay = whole * part / PARTS;
+            let milliseconds = delay.as_millis();
             fill(&cache, BLOBS)?;
             let before = Snapshot::of(&parent)?;
             let running = process::start(&mut trial.command(&cache, flags), None)?;
-            thread::sleep(whole * part / PARTS);
+            thread::sleep(delay);
             running.signal(signal);
             let at = Instant::now();
             let ended = running.finish(LIMIT)?;
