@@ -52,6 +52,7 @@ mod prune;
 mod quick;
 mod reachable;
 mod removal;
+mod removal_queue;
 mod report;
 mod saved_plan;
 mod scan;

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use crate::cache_dir::OPEN_DIRECTORY;
 use crate::digest::{Digest, Spelling};
 use crate::status::Status;
+use crate::sys::own_descriptors;
 
 /// The buffer for directory entries: some hundred names of blobs for each system call.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -72,8 +73,16 @@ pub(crate) fn read_statuses<T: Send>(
     let waiting = Mutex::new(waiting);
     thread::scope(|scope| {
         let (to_reader, done) = channel();
-        let mut reader =
-            Reader { read: &read, waiting: &waiting, to_helpers, to_reader, done, has_helpers: false, found };
+        let mut reader = Reader {
+            directory,
+            read: &read,
+            waiting: &waiting,
+            to_helpers,
+            to_reader,
+            done,
+            has_helpers: false,
+            found,
+        };
         let mut batch = Vec::new();
         let listed = names(&mut |named| {
             batch.push(named);
@@ -88,6 +97,7 @@ pub(crate) fn read_statuses<T: Send>(
 
 /// The thread that lists.
 struct Reader<'scope, 'found, T, R> {
+    directory: BorrowedFd<'scope>,
     read: &'scope R,
     waiting: &'scope Mutex<Receiver<Vec<Named>>>,
     to_helpers: SyncSender<Vec<Named>>,
@@ -104,9 +114,12 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope
             self.has_helpers = true;
             let cores = thread::available_parallelism().map_or(1, usize::from);
             for _ in 1..cores {
-                let (read, waiting, to_reader) = (self.read, self.waiting, self.to_reader.clone());
+                let (directory, read) = (self.directory, self.read);
+                let (waiting, to_reader) = (self.waiting, self.to_reader.clone());
                 // Where no thread is to be had, the reader reads all.
                 let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                    // Where it is refused, the threads count the uses of the descriptor together, which is slower.
+                    let _ = own_descriptors(&[directory]);
                     while let Some(batch) = take(waiting) {
                         // The reader waits for all, so it is there to receive.
                         let _ = to_reader.send(read(batch));

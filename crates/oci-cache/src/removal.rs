@@ -1,47 +1,37 @@
 //! The engine of every prune: removes blobs of a tree, each only if it is still what the scan saw.
 //!
 //! Guarantees, for each blob: it is removed by one name in a held directory, no path is resolved; under
-//! a lease, where leases work, so nobody has it open at that moment; and only while the name holds the
-//! inode, size and times that were scanned. What is counted as removed was removed. One failure does not
+//! a lease, where leases work, so nobody has it open at that moment; and only while the file that is held has
+//! the inode, size and times that were scanned. What is counted as removed was removed. One failure does not
 //! stop the rest.
 //!
 //! How it is fast: blobs go in inode order, on more threads than there are cores, for many file systems let
-//! each removal wait for the disk; and the closes of large ones, in which the kernel frees their extents,
-//! happen on threads of their own.
+//! each removal wait for the disk; each thread has a table of open files of its own, and closes a batch with one
+//! call.
 
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::in_use::{Probe, probe, release_lease};
+use crate::in_use::{Probe, probe};
 use crate::inventory::{Blob, Tree};
 use crate::ledger::Tally;
 use crate::plan::Keep;
 use crate::progress::Progress;
+use crate::removal_queue::{BATCH, Queue};
 use crate::report::{Failure, Kept, Outcome, PruneReport};
-use crate::status::{FileId, Status};
+use crate::status::Status;
+use crate::sys::{close_all, own_descriptors};
 use crate::watch::Watch;
 
 /// How many threads remove, at most. Where nothing waits for the disk, more than there are cores cost a few
 /// hundredths of the time; where something does, as with ext4's `discard`, they save most of it.
 const THREADS: usize = 16;
-/// How many blobs a thread takes at a time.
-const CHUNK: usize = 32;
-/// From this size on, the close of a blob is worth handing over: the kernel frees extents for longer
-/// than the hand-over takes.
-const LARGE_BYTES: u64 = 1 << 20;
-/// How many threads close large blobs, at most.
-const CLOSERS: usize = 8;
-/// How many descriptors may wait for their close: a bound on the open files of the process.
-const CLOSES_IN_WAITING: usize = 64;
-/// Which part of the limit on open files each of the above may take.
-const SHARE_OF_OPEN_FILES: u64 = 8;
+/// Which part of the limit on open files all threads together may take.
+const SHARE_OF_OPEN_FILES: u64 = 2;
 
 /// What to do with a blob that somebody has open.
 #[derive(Clone, Copy, Debug)]
@@ -66,59 +56,50 @@ pub(crate) struct Removal {
 /// Removes the blobs of `tree` at the indexes `doomed`.
 pub(crate) fn remove_blobs(
     tree: &Tree,
-    mut doomed: Vec<usize>,
+    doomed: Vec<usize>,
     users: Users<'_>,
     progress: &Progress,
 ) -> Removal {
-    // Directory blocks and inodes are then touched in the order of the disk, each once.
-    doomed.sort_unstable_by_key(|index| tree.blobs[*index].inode);
-    let doomed = &doomed[..];
+    let queue = Queue::new(tree, doomed);
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let helpers = THREADS.min(limit).min(doomed.len() / (2 * CHUNK)).saturating_sub(1);
-    let large = doomed.iter().filter(|index| tree.blobs[**index].disk_bytes >= LARGE_BYTES).count();
-    let (closes, to_close) = sync_channel(CLOSES_IN_WAITING.min(limit));
-    let to_close = Arc::new(Mutex::new(to_close));
-    let next = AtomicUsize::new(0);
+    let threads = THREADS.min(limit).min(queue.parts());
+    let batch = (limit / threads.max(1)).clamp(1, BATCH);
+    let worker = || Worker {
+        tree,
+        queue: &queue,
+        batch,
+        users,
+        progress,
+        closing: Vec::new(),
+        removal: Removal::default(),
+    };
+    if threads < 2 {
+        return worker().run();
+    }
     thread::scope(|scope| {
-        // Where no thread is to be had, the channel loses its receiver, and what is sent is closed on the spot.
-        for _ in 0..CLOSERS.min(limit).min(large) {
-            let to_close = Arc::clone(&to_close);
-            let _ = thread::Builder::new().spawn_scoped(scope, move || close_all(&to_close));
-        }
-        drop(to_close);
-        let worker =
-            || Worker { tree, doomed, users, progress, closes: closes.clone(), removal: Removal::default() };
-        // Where no thread is to be had, there are fewer helpers, or none.
-        let helpers: Vec<_> = (0..helpers)
+        // Where no thread is to be had, there are fewer, or none.
+        let spawned: Vec<_> = (0..threads)
             .map_while(|_| {
                 let worker = worker();
-                thread::Builder::new().spawn_scoped(scope, || worker.run(&next)).ok()
+                let work = || {
+                    // Where it is refused, the files of all threads share one table.
+                    let _ = own_descriptors(&worker.needed_descriptors());
+                    worker.run()
+                };
+                thread::Builder::new().spawn_scoped(scope, work).ok()
             })
             .collect();
-        let mut removal = worker().run(&next);
-        for helper in helpers {
-            match helper.join() {
+        let mut removal = if spawned.is_empty() { worker().run() } else { Removal::default() };
+        for thread in spawned {
+            match thread.join() {
                 Ok(part) => removal.merge(part),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        drop(closes);
         removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
         removal
     })
-}
-
-/// Closes what comes, until no more can come.
-fn close_all(to_close: &Mutex<Receiver<OwnedFd>>) {
-    loop {
-        // Taken in a statement of its own: the others need not wait for the close.
-        let next = to_close.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        match next {
-            Ok(descriptor) => drop(descriptor),
-            Err(_) => return,
-        }
-    }
 }
 
 impl Removal {
@@ -145,45 +126,45 @@ impl Removal {
 /// One thread of a removal.
 struct Worker<'a> {
     tree: &'a Tree,
-    doomed: &'a [usize],
+    queue: &'a Queue<'a>,
+    batch: usize,
     users: Users<'a>,
     progress: &'a Progress,
-    closes: SyncSender<OwnedFd>,
+    /// Files of the batch that are gone, and wait for their close: in it the kernel frees their space.
+    closing: Vec<OwnedFd>,
     removal: Removal,
 }
 
-impl Worker<'_> {
-    fn run(mut self, next: &AtomicUsize) -> Removal {
+impl<'a> Worker<'a> {
+    fn needed_descriptors(&self) -> Vec<BorrowedFd<'a>> {
+        let directories = self.tree.directories.iter().map(|directory| directory.descriptor.as_fd());
+        let watch = match self.users {
+            Users::Spare(Some(watch)) => Some(watch.as_fd()),
+            _ => None,
+        };
+        directories.chain(watch).collect()
+    }
+
+    fn run(mut self) -> Removal {
         loop {
-            let start = next.fetch_add(CHUNK, Ordering::Relaxed);
-            if start >= self.doomed.len() {
+            let batch = self.queue.take(self.batch);
+            if batch.is_empty() {
+                self.removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
                 return self.removal;
             }
             // What this prune opens itself is seen too, but no name is looked at again after that.
             if let Users::Spare(Some(watch)) = self.users {
                 watch.update();
             }
-            let (tree, doomed) = (self.tree, self.doomed);
-            let chunk = &doomed[self.start_of_file(start)..self.start_of_file(start + CHUNK)];
-            let is_same_file =
-                |left: &usize, right: &usize| tree.blobs[*left].inode == tree.blobs[*right].inode;
-            for names in chunk.chunk_by(is_same_file) {
+            for names in self.queue.files(batch) {
                 self.remove_file(names);
             }
+            close_all(&mut self.closing);
         }
     }
 
     fn blob(&self, index: usize) -> &Blob {
         &self.tree.blobs[index]
-    }
-
-    /// The position, moved on to where the names of another file begin. All names of one file fall to one
-    /// thread: a second descriptor of the file, on another thread, would look like somebody using it.
-    fn start_of_file(&self, position: usize) -> usize {
-        let inode = |position: usize| self.blob(self.doomed[position]).inode;
-        let continues = |position: &usize| *position > 0 && inode(position - 1) == inode(*position);
-        let mut positions = position.min(self.doomed.len())..self.doomed.len();
-        positions.find(|position| !continues(position)).unwrap_or(self.doomed.len())
     }
 
     /// Removes the names of one file.
@@ -209,14 +190,17 @@ impl Worker<'_> {
             }
             self.progress.advance(1, size_bytes);
         }
-        if let User::Nobody(lease) = user {
-            self.close(lease, names);
+        // Of a file that has other names still, the lease ends here: somebody may be waiting for it.
+        if let User::Nobody(lease) = user
+            && probed.is_some_and(|status| status.links == 1)
+        {
+            self.closing.push(lease);
         }
     }
 
     /// Removes one name, unless something stands against it. Who has the file open was perhaps found out by
-    /// another of its names: then `probed` is the file.
-    fn remove_name(&mut self, index: usize, user: &mut User, probed: &mut Option<FileId>) -> Outcome {
+    /// another of its names: then `probed` is what the file was before that was removed.
+    fn remove_name(&mut self, index: usize, user: &mut User, probed: &mut Option<Status>) -> Outcome {
         let blob = self.blob(index);
         let directory = self.tree.directory(blob.directory);
         let name = blob.digest.file_name(blob.spelling);
@@ -225,7 +209,8 @@ impl Worker<'_> {
         {
             return Outcome::Kept(Keep::Recent);
         }
-        if matches!(user, User::NotProbed) {
+        let is_opened_by_this_name = matches!(user, User::NotProbed);
+        if is_opened_by_this_name {
             *user = match probe(directory.descriptor.as_fd(), name.as_c_str()) {
                 Probe::Idle(lease) => User::Nobody(lease),
                 Probe::InUse if matches!(self.users, Users::Spare(_)) => return Outcome::Kept(Keep::InUse),
@@ -235,13 +220,18 @@ impl Worker<'_> {
                 Probe::Failed(errno) => return self.fail("probe", index, errno),
             };
         }
-        let status = match Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()) {
+        let status = match user {
+            User::Nobody(lease) if is_opened_by_this_name => Status::of_descriptor(lease.as_fd()),
+            _ => Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()),
+        };
+        let status = match status {
+            Ok(status) if status.links == 0 => return self.gone_or_changed(index),
             Ok(status) => status,
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("inspect", index, errno),
         };
         // Layers of an overlay number their files each by itself: the lease must be on this very file.
-        if *probed.get_or_insert(status.id) != status.id {
+        if probed.replace(status).is_some_and(|before| before.id != status.id) {
             (*user, *probed) = (User::NotProbed, None);
             return self.remove_name(index, user, probed);
         }
@@ -276,17 +266,6 @@ impl Worker<'_> {
         let path = self.tree.path_of(self.blob(index));
         self.removal.failures.push(Failure::new(operation, path, errno));
         Outcome::Failed
-    }
-
-    /// Ends the lease at once, and lets the space of the file be freed.
-    fn close(&self, lease: OwnedFd, names: &[usize]) {
-        let is_large = names.first().is_some_and(|&index| self.blob(index).disk_bytes >= LARGE_BYTES);
-        if is_large {
-            // Whoever was about to open the file must not wait for the closes ahead of this one.
-            release_lease(lease.as_fd());
-            // The receiver lives as long as the workers; were it gone, the error would close the file.
-            let _ = self.closes.send(lease);
-        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! Guarantees: each function takes integers and descriptors only, and touches no memory of the process.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -45,6 +45,45 @@ fn fcntl(descriptor: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int
     if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
 }
 
+/// Closes them all, with one system call for each run of neighbours (`close_range(2)`, Linux 5.9).
+#[expect(unsafe_code, reason = "close_range is in no safe crate")]
+pub(crate) fn close_all(descriptors: &mut Vec<OwnedFd>) {
+    let mut numbers: Vec<RawFd> = descriptors.drain(..).map(IntoRawFd::into_raw_fd).collect();
+    numbers.sort_unstable();
+    for run in numbers.chunk_by(|left, right| left + 1 == *right) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        if close_range(*first, *last, 0).is_err() {
+            // SAFETY: each was an `OwnedFd`, and none is closed yet: the call fails before the first.
+            run.iter().for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(*number) }));
+        }
+    }
+}
+
+/// Gives the calling thread a table of open files of its own, in which only the standard streams and `kept` are
+/// open. What the thread opens then has neighbouring numbers, and no lock of the table is shared.
+///
+/// The caller must use no other descriptor that was opened before, and hand none to another thread.
+pub(crate) fn own_descriptors(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).chain([0, 1, 2]).collect();
+    kept.sort_unstable();
+    let last = kept.last().copied().unwrap_or_default();
+    // What lies above is not even copied.
+    close_range(last + 1, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE)?;
+    for pair in kept.windows(2) {
+        if pair[0] + 1 < pair[1] {
+            close_range(pair[0] + 1, pair[1] - 1, 0)?;
+        }
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "close_range is in no safe crate")]
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: the callers own what is open in that range. The call takes three ints and touches no memory of the process.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
+    if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
+}
+
 /// Gives the calling thread, and those that it starts from then on, the disk only when nobody else
 /// wants it (`ioprio_set(2)`, class idle).
 ///
@@ -66,4 +105,59 @@ pub fn set_idle_io_priority() -> io::Result<()> {
 pub(crate) fn lease_target(descriptor: BorrowedFd<'_>) -> libc::c_int {
     // SAFETY: as in `fcntl`.
     unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_GETLEASE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::os::fd::AsFd as _;
+    use std::thread;
+
+    /// The descriptors of the calling thread, but for the one that lists them.
+    fn open_descriptors() -> Vec<RawFd> {
+        let numbers = fs::read_dir("/proc/thread-self/fd").unwrap();
+        let numbers = numbers.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
+        let mut numbers: Vec<RawFd> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.retain(|number| fs::read_link(format!("/proc/thread-self/fd/{number}")).is_ok());
+        numbers
+    }
+
+    fn open() -> OwnedFd {
+        File::open("/proc/self/status").unwrap().into()
+    }
+
+    #[test]
+    fn a_thread_keeps_what_it_asked_for_and_the_others_keep_all() {
+        let (kept, dropped) = ([open(), open()], [open(), open()]);
+        let after = thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                own_descriptors(&[kept[1].as_fd(), kept[0].as_fd()]).unwrap();
+                open_descriptors()
+            });
+            thread.join().unwrap()
+        });
+        let mut expected = vec![0, 1, 2, kept[0].as_raw_fd(), kept[1].as_raw_fd()];
+        expected.sort_unstable();
+        assert_eq!(after, expected);
+        for descriptor in kept.iter().chain(&dropped) {
+            assert!(rustix::fs::fstat(descriptor).is_ok(), "{descriptor:?} is closed");
+        }
+    }
+
+    #[test]
+    fn all_are_closed_and_nothing_else() {
+        let work = || {
+            own_descriptors(&[]).unwrap();
+            let mut opened: Vec<_> = (0..7).map(|_| open()).collect();
+            let others = [opened.remove(5), opened.remove(2)];
+            close_all(&mut opened);
+            assert!(opened.is_empty());
+            let mut expected = vec![0, 1, 2, others[0].as_raw_fd(), others[1].as_raw_fd()];
+            expected.sort_unstable();
+            assert_eq!(open_descriptors(), expected);
+        };
+        thread::spawn(work).join().unwrap();
+    }
 }

@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -41,6 +41,10 @@ impl Watch {
         };
         let descriptors = directories.iter().map(watch).collect();
         Some(Self { notifier, opened: Mutex::default(), has_overflowed: AtomicBool::new(false), descriptors })
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.notifier.as_fd()
     }
 
     /// Whether every directory is watched.
@@ -79,7 +83,6 @@ impl Watch {
 mod tests {
     use super::*;
     use std::fs::{self, File};
-    use std::os::fd::AsFd as _;
     use std::path::Path;
 
     use crate::names::Place;
