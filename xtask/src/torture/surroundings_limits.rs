@@ -19,6 +19,7 @@ pub(super) const CASES: &[Case] = &[
     ("few descriptors, flat", few_descriptors_flat),
     ("few descriptors, layout", few_descriptors_layout),
     ("no thread can be started", no_threads),
+    ("close_range(2) refused", close_range_refused),
     ("8 prunes at once", eight_at_once),
     ("8 prunes at once, some aside", eight_at_once_aside),
     ("stdout closed", stdout_closed),
@@ -93,6 +94,25 @@ fn no_threads(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         command.env("HOME", "/nonexistent");
         trial.run(command, &cache, &[0, 1])?;
         trial.prune(&cache, &[], 0)?;
+    }
+    Ok(())
+}
+
+/// Always, as by an old kernel or a filter of system calls; the first time in each thread; from the second time on.
+fn close_range_refused(trial: &mut Trial<'_>) -> anyhow::Result<()> {
+    for when in ["1+", "1", "2+"] {
+        let cache = trial.path("cache");
+        fill(&cache, 600)?;
+        // Too few descriptors for a prune that forgets to close.
+        let prune = limited(trial, "--nofile=64", &cache, &[]);
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-e", "trace=close_range", "-o"]).arg(trial.path("log"));
+        command.args(["-e", &format!("inject=close_range:error=ENOSYS:when={when}")]);
+        command.arg(prune.get_program()).args(prune.get_args());
+        trial.run(command, &cache, &[0])?;
+        trial.expect_blobs(&cache, 0);
+        let refused = fs::read_to_string(trial.path("log"))?.matches("(INJECTED)").count();
+        trial.check(refused > 0, || format!("close_range was not refused, {when}"));
     }
     Ok(())
 }
