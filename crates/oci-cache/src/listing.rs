@@ -6,7 +6,8 @@
 //!
 //! How it is fast: names are read straight from the kernel's buffer, without an allocation each; while one
 //! thread lists, the others read the status of what it found, and make of it what is kept: no status is handed
-//! from thread to thread. A small directory starts no thread.
+//! from thread to thread. Each helper has its own table of open files, and moves to a core of its own. A small
+//! directory starts no thread.
 
 use std::ffi::CStr;
 use std::mem;
@@ -17,6 +18,7 @@ use std::thread::{self, Scope};
 
 use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
+use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 use crate::cache_dir::OPEN_DIRECTORY;
 use crate::digest::{Digest, Spelling};
@@ -80,7 +82,7 @@ pub(crate) fn read_statuses<T: Send>(
             to_helpers,
             to_reader,
             done,
-            has_helpers: false,
+            wanted_helpers: None,
             found,
         };
         let mut batch = Vec::new();
@@ -103,29 +105,35 @@ struct Reader<'scope, 'found, T, R> {
     to_helpers: SyncSender<Vec<Named>>,
     to_reader: Sender<Vec<T>>,
     done: Receiver<Vec<T>>,
-    has_helpers: bool,
+    /// How many helpers may still be started, once that is known.
+    wanted_helpers: Option<usize>,
     found: &'found mut dyn FnMut(T),
 }
 
 impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope, '_, T, R> {
     /// Gives a batch to the helpers, or reads it here if they have enough to do.
     fn hand_over(&mut self, scope: &'scope Scope<'scope, '_>, batch: Vec<Named>) {
-        if !self.has_helpers {
-            self.has_helpers = true;
-            let cores = thread::available_parallelism().map_or(1, usize::from);
-            for _ in 1..cores {
-                let (directory, read) = (self.directory, self.read);
-                let (waiting, to_reader) = (self.waiting, self.to_reader.clone());
-                // Where no thread is to be had, the reader reads all.
-                let _ = thread::Builder::new().spawn_scoped(scope, move || {
-                    // Where it is refused, the threads count the uses of the descriptor together, which is slower.
-                    let _ = own_descriptors(&[directory]);
-                    while let Some(batch) = take(waiting) {
-                        // The reader waits for all, so it is there to receive.
-                        let _ = to_reader.send(read(batch));
-                    }
-                });
-            }
+        let wanted = self
+            .wanted_helpers
+            .get_or_insert_with(|| thread::available_parallelism().map_or(0, |cores| cores.get() - 1));
+        // One more for each batch: a directory of few batches needs few.
+        if *wanted > 0 {
+            *wanted -= 1;
+            let core = sched_getcpu();
+            let (directory, read) = (self.directory, self.read);
+            let (waiting, to_reader) = (self.waiting, self.to_reader.clone());
+            // Where no thread is to be had, the reader reads all.
+            let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                // Where it is refused, all count the uses of the one descriptor, and get in each other's way.
+                let _ = own_descriptors(&[directory]);
+                leave_core(core);
+                while let Some(batch) = take(waiting) {
+                    // The reader waits for all, so it is there to receive.
+                    let _ = to_reader.send(read(batch));
+                }
+            });
+            // A helper that was put on this core goes to another at once.
+            thread::yield_now();
         }
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
             self.to_helpers.try_send(batch)
@@ -146,6 +154,18 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope
             read(batch).into_iter().for_each(&mut *found);
         }
         done.into_iter().flatten().for_each(found);
+    }
+}
+
+/// Moves the calling thread off `core`, where there is another that it may use. The kernel starts about every third
+/// helper on the core of the thread that started it, and leaves both there for longer than many a scan takes.
+fn leave_core(core: usize) {
+    let Ok(all) = sched_getaffinity(None) else { return };
+    let mut others = all;
+    others.unset(core);
+    if others.count() > 0 {
+        let _ = sched_setaffinity(None, &others);
+        let _ = sched_setaffinity(None, &all);
     }
 }
 
