@@ -63,7 +63,7 @@ pub(crate) fn remove_blobs(
     let queue = Queue::new(tree, doomed);
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let threads = THREADS.min(limit).min(queue.parts());
+    let threads = queue.worthwhile_threads().min(THREADS).min(limit);
     let batch = (limit / threads.max(1)).clamp(1, BATCH);
     let worker = || Worker {
         tree,
@@ -74,11 +74,8 @@ pub(crate) fn remove_blobs(
         closing: Vec::new(),
         removal: Removal::default(),
     };
-    if threads < 2 {
-        return worker().run();
-    }
-    thread::scope(|scope| {
-        // Where no thread is to be had, there are fewer, or none.
+    let mut removal = thread::scope(|scope| {
+        // This thread only waits for them, unless there are none: few blobs, or no thread to be had.
         let spawned: Vec<_> = (0..threads)
             .map_while(|_| {
                 let worker = worker();
@@ -90,16 +87,20 @@ pub(crate) fn remove_blobs(
                 thread::Builder::new().spawn_scoped(scope, work).ok()
             })
             .collect();
-        let mut removal = if spawned.is_empty() { worker().run() } else { Removal::default() };
+        if spawned.is_empty() {
+            return worker().run();
+        }
+        let mut removal = Removal::default();
         for thread in spawned {
             match thread.join() {
                 Ok(part) => removal.merge(part),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
-        removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
         removal
-    })
+    });
+    removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
+    removal
 }
 
 impl Removal {
@@ -149,7 +150,6 @@ impl<'a> Worker<'a> {
         loop {
             let batch = self.queue.take(self.batch);
             if batch.is_empty() {
-                self.removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
                 return self.removal;
             }
             // What this prune opens itself is seen too, but no name is looked at again after that.
@@ -220,12 +220,14 @@ impl<'a> Worker<'a> {
                 Probe::Failed(errno) => return self.fail("probe", index, errno),
             };
         }
-        let status = match user {
-            User::Nobody(lease) if is_opened_by_this_name => Status::of_descriptor(lease.as_fd()),
-            _ => Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()),
+        // A file of one name is what that name leads to, for as long as it has it. To ask the open file is faster.
+        let held = match user {
+            User::Nobody(lease) if is_opened_by_this_name => Status::of_descriptor(lease.as_fd()).ok(),
+            _ => None,
         };
+        let held = held.filter(|status| status.links == 1);
+        let status = held.map_or_else(|| Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()), Ok);
         let status = match status {
-            Ok(status) if status.links == 0 => return self.gone_or_changed(index),
             Ok(status) => status,
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("inspect", index, errno),

@@ -29,10 +29,13 @@ impl<'a> Queue<'a> {
         Self { tree, doomed, taken: Mutex::new(0) }
     }
 
-    /// Into how many parts it is worth dividing.
-    pub(crate) fn parts(&self) -> usize {
+    /// How many threads are worth their start: none, where one that is there already is as fast.
+    pub(crate) fn worthwhile_threads(&self) -> usize {
         let large = self.doomed.iter().filter(|index| self.is_large(**index)).count();
-        large + (self.doomed.len() - large) / (2 * BATCH)
+        match large + (self.doomed.len() - large) / (2 * BATCH) {
+            1 => 0,
+            parts => parts,
+        }
     }
 
     /// The next blobs, about `count`; none if none are left.
