@@ -97,8 +97,6 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     let found =
         arguments.metrics_file.as_ref().and_then(|_| scan(&CacheDir::open(&directory, &[]).ok()?).ok());
     let cache_bytes = Some(found.map_or(used_bytes, |inventory| inventory.used_bytes()));
-    // The process ends next, and its memory with it: to drop a million records one by one would take time.
-    std::mem::forget(plan);
     Ok(Pruned { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 

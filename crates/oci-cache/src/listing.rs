@@ -6,8 +6,8 @@
 //!
 //! How it is fast: names are read straight from the kernel's buffer, without an allocation each; while one
 //! thread lists, the others read the status of what it found, and make of it what is kept: no status is handed
-//! from thread to thread. Each helper has its own table of open files, and moves to a core of its own. A small
-//! directory starts no thread.
+//! from thread to thread. Each helper has its own table of open files, and leaves the core of the thread that
+//! lists. A small directory starts no thread.
 
 use std::ffi::CStr;
 use std::mem;
@@ -18,12 +18,12 @@ use std::thread::{self, Scope};
 
 use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
-use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::cache_dir::OPEN_DIRECTORY;
 use crate::digest::{Digest, Spelling};
 use crate::status::Status;
-use crate::sys::own_descriptors;
+use crate::sys::{OwnDescriptors, current_core};
 
 /// The buffer for directory entries: some hundred names of blobs for each system call.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -57,7 +57,7 @@ pub(crate) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(&CStr)) -> Re
 }
 
 /// Reads the status of the entries of `directory` that `names` gives, on all cores; passes what `take_in` makes of
-/// each to `found`, in any order.
+/// each to `found`, in any order. `take_in` may run where no other descriptor is open than `directory`.
 pub(crate) fn read_statuses<T: Send>(
     directory: BorrowedFd<'_>,
     names: impl FnOnce(&mut dyn FnMut(Named)) -> Result<(), Errno>,
@@ -82,7 +82,7 @@ pub(crate) fn read_statuses<T: Send>(
             to_helpers,
             to_reader,
             done,
-            wanted_helpers: None,
+            helpers_left: None,
             found,
         };
         let mut batch = Vec::new();
@@ -106,27 +106,25 @@ struct Reader<'scope, 'found, T, R> {
     to_reader: Sender<Vec<T>>,
     done: Receiver<Vec<T>>,
     /// How many helpers may still be started, once that is known.
-    wanted_helpers: Option<usize>,
+    helpers_left: Option<usize>,
     found: &'found mut dyn FnMut(T),
 }
 
 impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope, '_, T, R> {
     /// Gives a batch to the helpers, or reads it here if they have enough to do.
     fn hand_over(&mut self, scope: &'scope Scope<'scope, '_>, batch: Vec<Named>) {
-        let wanted = self
-            .wanted_helpers
-            .get_or_insert_with(|| thread::available_parallelism().map_or(0, |cores| cores.get() - 1));
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        let helpers_left = self.helpers_left.get_or_insert_with(|| cores() - 1);
         // One more for each batch: a directory of few batches needs few.
-        if *wanted > 0 {
-            *wanted -= 1;
-            let core = sched_getcpu();
+        if *helpers_left > 0 {
+            *helpers_left -= 1;
+            let core = current_core();
             let (directory, read) = (self.directory, self.read);
             let (waiting, to_reader) = (self.waiting, self.to_reader.clone());
             // Where no thread is to be had, the reader reads all.
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
-                // Where it is refused, all count the uses of the one descriptor, and get in each other's way.
-                let _ = own_descriptors(&[directory]);
-                leave_core(core);
+                let _own = OwnDescriptors::enter(&[directory]);
+                leave(core);
                 while let Some(batch) = take(waiting) {
                     // The reader waits for all, so it is there to receive.
                     let _ = to_reader.send(read(batch));
@@ -157,13 +155,13 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope
     }
 }
 
-/// Moves the calling thread off `core`, where there is another that it may use. The kernel starts about every third
-/// helper on the core of the thread that started it, and leaves both there for longer than many a scan takes.
-fn leave_core(core: usize) {
-    let Ok(all) = sched_getaffinity(None) else { return };
-    let mut others = all;
-    others.unset(core);
-    if others.count() > 0 {
+/// Moves the calling thread off `core`, where there is another that it may use. The kernel often starts a helper on
+/// the core of the thread that started it, and leaves both there for longer than many a scan takes.
+fn leave(core: Option<usize>) {
+    let (Some(core), Ok(all)) = (core, sched_getaffinity(None)) else { return };
+    if core < CpuSet::MAX_CPU && all.is_set(core) && all.count() > 1 {
+        let mut others = all;
+        others.unset(core);
         let _ = sched_setaffinity(None, &others);
         let _ = sched_setaffinity(None, &all);
     }

@@ -271,17 +271,15 @@ impl PrunePlan {
     /// The report as it stands before anything is done: what stays by plan, what is foreign, and what
     /// could not be inspected.
     pub(crate) fn report_of_kept(&self) -> PruneReport {
-        let mut kept = Kept { changed: self.missing, ..Kept::default() };
-        for (blob, fate) in self.blobs() {
+        let mut kept = Kept::default();
+        let kept_blobs = self.blobs().map(|(blob, fate)| (blob.size_bytes, fate));
+        let kept_partials = self.partials().map(|(partial, fate)| (partial.size_bytes(), fate));
+        for (size_bytes, fate) in kept_blobs.chain(kept_partials) {
             if let Fate::Keep(reason) = fate {
-                kept.add(reason, blob.size_bytes);
+                kept.add(reason, size_bytes);
             }
         }
-        for (partial, fate) in self.partials() {
-            if let Fate::Keep(reason) = fate {
-                kept.add(reason, partial.size_bytes());
-            }
-        }
+        kept.changed += self.missing;
         let failures = self.inventory.tree.failures.iter().chain(&self.references.problems);
         PruneReport {
             cache_dir: self.inventory.path.clone(),

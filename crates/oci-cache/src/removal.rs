@@ -1,18 +1,18 @@
 //! The engine of every prune: removes blobs of a tree, each only if it is still what the scan saw.
 //!
 //! Guarantees, for each blob: it is removed by one name in a held directory, no path is resolved; under
-//! a lease, where leases work, so nobody has it open at that moment; and only while the file that is held has
-//! the inode, size and times that were scanned. What is counted as removed was removed. One failure does not
+//! a lease, where leases work, so nobody has it open at that moment; and only if it has the inode, size and
+//! times that were scanned. What is counted as removed was removed. One failure does not
 //! stop the rest.
 //!
 //! How it is fast: blobs go in inode order, on more threads than there are cores, for many file systems let
-//! each removal wait for the disk; each thread has a table of open files of its own, and closes a batch with one
-//! call.
+//! each removal wait for the disk; each thread has a table of open files of its own, and closes neighbours with
+//! one call.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, FsWord, fstatfs, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
@@ -24,12 +24,14 @@ use crate::progress::Progress;
 use crate::removal_queue::{BATCH, Queue};
 use crate::report::{Failure, Kept, Outcome, PruneReport};
 use crate::status::Status;
-use crate::sys::{close_all, own_descriptors};
+use crate::sys::{OwnDescriptors, close_all};
 use crate::watch::Watch;
 
 /// How many threads remove, at most. Where nothing waits for the disk, more than there are cores cost a few
 /// hundredths of the time; where something does, as with ext4's `discard`, they save most of it.
 const THREADS: usize = 16;
+/// `OVERLAYFS_SUPER_MAGIC` of Linux's `include/uapi/linux/magic.h`.
+const OVERLAY: FsWord = 0x794c_7630;
 /// Which part of the limit on open files all threads together may take.
 const SHARE_OF_OPEN_FILES: u64 = 2;
 
@@ -64,11 +66,14 @@ pub(crate) fn remove_blobs(
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let threads = queue.worthwhile_threads().min(THREADS).min(limit);
-    let batch = (limit / threads.max(1)).clamp(1, BATCH);
+    let batch_size = (limit / threads.max(1)).clamp(1, BATCH);
+    let root = tree.directories.first();
+    let is_overlay = root.is_none_or(|root| !fstatfs(&root.descriptor).is_ok_and(|it| it.f_type != OVERLAY));
     let worker = || Worker {
         tree,
         queue: &queue,
-        batch,
+        batch_size,
+        is_overlay,
         users,
         progress,
         closing: Vec::new(),
@@ -80,8 +85,7 @@ pub(crate) fn remove_blobs(
             .map_while(|_| {
                 let worker = worker();
                 let work = || {
-                    // Where it is refused, the files of all threads share one table.
-                    let _ = own_descriptors(&worker.needed_descriptors());
+                    let _own = OwnDescriptors::enter(&worker.needed_descriptors());
                     worker.run()
                 };
                 thread::Builder::new().spawn_scoped(scope, work).ok()
@@ -128,7 +132,8 @@ impl Removal {
 struct Worker<'a> {
     tree: &'a Tree,
     queue: &'a Queue<'a>,
-    batch: usize,
+    batch_size: usize,
+    is_overlay: bool,
     users: Users<'a>,
     progress: &'a Progress,
     /// Files of the batch that are gone, and wait for their close: in it the kernel frees their space.
@@ -137,6 +142,7 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
+    /// All that a worker uses and did not open itself: nothing else is open where it runs.
     fn needed_descriptors(&self) -> Vec<BorrowedFd<'a>> {
         let directories = self.tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = match self.users {
@@ -148,7 +154,7 @@ impl<'a> Worker<'a> {
 
     fn run(mut self) -> Removal {
         loop {
-            let batch = self.queue.take(self.batch);
+            let batch = self.queue.take(self.batch_size);
             if batch.is_empty() {
                 return self.removal;
             }
@@ -220,12 +226,14 @@ impl<'a> Worker<'a> {
                 Probe::Failed(errno) => return self.fail("probe", index, errno),
             };
         }
-        // A file of one name is what that name leads to, for as long as it has it. To ask the open file is faster.
+        // The one name of a file is the one that it was opened by, unless somebody moved it meanwhile. To ask the open
+        // file is faster; on an overlay it would not tell that another has taken its place.
         let held = match user {
-            User::Nobody(lease) if is_opened_by_this_name => Status::of_descriptor(lease.as_fd()).ok(),
+            User::Nobody(lease) if is_opened_by_this_name && !self.is_overlay => {
+                Status::of_descriptor(lease.as_fd()).ok().filter(|status| status.links == 1)
+            }
             _ => None,
         };
-        let held = held.filter(|status| status.links == 1);
         let status = held.map_or_else(|| Status::of_entry(directory.descriptor.as_fd(), name.as_c_str()), Ok);
         let status = match status {
             Ok(status) => status,
@@ -347,5 +355,40 @@ mod tests {
         let content = |path| fs::read_to_string(path).ok();
         let left = [content(&rewritten), content(&replaced), content(&read), content(&untouched)];
         assert_eq!(left, [Some("x".into()), Some("yy".into()), Some("444".into()), None]);
+    }
+
+    #[test]
+    fn threads_agree_on_what_went() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number: usize| directory.path().join(format!("sha256:{number:064x}"));
+        // 400 files: of each hundredth a second name, of the last two a name outside the cache.
+        let outside = tempfile::tempdir_in(directory.path().parent().unwrap()).unwrap();
+        for number in 0..400 {
+            write_old(&path(number), "four");
+            if number % 100 == 0 {
+                fs::hard_link(path(number), path(1000 + number)).unwrap();
+            }
+            if number >= 398 {
+                fs::hard_link(path(number), outside.path().join(number.to_string())).unwrap();
+            }
+        }
+        let cache = CacheDir::open(directory.path(), &[]).unwrap();
+        let (everything, now) = (Policy::default(), (used() + HOUR).into());
+        let plan = select(scan(&cache).unwrap(), References::default(), &everything, now, Space::default());
+        let disk_bytes = plan.inventory.tree.blobs[0].disk_bytes;
+        fs::write(path(7), "other").unwrap();
+        let _reader = File::open(path(8)).unwrap();
+
+        let report = apply(&plan, &Progress::default());
+        let mut kept = Kept::default();
+        kept.add(Keep::Changed, 4);
+        kept.add(Keep::InUse, 4);
+        assert_eq!((report.blobs_freed, report.bytes_freed, report.kept), (402, 402 * 4, kept));
+        assert_eq!(report.disk_bytes_freed, 396 * disk_bytes);
+        assert!(report.exceptions.is_sorted_by_key(|(index, _)| *index) && report.exceptions.len() == 2);
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [path(7), path(8)]);
     }
 }

@@ -10,7 +10,7 @@ use crate::inventory::Tree;
 
 /// How many blobs a thread takes at a time, at most, but for further names of the last.
 pub(crate) const BATCH: usize = 32;
-/// From this size on disk on, the kernel frees a file for longer than a thread takes to start.
+/// From this size on disk on, the kernel may free a file for longer than a thread takes to start.
 const LARGE_BYTES: u64 = 1 << 20;
 
 /// The blobs of a tree that are to go.
@@ -44,12 +44,12 @@ impl<'a> Queue<'a> {
         let left = &self.doomed[*taken..];
         let mut end = 0;
         for names in self.files(left) {
-            let is_large = names.first().is_some_and(|index| self.is_large(*index));
-            if end > 0 && (is_large || end >= count) {
+            let is_large = self.is_large(names[0]);
+            if end > 0 && is_large {
                 break;
             }
             end += names.len();
-            if is_large {
+            if is_large || end >= count {
                 break;
             }
         }
@@ -94,8 +94,23 @@ mod tests {
         let sizes = [(5, 1), (3, LARGE_BYTES), (4, 1), (1, 1), (2, 1), (2, 1), (9, LARGE_BYTES - 1)];
         let tree = Tree { blobs: sizes.map(|(inode, size)| blob(inode, size)).into(), ..Tree::default() };
         let queue = Queue::new(&tree, (0..tree.blobs.len()).collect());
-        let batches: Vec<_> = (0..6).map(|_| queue.take(2).to_vec()).collect();
-        // By inode: 1, 2, 2, 3 (large), 4, 5, 9.
-        assert_eq!(batches, [vec![3, 4, 5], vec![1], vec![2, 0], vec![6], vec![], vec![]]);
+        let take = || {
+            let inodes = queue.take(2).iter().map(|index| tree.blobs[*index].inode);
+            inodes.collect::<Vec<_>>()
+        };
+        let batches: Vec<_> = (0..5).map(|_| take()).collect();
+        assert_eq!(batches, [vec![1, 2, 2], vec![3], vec![4, 5], vec![9], vec![]]);
+    }
+
+    #[test]
+    fn threads_start_for_large_files_or_many() {
+        let threads = |small: usize, large: usize| {
+            let small = (0..small).map(|_| blob(1, 1));
+            let blobs = small.chain((0..large).map(|_| blob(2, LARGE_BYTES))).collect();
+            let tree = Tree { blobs, ..Tree::default() };
+            Queue::new(&tree, (0..tree.blobs.len()).collect()).worthwhile_threads()
+        };
+        assert_eq!([threads(0, 0), threads(4 * BATCH - 1, 0), threads(0, 1)], [0, 0, 0]);
+        assert_eq!([threads(4 * BATCH, 0), threads(5, 3)], [2, 3]);
     }
 }

@@ -52,36 +52,66 @@ pub(crate) fn close_all(descriptors: &mut Vec<OwnedFd>) {
     numbers.sort_unstable();
     for run in numbers.chunk_by(|left, right| left + 1 == *right) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        if close_range(*first, *last, 0).is_err() {
+        // SAFETY: all that is open in that range was an `OwnedFd` of this function's.
+        if unsafe { close_range(*first, *last, 0) }.is_err() {
             // SAFETY: each was an `OwnedFd`, and none is closed yet: the call fails before the first.
             run.iter().for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(*number) }));
         }
     }
 }
 
-/// Gives the calling thread a table of open files of its own, in which only the standard streams and `kept` are
-/// open. What the thread opens then has neighbouring numbers, and no lock of the table is shared.
-///
-/// The caller must use no other descriptor that was opened before, and hand none to another thread.
-pub(crate) fn own_descriptors(kept: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).chain([0, 1, 2]).collect();
-    kept.sort_unstable();
-    let last = kept.last().copied().unwrap_or_default();
-    // What lies above is not even copied.
-    close_range(last + 1, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE)?;
-    for pair in kept.windows(2) {
-        if pair[0] + 1 < pair[1] {
-            close_range(pair[0] + 1, pair[1] - 1, 0)?;
+/// A thread's own table of open files. Dropped, it closes all but the standard streams: a thread has ended for
+/// those who wait for it before the kernel has closed what it had open, and a lock on a directory would live on.
+#[derive(Debug)]
+pub(crate) struct OwnDescriptors(());
+
+impl OwnDescriptors {
+    /// Gives the calling thread a table of its own, in which only the standard streams and `kept` are open. What the
+    /// thread opens then has neighbouring numbers, and no other thread shares the table's lock. `None` where the
+    /// kernel refuses it: then the thread goes on in the table that it had.
+    ///
+    /// For a thread that was just started, and to be dropped as its last: it must own no descriptor, use no
+    /// other than `kept` and its own, and hand none to another thread.
+    #[expect(unsafe_code, reason = "close_range is in no safe crate")]
+    pub(crate) fn enter(kept: &[BorrowedFd<'_>]) -> Option<Self> {
+        let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).chain([0, 1, 2]).collect();
+        kept.sort_unstable();
+        let above = kept.last().map_or(0, |last| last + 1);
+        // SAFETY: the process has another thread, the one that started this one, so this table becomes a copy. What
+        // lies above is not even copied.
+        unsafe { close_range(above, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE) }.ok()?;
+        let own = Self(());
+        for pair in kept.windows(2).filter(|pair| pair[0] + 1 < pair[1]) {
+            // SAFETY: these are copies that nothing in this thread knows of. Should they stay open, nothing uses them.
+            let _ = unsafe { close_range(pair[0] + 1, pair[1] - 1, 0) };
         }
+        Some(own)
     }
-    Ok(())
 }
 
+impl Drop for OwnDescriptors {
+    #[expect(unsafe_code, reason = "close_range is in no safe crate")]
+    fn drop(&mut self) {
+        // SAFETY: the table is this thread's own, and the thread uses no descriptor after this one.
+        let _ = unsafe { close_range(3, RawFd::MAX, 0) };
+    }
+}
+
+/// # Safety
+///
+/// Nothing may use what is open in that range afterwards, in any thread that shares the table.
 #[expect(unsafe_code, reason = "close_range is in no safe crate")]
-fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: the callers own what is open in that range. The call takes three ints and touches no memory of the process.
+unsafe fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
+    // SAFETY: as above; the call takes three ints and touches no memory of the process.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// The core that the calling thread is on, if the kernel tells (`sched_getcpu(3)`).
+#[expect(unsafe_code, reason = "the safe crate's call does not tell of its failure")]
+pub(crate) fn current_core() -> Option<usize> {
+    // SAFETY: the call takes nothing and touches no memory of the process.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
 /// Gives the calling thread, and those that it starts from then on, the disk only when nobody else
@@ -114,6 +144,8 @@ mod tests {
     use std::os::fd::AsFd as _;
     use std::thread;
 
+    use rustix::fs::{FlockOperation, flock};
+
     /// The descriptors of the calling thread, but for the one that lists them.
     fn open_descriptors() -> Vec<RawFd> {
         let numbers = fs::read_dir("/proc/thread-self/fd").unwrap();
@@ -133,7 +165,7 @@ mod tests {
         let (kept, dropped) = ([open(), open()], [open(), open()]);
         let after = thread::scope(|scope| {
             let thread = scope.spawn(|| {
-                own_descriptors(&[kept[1].as_fd(), kept[0].as_fd()]).unwrap();
+                let _own = OwnDescriptors::enter(&[kept[1].as_fd(), kept[0].as_fd()]).unwrap();
                 open_descriptors()
             });
             thread.join().unwrap()
@@ -149,7 +181,7 @@ mod tests {
     #[test]
     fn all_are_closed_and_nothing_else() {
         let work = || {
-            own_descriptors(&[]).unwrap();
+            let _own = OwnDescriptors::enter(&[]).unwrap();
             let mut opened: Vec<_> = (0..7).map(|_| open()).collect();
             let others = [opened.remove(5), opened.remove(2)];
             close_all(&mut opened);
@@ -159,5 +191,20 @@ mod tests {
             assert_eq!(open_descriptors(), expected);
         };
         thread::spawn(work).join().unwrap();
+    }
+
+    #[test]
+    fn a_lock_does_not_outlive_the_work() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = || {
+            let descriptor = OwnedFd::from(File::open(directory.path()).unwrap());
+            flock(&descriptor, FlockOperation::NonBlockingLockExclusive).map(|()| descriptor)
+        };
+        for round in 0..500 {
+            let locked = lock().unwrap_or_else(|error| panic!("round {round}: {error}"));
+            thread::scope(|scope| {
+                scope.spawn(|| drop(OwnDescriptors::enter(&[locked.as_fd()]).unwrap()));
+            });
+        }
     }
 }

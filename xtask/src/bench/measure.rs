@@ -109,8 +109,8 @@ impl Session<'_> {
         }
         if self.benchmark.kind.is_observed() {
             output::complain(&format!("{}: memory and system calls", self.benchmark.name));
-            let is_huge = self.benchmark.recipe.blobs > MOST_TRACED_BLOBS;
-            let observed = if is_huge { 1 } else { contenders.len() };
+            // The pruner comes first.
+            let observed = if self.is_traced() { contenders.len() } else { 1 };
             for (contender, record) in contenders.iter().zip(&mut records).take(observed) {
                 self.observe(contender, record)?;
             }
@@ -176,6 +176,10 @@ impl Session<'_> {
         Ok(())
     }
 
+    const fn is_traced(&self) -> bool {
+        self.benchmark.recipe.blobs <= MOST_TRACED_BLOBS
+    }
+
     /// Runs that are not timed.
     fn observe(&self, contender: &Contender, record: &mut ContenderRecord) -> anyhow::Result<()> {
         if record.missing.is_some() || matches!(contender.work, Work::Loop(_)) {
@@ -186,7 +190,7 @@ impl Session<'_> {
             record.peak_memory_bytes = observer.peak_memory(&contender.command_line(pruner, cache)?)?;
             Ok(())
         })?;
-        if self.benchmark.recipe.blobs <= MOST_TRACED_BLOBS && observer.has_strace() {
+        if self.is_traced() && observer.has_strace() {
             self.with_cache(|cache| {
                 record.system_calls = observer.system_calls(&contender.command_line(pruner, cache)?, home)?;
                 Ok(())

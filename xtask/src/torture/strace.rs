@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use super::process::{self, Ended, Running};
 
 /// What is left out.
-const RUNTIME: [&str; 29] = [
+const RUNTIME: [&str; 30] = [
     "arch_prctl",
     "brk",
     "clock_gettime",
@@ -49,6 +49,7 @@ const RUNTIME: [&str; 29] = [
     "rt_sigprocmask",
     "rt_sigreturn",
     "sched_getaffinity",
+    "sched_setaffinity",
     "sched_yield",
     "set_robust_list",
     "set_tid_address",
