@@ -31,6 +31,7 @@ mod snapshot;
 mod storm;
 mod strace;
 mod surroundings;
+mod surroundings_exchange;
 mod surroundings_limits;
 mod surroundings_mounts;
 mod surroundings_signals;

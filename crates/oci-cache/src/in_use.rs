@@ -7,7 +7,8 @@
 //!
 //! What it does not guarantee: `O_PATH` descriptors are not seen, nor are clients of a network file
 //! system. Probed through an overlay, a file that was opened by the path of its layer is not seen; the
-//! other way round it is. Where leases do not work the answer is `Unknown`.
+//! other way round it is. A lease on a FUSE file system tells of users through that mount only. Where leases
+//! do not work the answer is `Unknown`.
 //!
 //! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
 

@@ -22,7 +22,7 @@ use crate::status::{Status, Timestamp};
 
 /// A blob: a regular file whose name is a digest.
 ///
-/// A cache can hold millions, so the record is small (88 bytes) and the name is not kept: the digest
+/// A cache can hold millions, so the record is small (96 bytes) and the name is not kept: the digest
 /// and its spelling give it back.
 #[derive(Clone, Debug)]
 pub struct Blob {
@@ -36,6 +36,8 @@ pub struct Blob {
     pub modified: Timestamp,
     /// When its content was last read, as far as the mount records it.
     pub accessed: Timestamp,
+    /// When its inode last changed: also by a rename, and by a link more or less.
+    pub(crate) changed: Timestamp,
     pub(crate) inode: u64,
     pub(crate) links: u32,
     pub(crate) directory: u16,
@@ -186,6 +188,6 @@ mod tests {
 
     #[test]
     fn a_blob_record_is_small() {
-        assert_eq!(size_of::<Blob>(), 88);
+        assert_eq!(size_of::<Blob>(), 96);
     }
 }

@@ -364,6 +364,7 @@ mod tests {
                 disk_bytes: size_bytes.checked_next_multiple_of(4096).unwrap_or(u64::MAX),
                 modified: Timestamp(*used),
                 accessed: Timestamp(*used),
+                changed: Timestamp(*used),
                 inode: index as u64,
                 links: 1,
                 directory: 0,

@@ -32,8 +32,9 @@ use crate::watch::Watch;
 const THREADS: usize = 16;
 /// `OVERLAYFS_SUPER_MAGIC` of Linux's `include/uapi/linux/magic.h`.
 const OVERLAY: FsWord = 0x794c_7630;
-/// Which part of the limit on open files all threads together may take.
-const SHARE_OF_OPEN_FILES: u64 = 2;
+/// Which part of the limit on open files they may take: each in its own table, or all in a shared one, where each has
+/// one file open at a time.
+const SHARE_OF_OPEN_FILES: u64 = 8;
 
 /// What to do with a blob that somebody has open.
 #[derive(Clone, Copy, Debug)]
@@ -66,13 +67,14 @@ pub(crate) fn remove_blobs(
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let threads = queue.worthwhile_threads().min(THREADS).min(limit);
-    let batch_size = (limit / threads.max(1)).clamp(1, BATCH);
+    let batch_size = limit.clamp(1, BATCH);
     let root = tree.directories.first();
     let is_overlay = root.is_none_or(|root| !fstatfs(&root.descriptor).is_ok_and(|it| it.f_type != OVERLAY));
     let worker = || Worker {
         tree,
         queue: &queue,
         batch_size,
+        closes_together: 1,
         is_overlay,
         users,
         progress,
@@ -85,8 +87,9 @@ pub(crate) fn remove_blobs(
             .map_while(|_| {
                 let worker = worker();
                 let work = || {
-                    let _own = OwnDescriptors::enter(&worker.needed_descriptors());
-                    worker.run()
+                    let own = OwnDescriptors::enter(&worker.needed_descriptors());
+                    let batch_size = if own.is_some() { batch_size } else { 1 };
+                    Worker { closes_together: batch_size, ..worker }.run()
                 };
                 thread::Builder::new().spawn_scoped(scope, work).ok()
             })
@@ -133,6 +136,9 @@ struct Worker<'a> {
     tree: &'a Tree,
     queue: &'a Queue<'a>,
     batch_size: usize,
+    /// How many files wait for each other's close: more than one only in a table of one's own,
+    /// which nobody else fills.
+    closes_together: usize,
     is_overlay: bool,
     users: Users<'a>,
     progress: &'a Progress,
@@ -202,6 +208,9 @@ impl<'a> Worker<'a> {
         {
             self.closing.push(lease);
         }
+        if self.closing.len() >= self.closes_together {
+            close_all(&mut self.closing);
+        }
     }
 
     /// Removes one name, unless something stands against it. Who has the file open was perhaps found out by
@@ -226,11 +235,12 @@ impl<'a> Worker<'a> {
                 Probe::Failed(errno) => return self.fail("probe", index, errno),
             };
         }
-        // The one name of a file is the one that it was opened by, unless somebody moved it meanwhile. To ask the open
-        // file is faster; on an overlay it would not tell that another has taken its place.
+        // The open file answers faster than the name. If it was not moved, linked or covered since the scan, all of
+        // which move the time of its last change, it is what the name leads to; on an overlay that would not tell.
         let held = match user {
             User::Nobody(lease) if is_opened_by_this_name && !self.is_overlay => {
-                Status::of_descriptor(lease.as_fd()).ok().filter(|status| status.links == 1)
+                let status = Status::of_descriptor(lease.as_fd()).ok();
+                status.filter(|status| status.links == 1 && status.changed == blob.changed)
             }
             _ => None,
         };

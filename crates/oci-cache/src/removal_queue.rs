@@ -82,6 +82,7 @@ mod tests {
             disk_bytes,
             modified: Timestamp(0),
             accessed: Timestamp(0),
+            changed: Timestamp(0),
             inode,
             links: 1,
             directory: 0,

@@ -218,6 +218,7 @@ impl OwnDevice {
                 disk_bytes: status.disk_bytes,
                 modified: status.modified,
                 accessed: status.accessed,
+                changed: status.changed,
                 inode: status.id.inode,
                 links: status.links,
                 directory: index,

@@ -17,7 +17,7 @@ use super::process::{self, Ended};
 use super::row::Row;
 use super::sandbox::{age, flat_name, write};
 use super::snapshot::Snapshot;
-use super::{Stage, surroundings_limits, surroundings_mounts, surroundings_signals};
+use super::{Stage, surroundings_exchange, surroundings_limits, surroundings_mounts, surroundings_signals};
 
 /// A case: its name, and what it does.
 pub(super) type Case = (&'static str, fn(&mut Trial<'_>) -> anyhow::Result<()>);
@@ -26,6 +26,7 @@ pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", surroundings_mounts::CASES),
         ("limits and outputs", surroundings_limits::CASES),
+        ("exchanges", surroundings_exchange::CASES),
         ("signals", surroundings_signals::CASES),
     ];
     let mut rows = Vec::new();

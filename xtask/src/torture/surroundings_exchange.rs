@@ -1,0 +1,73 @@
+//! Another file takes a blob's place while the prune has the blob open: it stays, whatever became of the old one.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::mode::LIMIT;
+use super::process;
+use super::sandbox::{flat_name, write};
+use super::surroundings::{Case, Trial, fill};
+
+pub(super) const CASES: &[Case] = &[
+    ("a blob is covered", |trial| exchange(trial, false, |blob, fresh, _| fs::rename(fresh, blob))),
+    ("a blob with another name is covered", |trial| {
+        exchange(trial, true, |blob, fresh, _| fs::rename(fresh, blob))
+    }),
+    ("a blob is moved away and replaced", |trial| {
+        exchange(trial, false, |blob, fresh, other| {
+            fs::rename(blob, other)?;
+            fs::rename(fresh, blob)
+        })
+    }),
+    ("a blob is exchanged", |trial| {
+        exchange(trial, false, |blob, fresh, _| {
+            Ok(renameat_with(CWD, fresh, CWD, blob, RenameFlags::EXCHANGE)?)
+        })
+    }),
+];
+
+/// Long enough for the exchange, short enough for the calls before.
+const DELAY: &str = "inject=fcntl:delay_enter=150000";
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Does it after the blob is opened and before it is removed. `replace` gets the blob, the fresh one, and a name beside.
+fn exchange(
+    trial: &mut Trial<'_>,
+    has_other_name: bool,
+    replace: fn(&Path, &Path, &Path) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let (cache, log) = (trial.path("cache"), trial.path("log"));
+    let (blob, fresh, other) = (cache.join(flat_name(0)), trial.path("fresh"), trial.path("other"));
+    fill(&cache, 1)?;
+    write(&fresh, "fresh")?;
+    if has_other_name {
+        fs::hard_link(&blob, trial.path("linked"))?;
+    }
+    let prune = trial.command(&cache, &[]);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-e", "trace=fcntl,openat", "-e", DELAY, "-o"]).arg(&log);
+    command.arg(prune.get_program()).args(prune.get_args());
+    let running = process::start(&mut command, None)?;
+    let opened = format!("\"{}\"", flat_name(0));
+    let deadline = Instant::now() + LIMIT;
+    while !fs::read_to_string(&log).is_ok_and(|log| log.contains(&opened)) {
+        ensure!(Instant::now() < deadline, "the prune did not open the blob");
+        thread::sleep(PAUSE);
+    }
+    replace(&blob, &fresh, &other)?;
+    let ended = running.finish(LIMIT)?;
+    trial.row.executions += 1;
+    let content = fs::read_to_string(&blob).unwrap_or_default();
+    let report = ended.report().unwrap_or_default();
+    let counts = (ended.number("blobs_freed"), report["kept"]["changed"]["blobs"].as_u64());
+    trial.check((content.as_str(), counts) == ("fresh", (Some(0), Some(1))), || {
+        format!("`{content}` is there, {counts:?} freed and changed: {}", ended.story())
+    });
+    Ok(())
+}
