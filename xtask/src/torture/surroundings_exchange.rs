@@ -36,7 +36,7 @@ pub(super) const CASES: &[Case] = &[
 const DELAY: &str = "inject=fcntl:delay_enter=150000";
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Does it after the blob is opened and before it is removed. `replace` gets the blob, the fresh one, and a name beside.
+/// Lets `replace` work on the blob, a fresh one and a name beside, once the blob is open and before it is removed.
 fn exchange(
     trial: &mut Trial<'_>,
     has_other_name: bool,
