@@ -283,31 +283,3 @@ fn errno_of_scan(error: crate::Error) -> Errno {
         _ => Errno::IO,
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    use crate::{CacheDir, Policy, References, Space, Timestamp, apply, scan, select};
-
-    /// So many blobs that other threads help: what they hold must not look like a prune at work.
-    #[test]
-    fn a_large_leftover_goes_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let cache = directory.path().join("oci");
-        fs::create_dir(&cache).unwrap();
-        for _ in 0..10 {
-            let leftover = directory.path().join("oci.pruning-0123456789abcdef");
-            fs::create_dir(&leftover).unwrap();
-            for number in 0..600 {
-                fs::write(leftover.join(format!("sha256:{number:064x}")), "").unwrap();
-            }
-            let inventory = scan(&CacheDir::open(&cache, &[]).unwrap()).unwrap();
-            let everything = Policy::default();
-            let plan = select(inventory, References::default(), &everything, Timestamp(0), Space::default());
-            let report = apply(&plan, &Progress::default());
-            assert_eq!((report.leftovers_freed, report.blobs_freed, leftover.exists()), (1, 600, false));
-        }
-    }
-}
