@@ -74,7 +74,7 @@ pub(crate) fn remove_blobs(
         tree,
         queue: &queue,
         batch_size,
-        closes_together: 1,
+        has_own_table: false,
         is_overlay,
         users,
         progress,
@@ -88,8 +88,7 @@ pub(crate) fn remove_blobs(
                 let worker = worker();
                 let work = || {
                     let own = OwnDescriptors::enter(&worker.needed_descriptors());
-                    let batch_size = if own.is_some() { batch_size } else { 1 };
-                    Worker { closes_together: batch_size, ..worker }.run()
+                    Worker { has_own_table: own.is_some(), ..worker }.run()
                 };
                 thread::Builder::new().spawn_scoped(scope, work).ok()
             })
@@ -136,9 +135,8 @@ struct Worker<'a> {
     tree: &'a Tree,
     queue: &'a Queue<'a>,
     batch_size: usize,
-    /// How many files wait for each other's close: more than one only in a table of one's own,
-    /// which nobody else fills.
-    closes_together: usize,
+    /// Only in a table of one's own, which nobody else fills, files wait for each other's close.
+    has_own_table: bool,
     is_overlay: bool,
     users: Users<'a>,
     progress: &'a Progress,
@@ -204,12 +202,10 @@ impl<'a> Worker<'a> {
         }
         // Of a file that has other names still, the lease ends here: somebody may be waiting for it.
         if let User::Nobody(lease) = user
+            && self.has_own_table
             && probed.is_some_and(|status| status.links == 1)
         {
             self.closing.push(lease);
-        }
-        if self.closing.len() >= self.closes_together {
-            close_all(&mut self.closing);
         }
     }
 
