@@ -122,6 +122,13 @@ const ALL: &[Benchmark] = &[
         Kind::Prune,
     ),
     benchmark(
+        "large-image",
+        "The same where no disk is told of what is free: the processor sets the pace.",
+        LARGE,
+        FileSystem::Image,
+        Kind::Prune,
+    ),
+    benchmark(
         "small-10k-image",
         "No disk behind the journal: the processor sets the pace.",
         SMALL_10K,
