@@ -17,16 +17,17 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::cache_dir::{CacheDir, Root, Surroundings, open_directory};
+use crate::cache_dir::{CacheDir, Root, Surroundings};
 use crate::confine::confined;
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
 use crate::leftover::{self, Leftover};
 use crate::names;
+use crate::os::directory::open_directory;
+use crate::os::status::Status;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::report::{Failure, PruneReport};
-use crate::status::Status;
 
 /// Carries out a plan that removes everything by taking the cache aside.
 ///

@@ -9,8 +9,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -19,15 +18,13 @@ use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fs
 use rustix::io::Errno;
 
 use crate::error::{Error, Refusal};
+use crate::os::directory::OPEN_DIRECTORY;
+use crate::os::errno_of;
+use crate::os::status::{FileId, Status};
 use crate::policy::Space;
-use crate::status::{FileId, Status};
 
 /// The step of the prune that looks at the cache.
 pub(crate) const INSPECT: &str = "inspect oci cache";
-
-/// How a directory is opened: for listing, without following a link in the last component.
-pub(crate) const OPEN_DIRECTORY: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A cache directory, held open; or the place of one that does not exist.
 #[derive(Debug)]
@@ -258,19 +255,4 @@ fn protected_by(id: FileId, protected: &[PathBuf]) -> Option<Refusal> {
 fn is_same(id: FileId, metadata: &fs::Metadata) -> bool {
     let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
     id == FileId { device, inode: metadata.ino() }
-}
-
-/// Opens the entry `name` of `directory` for listing; never a link, never a mount point.
-pub(crate) fn open_directory(
-    directory: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-) -> Result<(OwnedFd, Status), Errno> {
-    let descriptor = rustix::io::retry_on_intr(|| openat(directory, name, OPEN_DIRECTORY, Mode::empty()))?;
-    let status = Status::of_descriptor(descriptor.as_fd())?;
-    if status.is_mount_root { Err(Errno::XDEV) } else { Ok((descriptor, status)) }
-}
-
-/// The error of a walk, as the kernel's error number.
-pub(crate) fn errno_of(error: &io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

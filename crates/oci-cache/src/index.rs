@@ -9,17 +9,18 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::cache_dir::errno_of;
 use crate::names;
+use crate::os::errno_of;
+use crate::os::quiet_read::{open_quietly, read_limited};
+use crate::os::status::Status;
 use crate::plan::IndexChange;
-use crate::status::Status;
 
 const INDEX: &CStr = c"index.json";
 /// The most that is read of an index: far above what registries take (4 MiB), far below what hurts.
@@ -91,25 +92,6 @@ pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
     let content = read_index(root).ok().flatten().map(|(content, _)| content);
     let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());
     index.is_some_and(|index| index.get("manifests").is_some_and(Value::is_array))
-}
-
-/// Opens a file of the cache for reading, without moving its access time where that is allowed: for its
-/// owner and for root (`open(2)`, `O_NOATIME`).
-pub(crate) fn open_quietly(directory: BorrowedFd<'_>, name: &CStr) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let open = |flags| rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty()));
-    let opened = match open(flags | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(flags),
-        opened => opened,
-    };
-    opened.map(File::from)
-}
-
-/// Reads a file whole, but not more than a little above the size that it had.
-pub(crate) fn read_limited(file: File, size_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    file.take(size_bytes.saturating_add(1)).read_to_end(&mut content)?;
-    Ok(content)
 }
 
 /// The index after the change; `None` if that makes no difference. Where everything goes, what is no index

@@ -16,9 +16,9 @@ use crate::error::Refusal;
 use crate::escape::escape;
 use crate::leftover::Leftover;
 use crate::names::Place;
+use crate::os::status::{Status, Timestamp};
 use crate::partial::Partial;
 use crate::report::Failure;
-use crate::status::{Status, Timestamp};
 
 /// A blob: a regular file whose name is a digest.
 ///

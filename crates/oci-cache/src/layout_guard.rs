@@ -13,10 +13,12 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::cache_dir::errno_of;
 use crate::digest::Digest;
 use crate::index::{Changed, change_index, index_status};
 use crate::inventory::Directory;
+use crate::os::errno_of;
+use crate::os::status::Status;
+use crate::os::watch::Watch;
 use crate::partial::{Look, Partial};
 use crate::plan::{Fate, IndexChange, PrunePlan};
 use crate::progress::Progress;
@@ -24,8 +26,6 @@ use crate::prune::SETTLE;
 use crate::reachable::read_tree;
 use crate::report::{Failure, PruneReport};
 use crate::scan::scan_tree;
-use crate::status::Status;
-use crate::watch::Watch;
 
 /// Whether the blobs of a layout may go.
 #[derive(Debug)]

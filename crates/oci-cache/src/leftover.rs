@@ -15,17 +15,19 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
-use crate::cache_dir::{CacheDir, Surroundings, errno_of, open_directory};
+use crate::cache_dir::{CacheDir, Surroundings};
 use crate::inventory::{Directory, Tree};
 use crate::ledger::{DiskLedger, Tally};
-use crate::listing::list;
 use crate::names;
+use crate::os::directory::list;
+use crate::os::directory::open_directory;
+use crate::os::errno_of;
+use crate::os::status::FileId;
 use crate::partial::PartialFile;
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
 use crate::report::{Failure, PruneReport};
 use crate::scan::scan_tree;
-use crate::status::FileId;
 
 /// What is being done when leftovers are looked for.
 const LOOK: &str = "look for leftovers in";

@@ -9,24 +9,19 @@
 //! from thread to thread. Each helper has its own table of open files, and leaves the core of the thread that
 //! lists. A small directory starts no thread.
 
-use std::ffi::CStr;
 use std::mem;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, Scope};
 
-use rustix::fs::{Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::cache_dir::OPEN_DIRECTORY;
 use crate::digest::{Digest, Spelling};
-use crate::status::Status;
-use crate::sys::{OwnDescriptors, current_core};
+use crate::os::status::Status;
+use crate::os::sys::{OwnDescriptors, current_core};
 
-/// The buffer for directory entries: some hundred names of blobs for each system call.
-const BUFFER_BYTES: usize = 64 << 10;
 /// How many names go to a thread at a time.
 const BATCH: usize = 512;
 /// How many batches wait at most; the thread that lists takes what goes beyond.
@@ -34,27 +29,6 @@ const BATCHES_IN_WAITING: usize = 16;
 
 /// A name that is a digest, taken apart.
 pub(crate) type Named = (Digest, Spelling);
-
-/// Calls `each` with every name in the directory.
-pub(crate) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(&CStr)) -> Result<(), Errno> {
-    // A description of its own, so that the position in the listing is nobody else's.
-    let open = |flags| rustix::io::retry_on_intr(|| openat(directory, c".", flags, Mode::empty()));
-    let opened = match open(OPEN_DIRECTORY | OFlags::NOATIME) {
-        Err(Errno::PERM) => open(OPEN_DIRECTORY)?,
-        opened => opened?,
-    };
-    let mut buffer = Vec::with_capacity(BUFFER_BYTES);
-    let mut entries = RawDir::new(opened.as_fd(), buffer.spare_capacity_mut());
-    while let Some(entry) = entries.next() {
-        match entry {
-            Ok(entry) if [c".", c".."].contains(&entry.file_name()) => {}
-            Ok(entry) => each(entry.file_name()),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
-}
 
 /// Reads the status of the entries of `directory` that `names` gives, on all cores; passes what `take_in` makes of
 /// each to `found`, in any order. `take_in` may run where no other descriptor is open than `directory`.
@@ -175,7 +149,9 @@ fn take(waiting: &Mutex<Receiver<Vec<Named>>>) -> Option<Vec<Named>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::directory::list;
     use std::fs;
+    use std::os::fd::AsFd as _;
     use std::os::unix::fs::MetadataExt as _;
 
     #[test]

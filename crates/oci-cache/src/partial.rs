@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
-use crate::cache_dir::open_directory;
-use crate::in_use::{Probe, probe};
 use crate::ledger::{DiskLedger, Tally};
-use crate::listing::list;
+use crate::os::directory::list;
+use crate::os::directory::open_directory;
+use crate::os::lease::{Probe, probe};
+use crate::os::status::{Status, Timestamp};
 use crate::removal::Users;
 use crate::report::PruneReport;
-use crate::status::{Status, Timestamp};
 
 /// A temporary file of a download, or a directory of such files.
 #[derive(Clone, Debug)]

@@ -10,10 +10,10 @@ use crate::inventory::{Blob, Inventory};
 use crate::ledger::{DiskLedger, Tally};
 use crate::leftover::Leftover;
 use crate::names::Place;
+use crate::os::status::Timestamp;
 use crate::partial::Partial;
 use crate::reachable::{Image, References};
 use crate::report::{Failure, Kept, Outcome, PruneReport};
-use crate::status::Timestamp;
 
 /// What is to become of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,9 +16,9 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::inventory::Inventory;
 use crate::ledger::{DiskLedger, Tally};
+use crate::os::status::Timestamp;
 use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
 use crate::reachable::References;
-use crate::status::Timestamp;
 use crate::verify::Finding;
 
 /// What may go, and when it is enough. The default: everything goes.
@@ -344,7 +344,7 @@ mod tests {
     use super::*;
     use crate::inventory::{Blob, Directory, Tree};
     use crate::names::Place;
-    use crate::status::Status;
+    use crate::os::status::Status;
     use crate::{PruneReport, Spelling};
     use proptest::prelude::*;
     use std::os::fd::{AsFd as _, OwnedFd};

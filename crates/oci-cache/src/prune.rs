@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use crate::confine::confined;
 use crate::layout_guard::{Guard, Way};
+use crate::os::watch::Watch;
 use crate::partial::{Look, Partial};
 use crate::plan::{Fate, Keep, PrunePlan};
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
 use crate::report::{Failure, Outcome, PruneReport};
-use crate::watch::Watch;
 
 /// How long an entry must have been idle: longer than a pull takes between closing a file and renaming
 /// it or opening it again.
@@ -42,7 +42,9 @@ fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let guard = Guard::of(plan);
     let mut watch = None;
     if guard.is_some() || plan.has_fresh_entries() {
-        watch = Watch::start(&plan.inventory.tree.directories);
+        watch = Watch::start(
+            plan.inventory.tree.directories.iter().map(|directory| directory.descriptor.as_fd()),
+        );
         report.unwatched = !watch.as_ref().is_some_and(Watch::is_whole);
         wait(watch.as_ref(), progress);
     }

@@ -13,7 +13,7 @@ use std::io;
 
 use rustix::fs::{Advice, fadvise};
 
-use crate::page_cache::read_exact_quietly;
+use crate::os::quiet_read::read_exact_quietly;
 
 /// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
 const DEFLATE_MOST: u64 = 1032;

@@ -20,6 +20,7 @@ use crate::digest::Digest;
 use crate::index;
 use crate::inventory::{Blob, Inventory, Tree};
 use crate::names::Place;
+use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::report::Failure;
 
 /// The annotation that names an image (OCI image specification, `annotations.md`).
@@ -313,8 +314,8 @@ impl<'a> Reader<'a> {
         self.bytes_left -= blob.size_bytes;
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
-        let opened = index::open_quietly(directory, name.as_c_str())?;
-        index::read_limited(opened, blob.size_bytes)
+        let opened = open_quietly(directory, name.as_c_str())?;
+        read_limited(opened, blob.size_bytes)
     }
 
     /// Where a document is, or would be.

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::digest::{Algorithm, Digest, Spelling};
     use crate::inventory::Blob;
-    use crate::status::Timestamp;
+    use crate::os::status::Timestamp;
 
     fn blob(inode: u64, disk_bytes: u64) -> Blob {
         Blob {

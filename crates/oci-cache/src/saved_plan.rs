@@ -19,10 +19,10 @@ use crate::digest::{Digest, Spelling};
 use crate::escape::{escape, escape_path};
 use crate::inventory::Inventory;
 use crate::ledger::Tally;
+use crate::os::status::{Status, Timestamp};
 use crate::partial::Partial;
 use crate::plan::{Fate, Keep, PrunePlan, Remove};
 use crate::reachable::References;
-use crate::status::{Status, Timestamp};
 
 /// What the `format` field says.
 const FORMAT: &str = "oci-cache prune plan";

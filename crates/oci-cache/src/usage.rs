@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::inventory::Inventory;
 use crate::ledger::{DiskLedger, Tally};
+use crate::os::status::Timestamp;
 use crate::policy::Space;
 use crate::reachable::References;
-use crate::status::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -21,17 +21,17 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::digest::{Algorithm, Digest};
-use crate::in_use::has_writer;
-use crate::index::open_quietly;
 use crate::inventory::{Blob, Inventory};
 use crate::ledger::Tally;
-use crate::page_cache::Windows;
+use crate::os::lease::has_writer;
+use crate::os::quiet_read::Windows;
+use crate::os::quiet_read::open_quietly;
+use crate::os::status::{Status, Timestamp};
 use crate::progress::Progress;
 use crate::prune::SETTLE;
 use crate::quick::suspicion;
 use crate::reachable::References;
 use crate::report::Failure;
-use crate::status::{Status, Timestamp};
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;

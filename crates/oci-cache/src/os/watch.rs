@@ -17,8 +17,6 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 
-use crate::inventory::Directory;
-
 /// Watches the directories of a cache.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -33,13 +31,13 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts to watch; `None` where inotify is not to be had.
-    pub(crate) fn start(directories: &[Directory]) -> Option<Self> {
+    pub(crate) fn start<'a>(directories: impl Iterator<Item = BorrowedFd<'a>>) -> Option<Self> {
         let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
-        let watch = |directory: &Directory| {
-            let path = format!("/proc/self/fd/{}", directory.descriptor.as_raw_fd());
+        let watch = |directory: BorrowedFd<'_>| {
+            let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
             inotify::add_watch(&notifier, path, WatchFlags::OPEN | WatchFlags::ONLYDIR).ok()
         };
-        let descriptors = directories.iter().map(watch).collect();
+        let descriptors = directories.map(watch).collect();
         Some(Self { notifier, opened: Mutex::default(), has_overflowed: AtomicBool::new(false), descriptors })
     }
 
@@ -83,23 +81,14 @@ impl Watch {
 mod tests {
     use super::*;
     use std::fs::{self, File};
-    use std::path::Path;
-
-    use crate::names::Place;
-    use crate::status::Status;
-
-    fn opened(path: &Path) -> Directory {
-        let descriptor = OwnedFd::from(File::open(path).unwrap());
-        let status = Status::of_descriptor(descriptor.as_fd()).unwrap();
-        Directory { descriptor, path: path.to_owned(), place: Place::Root, status }
-    }
 
     #[test]
     fn opens_are_seen_and_what_cannot_be_watched_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let blob = directory.path().join("blob");
         fs::write(&blob, "content").unwrap();
-        let watch = Watch::start(&[opened(directory.path())]).unwrap();
+        let opened = File::open(directory.path()).unwrap();
+        let watch = Watch::start([opened.as_fd()].into_iter()).unwrap();
         watch.update();
         assert!(watch.is_whole() && !watch.saw(0, c"blob"));
         drop(File::open(&blob).unwrap());
@@ -107,7 +96,8 @@ mod tests {
         assert!(watch.saw(0, c"blob") && !watch.saw(0, c"other"));
 
         // What is no directory is refused, as is one for which the user has no watch left.
-        let watch = Watch::start(&[opened(directory.path()), opened(&blob)]).unwrap();
+        let blob = File::open(&blob).unwrap();
+        let watch = Watch::start([opened.as_fd(), blob.as_fd()].into_iter()).unwrap();
         assert!(!watch.is_whole());
     }
 }

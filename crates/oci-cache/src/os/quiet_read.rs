@@ -1,14 +1,16 @@
-//! Reads files and leaves the page cache as it was.
+//! Reads files and leaves no trace: neither in their access times nor in the page cache.
 //!
-//! Guarantees: pages that were cached before stay cached. Pages that were not are dropped again after they were
+//! Guarantees: access times stay where `O_NOATIME` is allowed. Pages that were cached before stay cached. Pages that were not are dropped again after they were
 //! read, where the kernel tells which those are (`RWF_NOWAIT`, `preadv2(2)`); where it does not, all stay.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Read as _};
 use std::num::NonZeroU64;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, Mode, OFlags, fadvise, openat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// The size of a page of the page cache; where pages are larger, less is dropped.
@@ -18,6 +20,33 @@ const PAGE_BYTES: u64 = 4096;
 const WINDOW_BYTES: u64 = 256 << 10;
 /// How far ahead of such reading it is looked at: further than the kernel reads ahead.
 const AHEAD_BYTES: u64 = 64 << 20;
+
+/// Opens the entry `name` of `directory`, without moving its access time where that is allowed: for its
+/// owner and for root (`open(2)`, `O_NOATIME`).
+pub(crate) fn open_without_atime(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    flags: OFlags,
+) -> Result<OwnedFd, Errno> {
+    let open = |flags| rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty()));
+    match open(flags | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(flags),
+        opened => opened,
+    }
+}
+
+/// Opens a file of the cache for reading, as [`open_without_atime`] does.
+pub(crate) fn open_quietly(directory: BorrowedFd<'_>, name: &CStr) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    open_without_atime(directory, name, flags).map(File::from)
+}
+
+/// Reads a file whole, but not more than a little above the size that it had.
+pub(crate) fn read_limited(file: File, size_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(size_bytes.saturating_add(1)).read_to_end(&mut content)?;
+    Ok(content)
+}
 
 /// Reads exactly so much at the position.
 pub(crate) fn read_exact_quietly(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {

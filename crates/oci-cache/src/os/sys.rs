@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd
 
 use rustix::io::Errno;
 
-use crate::cache_dir::errno_of;
+use crate::os::errno_of;
 
 /// Chooses the signal by which the kernel tells of a broken lease: `F_SETSIG` of Linux's
 /// `include/uapi/asm-generic/fcntl.h`, the same on every architecture.
@@ -200,7 +200,7 @@ mod tests {
         const ALONE: &str = "OCI_CACHE_TEST_ALONE";
         if std::env::var_os(ALONE).is_none() {
             let mut alone = Command::new(std::env::current_exe().unwrap());
-            alone.args(["--exact", "sys::tests::a_lock_does_not_outlive_the_work"]).env(ALONE, "1");
+            alone.args(["--exact", "os::sys::tests::a_lock_does_not_outlive_the_work"]).env(ALONE, "1");
             let output = alone.output().unwrap();
             let told = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && told.contains("1 passed"), "{told}");

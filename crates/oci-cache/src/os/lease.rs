@@ -18,7 +18,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use crate::sys::{Lease, set_lease};
+use crate::os::sys::{Lease, set_lease};
 
 /// What the probe found.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::lease_target;
+    use crate::os::sys::lease_target;
     use std::fs::{self, File};
 
     fn probe_in(directory: &std::path::Path) -> Probe {
