@@ -17,17 +17,19 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::cache_dir::{CacheDir, Root, Surroundings};
+use crate::cache::cache_dir::{CacheDir, Root, Surroundings};
+use crate::cache::leftover::Leftover;
+use crate::cache::names;
 use crate::confine::confined;
+use crate::error::Failure;
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
-use crate::leftover::{self, Leftover};
-use crate::names;
+use crate::leftover;
 use crate::os::directory::open_directory;
 use crate::os::status::Status;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
-use crate::report::{Failure, PruneReport};
+use crate::report::PruneReport;
 
 /// Carries out a plan that removes everything by taking the cache aside.
 ///

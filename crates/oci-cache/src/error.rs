@@ -6,6 +6,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::ser::SerializeStruct as _;
+use serde::{Serialize, Serializer};
+
 use crate::escape::escape_path;
 
 /// Why a cache could not be inspected or pruned at all.
@@ -80,4 +83,40 @@ pub enum Refusal {
     /// The aside strategy cannot work there.
     #[error("the aside strategy cannot work here: {0}; prune in place (without --aside) instead")]
     NotAside(String),
+}
+
+/// An entry that could not be inspected or removed.
+#[derive(Debug)]
+pub struct Failure {
+    /// What was being done.
+    pub operation: &'static str,
+    /// To which path.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub error: io::Error,
+}
+
+impl Failure {
+    pub(crate) fn new(operation: &'static str, path: PathBuf, error: impl Into<io::Error>) -> Self {
+        Self { operation, path, error: error.into() }
+    }
+
+    /// The same again; an `io::Error` has no clone of its own.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let error = match self.error.raw_os_error() {
+            Some(number) => io::Error::from_raw_os_error(number),
+            None => io::Error::new(self.error.kind(), self.error.to_string()),
+        };
+        Self { operation: self.operation, path: self.path.clone(), error }
+    }
+}
+
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Failure", 2)?;
+        object.serialize_field("path", &escape_path(&self.path))?;
+        object.serialize_field("error", &format!("{}: {}", self.operation, self.error))?;
+        object.end()
+    }
 }

@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, rename
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::names;
+use crate::cache::names;
 use crate::os::errno_of;
 use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::os::status::Status;

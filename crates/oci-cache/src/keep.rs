@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::{Digest, ParseDigestError};
+use crate::cache::digest::{Digest, ParseDigestError};
 
 /// Why a list of digests to keep is not understood.
 #[derive(Debug, thiserror::Error)]

@@ -13,18 +13,20 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::digest::Digest;
+use crate::cache::SETTLE;
+use crate::cache::digest::Digest;
+use crate::cache::inventory::Directory;
+use crate::cache::partial::Partial;
+use crate::error::Failure;
 use crate::index::{Changed, change_index, index_status};
-use crate::inventory::Directory;
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::os::watch::Watch;
-use crate::partial::{Look, Partial};
+use crate::partial::Look;
 use crate::plan::{Fate, IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::prune::SETTLE;
 use crate::reachable::read_tree;
-use crate::report::{Failure, PruneReport};
+use crate::report::PruneReport;
 use crate::scan::scan_tree;
 
 /// Whether the blobs of a layout may go.

@@ -15,39 +15,25 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
-use crate::cache_dir::{CacheDir, Surroundings};
-use crate::inventory::{Directory, Tree};
-use crate::ledger::{DiskLedger, Tally};
-use crate::names;
+use crate::cache::cache_dir::{CacheDir, Surroundings};
+use crate::cache::inventory::{Directory, Tree};
+use crate::cache::ledger::Tally;
+use crate::cache::leftover::Leftover;
+use crate::cache::names;
+use crate::cache::partial::PartialFile;
+use crate::error::Failure;
 use crate::os::directory::list;
 use crate::os::directory::open_directory;
 use crate::os::errno_of;
-use crate::os::status::FileId;
-use crate::partial::PartialFile;
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
-use crate::report::{Failure, PruneReport};
+use crate::report::PruneReport;
 use crate::scan::scan_tree;
 
 /// What is being done when leftovers are looked for.
 const LOOK: &str = "look for leftovers in";
 /// How often a leftover is gone through for files that arrived late.
 const ROUNDS: usize = 16;
-
-/// A directory that a killed prune left.
-#[derive(Debug)]
-pub struct Leftover {
-    pub(crate) path: PathBuf,
-    parent: Arc<OwnedFd>,
-    name: CString,
-    id: FileId,
-    /// Whether it is in the cache, and not beside it.
-    pub(crate) is_child: bool,
-    total: Tally,
-    /// The names that go with it: inode, links, bytes on disk.
-    files: Vec<(u64, u32, u64)>,
-    foreign: Vec<PathBuf>,
-}
 
 /// Finds the leftovers in the cache, of the given names, and beside it.
 pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) -> Vec<Leftover> {
@@ -101,40 +87,6 @@ fn siblings(surroundings: &Surroundings) -> (Vec<CString>, Result<(), Errno>) {
 }
 
 impl Leftover {
-    /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The directory that it stands in.
-    pub(crate) fn parent(&self) -> BorrowedFd<'_> {
-        self.parent.as_fd()
-    }
-
-    /// Opens it, if it is still the one that was found.
-    pub(crate) fn open(&self) -> Result<OwnedFd, Errno> {
-        let (descriptor, status) = open_directory(self.parent.as_fd(), &self.name)?;
-        if status.id == self.id { Ok(descriptor) } else { Err(Errno::NOENT) }
-    }
-
-    /// Its device and inode.
-    pub(crate) const fn id(&self) -> ((u32, u32), u64) {
-        (self.id.device, self.id.inode)
-    }
-
-    /// How many files it holds, and their logical size.
-    #[must_use]
-    pub const fn total(&self) -> Tally {
-        self.total
-    }
-
-    /// What is in it and not the cache's, for which it stays.
-    #[must_use]
-    pub fn foreign(&self) -> &[PathBuf] {
-        &self.foreign
-    }
-
     /// Reads a leftover; `None` while a live prune is at work on it.
     fn read(
         parent: Arc<OwnedFd>,
@@ -159,14 +111,6 @@ impl Leftover {
         }
         let foreign = tree.foreign.into_iter().map(|foreign| foreign.path).collect();
         Ok(Some(Self { path, parent, name, id: status.id, is_child, total, files, foreign }))
-    }
-
-    /// Adds what goes with the leftover to the tally and the ledger.
-    pub(crate) fn count_into(&self, tally: &mut Tally, disk: &mut DiskLedger) {
-        *tally += self.total;
-        for &(inode, links, disk_bytes) in &self.files {
-            disk.remove_name(inode, links, disk_bytes);
-        }
     }
 
     /// Removes the leftover, if it is still the one that was found. Returns whether it is gone.

@@ -18,7 +18,7 @@ use std::thread::{self, Scope};
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-use crate::digest::{Digest, Spelling};
+use crate::cache::digest::{Digest, Spelling};
 use crate::os::status::Status;
 use crate::os::sys::{OwnDescriptors, current_core};
 

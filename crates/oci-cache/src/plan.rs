@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use crate::inventory::{Blob, Inventory};
-use crate::ledger::{DiskLedger, Tally};
-use crate::leftover::Leftover;
-use crate::names::Place;
+use crate::cache::inventory::{Blob, Inventory};
+use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::leftover::Leftover;
+use crate::cache::names::Place;
+use crate::cache::partial::Partial;
+use crate::error::Failure;
 use crate::os::status::Timestamp;
-use crate::partial::Partial;
 use crate::reachable::{Image, References};
-use crate::report::{Failure, Kept, Outcome, PruneReport};
+use crate::report::{Kept, Outcome, PruneReport};
 
 /// What is to become of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

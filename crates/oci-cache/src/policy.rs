@@ -13,9 +13,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::digest::Digest;
-use crate::inventory::Inventory;
-use crate::ledger::{DiskLedger, Tally};
+use crate::cache::cache_dir::Space;
+use crate::cache::digest::Digest;
+use crate::cache::inventory::Inventory;
+use crate::cache::ledger::{DiskLedger, Tally};
 use crate::os::status::Timestamp;
 use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
 use crate::reachable::References;
@@ -49,15 +50,6 @@ pub enum FreeSpace {
     Bytes(u64),
     /// So many hundredths of the file system's size; above 100 is never met.
     Percent(u8),
-}
-
-/// The room on the cache's file system, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// What an unprivileged process may still write (`f_bavail`, `statvfs(3)`).
-    pub available_bytes: u64,
-    /// The size of the file system (`f_blocks`).
-    pub total_bytes: u64,
 }
 
 impl FreeSpace {
@@ -342,8 +334,8 @@ fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Blob, Directory, Tree};
-    use crate::names::Place;
+    use crate::cache::inventory::{Blob, Directory, Tree};
+    use crate::cache::names::Place;
     use crate::os::status::Status;
     use crate::{PruneReport, Spelling};
     use proptest::prelude::*;

@@ -12,20 +12,18 @@
 //! later, can find it gone. `docs/prune-protocol.md` has the measured rates.
 
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
+use crate::cache::SETTLE;
+use crate::cache::partial::Partial;
 use crate::confine::confined;
+use crate::error::Failure;
 use crate::layout_guard::{Guard, Way};
 use crate::os::watch::Watch;
-use crate::partial::{Look, Partial};
+use crate::partial::Look;
 use crate::plan::{Fate, Keep, PrunePlan};
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
-use crate::report::{Failure, Outcome, PruneReport};
-
-/// How long an entry must have been idle: longer than a pull takes between closing a file and renaming
-/// it or opening it again.
-pub const SETTLE: Duration = Duration::from_millis(500);
+use crate::report::{Outcome, PruneReport};
 
 /// Carries out the plan in place.
 ///

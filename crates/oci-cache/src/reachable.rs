@@ -16,12 +16,12 @@ use std::path::PathBuf;
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
-use crate::digest::Digest;
+use crate::cache::digest::Digest;
+use crate::cache::inventory::{Blob, Inventory, Tree};
+use crate::cache::names::Place;
+use crate::error::Failure;
 use crate::index;
-use crate::inventory::{Blob, Inventory, Tree};
-use crate::names::Place;
 use crate::os::quiet_read::{open_quietly, read_limited};
-use crate::report::Failure;
 
 /// The annotation that names an image (OCI image specification, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -16,8 +16,9 @@ use rustix::fs::{AtFlags, FsWord, fstatfs, unlinkat};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
-use crate::inventory::{Blob, Tree};
-use crate::ledger::Tally;
+use crate::cache::inventory::{Blob, Tree};
+use crate::cache::ledger::Tally;
+use crate::error::Failure;
 use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
 use crate::os::sys::{OwnDescriptors, close_all};
@@ -25,7 +26,7 @@ use crate::os::watch::Watch;
 use crate::plan::Keep;
 use crate::progress::Progress;
 use crate::removal_queue::{BATCH, Queue};
-use crate::report::{Failure, Kept, Outcome, PruneReport};
+use crate::report::{Kept, Outcome, PruneReport};
 
 /// How many threads remove, at most. Where nothing waits for the disk, more than there are cores cost a few
 /// hundredths of the time; where something does, as with ext4's `discard`, they save most of it.

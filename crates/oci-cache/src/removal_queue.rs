@@ -6,7 +6,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::inventory::Tree;
+use crate::cache::inventory::Tree;
 
 /// How many blobs a thread takes at a time, at most, but for further names of the last.
 pub(crate) const BATCH: usize = 32;
@@ -71,8 +71,8 @@ impl<'a> Queue<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::{Algorithm, Digest, Spelling};
-    use crate::inventory::Blob;
+    use crate::cache::digest::{Algorithm, Digest, Spelling};
+    use crate::cache::inventory::Blob;
     use crate::os::status::Timestamp;
 
     fn blob(inode: u64, disk_bytes: u64) -> Blob {

@@ -3,15 +3,14 @@
 //! Guarantees: the figures count what left the disk and nothing else; sizes are bytes, never formatted;
 //! the JSON field names are stable, new ones may be added.
 
-use std::io;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
-use serde::ser::SerializeStruct as _;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::cache::ledger::Tally;
+use crate::error::Failure;
 use crate::escape::escape_path;
-use crate::ledger::Tally;
 use crate::plan::Keep;
 
 /// The parameters of the `image.cache.prune` method.
@@ -197,42 +196,6 @@ pub enum Outcome {
     Failed,
     /// The prune was stopped before its turn came.
     NotReached,
-}
-
-/// An entry that could not be inspected or removed.
-#[derive(Debug)]
-pub struct Failure {
-    /// What was being done.
-    pub operation: &'static str,
-    /// To which path.
-    pub path: PathBuf,
-    /// Why it failed.
-    pub error: io::Error,
-}
-
-impl Failure {
-    pub(crate) fn new(operation: &'static str, path: PathBuf, error: impl Into<io::Error>) -> Self {
-        Self { operation, path, error: error.into() }
-    }
-
-    /// The same again; an `io::Error` has no clone of its own.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        let error = match self.error.raw_os_error() {
-            Some(number) => io::Error::from_raw_os_error(number),
-            None => io::Error::new(self.error.kind(), self.error.to_string()),
-        };
-        Self { operation: self.operation, path: self.path.clone(), error }
-    }
-}
-
-impl Serialize for Failure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Failure", 2)?;
-        object.serialize_field("path", &escape_path(&self.path))?;
-        object.serialize_field("error", &format!("{}: {}", self.operation, self.error))?;
-        object.end()
-    }
 }
 
 fn serialize_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {

@@ -14,13 +14,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::cache_dir::CacheDir;
-use crate::digest::{Digest, Spelling};
+use crate::cache::cache_dir::CacheDir;
+use crate::cache::digest::{Digest, Spelling};
+use crate::cache::inventory::Inventory;
+use crate::cache::ledger::Tally;
+use crate::cache::partial::Partial;
 use crate::escape::{escape, escape_path};
-use crate::inventory::Inventory;
-use crate::ledger::Tally;
 use crate::os::status::{Status, Timestamp};
-use crate::partial::Partial;
 use crate::plan::{Fate, Keep, PrunePlan, Remove};
 use crate::reachable::References;
 

@@ -14,18 +14,18 @@ use std::path::Path;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 
-use crate::cache_dir::{CacheDir, INSPECT};
+use crate::cache::cache_dir::{CacheDir, INSPECT};
+use crate::cache::inventory::{Blob, Directory, Foreign, Inventory, Tree};
+use crate::cache::names::{self, Place};
 use crate::error::Error;
+use crate::error::Failure;
 use crate::index;
-use crate::inventory::{Blob, Directory, Foreign, Inventory, Tree};
 use crate::leftover;
 use crate::listing::{Named, read_statuses};
-use crate::names::{self, Place};
 use crate::os::directory::{list, open_directory};
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::partial;
-use crate::report::Failure;
 
 /// Scans the cache, and the directory that it stands in for leftovers.
 ///

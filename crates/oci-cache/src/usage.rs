@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::digest::Digest;
-use crate::inventory::Inventory;
-use crate::ledger::{DiskLedger, Tally};
+use crate::cache::cache_dir::Space;
+use crate::cache::digest::Digest;
+use crate::cache::inventory::Inventory;
+use crate::cache::ledger::{DiskLedger, Tally};
 use crate::os::status::Timestamp;
-use crate::policy::Space;
 use crate::reachable::References;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -61,7 +61,7 @@ pub struct AgeClass {
 #[derive(Debug, Serialize)]
 pub struct LargeBlob {
     /// Its digest.
-    #[serde(serialize_with = "crate::digest::serialize")]
+    #[serde(serialize_with = "crate::cache::digest::serialize")]
     pub digest: Digest,
     /// Its logical size, in bytes.
     pub bytes: u64,
@@ -75,7 +75,7 @@ pub struct ImageUsage {
     /// Its name, if it has one.
     pub name: Option<String>,
     /// The digest that the index names.
-    #[serde(serialize_with = "crate::digest::serialize")]
+    #[serde(serialize_with = "crate::cache::digest::serialize")]
     pub digest: Digest,
     /// The blobs that it leads to; those shared with other images count for each.
     #[serde(flatten)]

@@ -20,18 +20,18 @@ use std::thread;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::digest::{Algorithm, Digest};
-use crate::inventory::{Blob, Inventory};
-use crate::ledger::Tally;
+use crate::cache::SETTLE;
+use crate::cache::digest::{Algorithm, Digest};
+use crate::cache::inventory::{Blob, Inventory};
+use crate::cache::ledger::Tally;
+use crate::error::Failure;
 use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
 use crate::os::status::{Status, Timestamp};
 use crate::progress::Progress;
-use crate::prune::SETTLE;
 use crate::quick::suspicion;
 use crate::reachable::References;
-use crate::report::Failure;
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -10,7 +10,7 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rustix::io::Errno;
 
-use crate::digest::{Algorithm, Digest, Spelling};
+use crate::cache::digest::{Algorithm, Digest, Spelling};
 
 /// The directory of a nested cache that holds one directory for each algorithm.
 pub(crate) const BLOBS: &[u8] = b"blobs";

@@ -11,14 +11,14 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use crate::digest::{Digest, Spelling};
+use crate::cache::digest::{Digest, Spelling};
+use crate::cache::leftover::Leftover;
+use crate::cache::names::Place;
+use crate::cache::partial::Partial;
+use crate::error::Failure;
 use crate::error::Refusal;
 use crate::escape::escape;
-use crate::leftover::Leftover;
-use crate::names::Place;
 use crate::os::status::{Status, Timestamp};
-use crate::partial::Partial;
-use crate::report::Failure;
 
 /// A blob: a regular file whose name is a digest.
 ///

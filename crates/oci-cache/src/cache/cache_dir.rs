@@ -21,7 +21,6 @@ use crate::error::{Error, Refusal};
 use crate::os::directory::OPEN_DIRECTORY;
 use crate::os::errno_of;
 use crate::os::status::{FileId, Status};
-use crate::policy::Space;
 
 /// The step of the prune that looks at the cache.
 pub(crate) const INSPECT: &str = "inspect oci cache";
@@ -47,6 +46,15 @@ pub enum AccessTimes {
     Daily,
     /// `strictatime`: every read.
     Always,
+}
+
+/// The room on the cache's file system, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// What an unprivileged process may still write (`f_bavail`, `statvfs(3)`).
+    pub available_bytes: u64,
+    /// The size of the file system (`f_blocks`).
+    pub total_bytes: u64,
 }
 
 /// The directory itself.

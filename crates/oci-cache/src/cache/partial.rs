@@ -1,0 +1,56 @@
+//! Partials: temporary files of known downloaders, and directories of such files.
+//!
+//! Guarantees: a directory that holds anything but regular files is no partial.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use crate::cache::ledger::{DiskLedger, Tally};
+use crate::os::status::{Status, Timestamp};
+
+/// A temporary file of a download, or a directory of such files.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    pub(crate) path: PathBuf,
+    pub(crate) directory: u16,
+    pub(crate) name: CString,
+    pub(crate) status: Status,
+    pub(crate) files: Vec<PartialFile>,
+}
+
+/// One file of a partial. For a partial that is a file, its name is the partial's own.
+#[derive(Clone, Debug)]
+pub(crate) struct PartialFile {
+    pub(crate) name: CString,
+    pub(crate) status: Status,
+}
+
+impl Partial {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The logical size of its files together, in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.status.size_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// When it last changed in any way: written, read, renamed, its mode set.
+    #[must_use]
+    pub fn last_used(&self) -> Timestamp {
+        let of = |status: &Status| status.modified.max(status.accessed).max(status.changed);
+        // Listing a directory moves its access time, so that says nothing.
+        let own = self.status.modified.max(self.status.changed);
+        self.files.iter().map(|file| of(&file.status)).fold(own, Timestamp::max)
+    }
+
+    pub(crate) fn count_into(&self, tally: &mut Tally, disk: &mut DiskLedger) {
+        for PartialFile { status, .. } in &self.files {
+            tally.add(status.size_bytes);
+            disk.remove_name(status.id.inode, status.links, status.disk_bytes);
+        }
+    }
+}
