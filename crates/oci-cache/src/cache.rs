@@ -12,6 +12,7 @@ pub(crate) mod ledger;
 pub(crate) mod leftover;
 pub(crate) mod names;
 pub(crate) mod partial;
+pub(crate) mod references;
 
 use std::time::Duration;
 

@@ -7,10 +7,10 @@
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs::File;
 use std::io::Write as _;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -18,13 +18,9 @@ use serde_json::{Value, json};
 
 use crate::cache::names;
 use crate::os::errno_of;
-use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::os::status::Status;
 use crate::plan::IndexChange;
-
-const INDEX: &CStr = c"index.json";
-/// The most that is read of an index: far above what registries take (4 MiB), far below what hurts.
-pub(crate) const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
+use crate::scan::index::{INDEX, index_status, read_index};
 
 /// What became of a change.
 #[derive(Debug)]
@@ -58,40 +54,6 @@ pub(crate) fn change_index(
             Ok(Changed::To(index_status(root)?))
         }
     }
-}
-
-/// The status of the index; `None` if there is none.
-pub(crate) fn index_status(root: BorrowedFd<'_>) -> Result<Option<Status>, Errno> {
-    match Status::of_entry(root, INDEX) {
-        Ok(status) => Ok(Some(status)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Reads the index; `None` if there is none, or it is not a regular file.
-pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status)>, Errno> {
-    let file = match open_quietly(root, INDEX) {
-        Ok(file) => file,
-        Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
-        Err(errno) => return Err(errno),
-    };
-    let status = Status::of_descriptor(file.as_fd())?;
-    if !status.is_regular_file() {
-        return Ok(None);
-    }
-    if status.size_bytes > MAX_DOCUMENT_BYTES {
-        return Err(Errno::FBIG);
-    }
-    let content = read_limited(file, status.size_bytes).map_err(|error| errno_of(&error))?;
-    Ok(Some((content, status)))
-}
-
-/// Whether the file is an index: an object with a list of manifests. Files of this name are many.
-pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
-    let content = read_index(root).ok().flatten().map(|(content, _)| content);
-    let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());
-    index.is_some_and(|index| index.get("manifests").is_some_and(Value::is_array))
 }
 
 /// The index after the change; `None` if that makes no difference. Where everything goes, what is no index

@@ -18,16 +18,17 @@ use crate::cache::digest::Digest;
 use crate::cache::inventory::Directory;
 use crate::cache::partial::Partial;
 use crate::error::Failure;
-use crate::index::{Changed, change_index, index_status};
+use crate::index::{Changed, change_index};
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::os::watch::Watch;
 use crate::partial::Look;
 use crate::plan::{Fate, IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::reachable::read_tree;
 use crate::report::PruneReport;
-use crate::scan::scan_tree;
+use crate::scan::index::index_status;
+use crate::scan::references::read_tree;
+use crate::scan::tree::scan_tree;
 
 /// Whether the blobs of a layout may go.
 #[derive(Debug)]

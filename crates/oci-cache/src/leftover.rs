@@ -6,113 +6,29 @@
 //! users are disregarded: nobody can open anything in it by the cache's path any more. Files that arrive
 //! late, from a pull that still held the directory, are found by another round.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use rustix::fs::{AtFlags, FlockOperation, flock, unlinkat};
 use rustix::io::Errno;
 
-use crate::cache::cache_dir::{CacheDir, Surroundings};
 use crate::cache::inventory::{Directory, Tree};
-use crate::cache::ledger::Tally;
 use crate::cache::leftover::Leftover;
-use crate::cache::names;
-use crate::cache::partial::PartialFile;
 use crate::error::Failure;
-use crate::os::directory::list;
 use crate::os::directory::open_directory;
 use crate::os::errno_of;
 use crate::progress::Progress;
 use crate::removal::{Users, remove_blobs};
 use crate::report::PruneReport;
-use crate::scan::scan_tree;
+use crate::scan::leftovers::errno_of_scan;
+use crate::scan::tree::scan_tree;
 
-/// What is being done when leftovers are looked for.
-const LOOK: &str = "look for leftovers in";
 /// How often a leftover is gone through for files that arrived late.
 const ROUNDS: usize = 16;
 
-/// Finds the leftovers in the cache, of the given names, and beside it.
-pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) -> Vec<Leftover> {
-    let mut places = Vec::new();
-    if let Some(root) = tree.directories.first() {
-        places.push((root.descriptor.try_clone(), root.path.clone(), true, children));
-    }
-    if let Some(surroundings) = cache.surroundings() {
-        let (names, listed) = siblings(surroundings);
-        places.push((surroundings.parent.try_clone(), surroundings.parent_path.clone(), false, names));
-        if let Err(errno) = listed {
-            tree.failures.push(Failure::new(LOOK, surroundings.parent_path.clone(), errno));
-        }
-    }
-    if let Some(errno) = cache.surroundings_not_found() {
-        tree.failures.push(Failure::new(LOOK, cache.path().to_owned(), errno));
-    }
-    let mut leftovers = Vec::new();
-    for (parent, path, is_child, names) in places {
-        let parent = match parent {
-            Ok(parent) => Arc::new(parent),
-            Err(error) => {
-                tree.failures.push(Failure::new(LOOK, path, error));
-                continue;
-            }
-        };
-        for name in names {
-            let path = path.join(OsStr::from_bytes(name.to_bytes()));
-            match Leftover::read(Arc::clone(&parent), path.clone(), name, is_child) {
-                Ok(Some(leftover)) => leftovers.push(leftover),
-                Ok(None) if is_child => tree.live_leftovers += 1,
-                Ok(None) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {}
-                Err(errno) => tree.failures.push(Failure::new("inspect leftover", path, errno)),
-            }
-        }
-    }
-    leftovers
-}
-
-/// The names beside the cache that are leftovers of it, and whether all were seen.
-fn siblings(surroundings: &Surroundings) -> (Vec<CString>, Result<(), Errno>) {
-    let cache_name = surroundings.name.to_bytes();
-    let mut names = Vec::new();
-    let listed = list(surroundings.parent.as_fd(), |name| {
-        let bytes = name.to_bytes();
-        if bytes.starts_with(cache_name) && names::is_leftover(bytes, cache_name) {
-            names.push(name.to_owned());
-        }
-    });
-    (names, listed)
-}
-
 impl Leftover {
-    /// Reads a leftover; `None` while a live prune is at work on it.
-    fn read(
-        parent: Arc<OwnedFd>,
-        path: PathBuf,
-        name: CString,
-        is_child: bool,
-    ) -> Result<Option<Self>, Errno> {
-        let (descriptor, status) = open_directory(parent.as_fd(), &name)?;
-        // Shared: those who only look do not stand in each other's way.
-        if flock(&descriptor, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
-            return Ok(None);
-        }
-        let tree = scan_tree(descriptor, &path, None).map_err(errno_of_scan)?;
-        let (mut total, mut files) = (Tally::default(), Vec::new());
-        for blob in &tree.blobs {
-            total.add(blob.size_bytes);
-            files.push((blob.inode, blob.links, blob.disk_bytes));
-        }
-        for PartialFile { status, .. } in tree.partials.iter().flat_map(|partial| &partial.files) {
-            total.add(status.size_bytes);
-            files.push((status.id.inode, status.links, status.disk_bytes));
-        }
-        let foreign = tree.foreign.into_iter().map(|foreign| foreign.path).collect();
-        Ok(Some(Self { path, parent, name, id: status.id, is_child, total, files, foreign }))
-    }
-
     /// Removes the leftover, if it is still the one that was found. Returns whether it is gone.
     pub(crate) fn remove(&self, progress: &Progress, report: &mut PruneReport) -> bool {
         let is_gone = match self.open() {
@@ -219,13 +135,5 @@ fn remove_directories(tree: &Tree) {
         if let (Some(Directory { descriptor, .. }), Some(name)) = (holder, name) {
             let _ = unlinkat(descriptor, &name, AtFlags::REMOVEDIR);
         }
-    }
-}
-
-/// The error number behind a failed scan of a leftover.
-fn errno_of_scan(error: crate::Error) -> Errno {
-    match error {
-        crate::Error::Io { source, .. } => errno_of(&source),
-        _ => Errno::IO,
     }
 }

@@ -11,9 +11,9 @@ use crate::cache::ledger::{DiskLedger, Tally};
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
 use crate::cache::partial::Partial;
+use crate::cache::references::{Image, References};
 use crate::error::Failure;
 use crate::os::status::Timestamp;
-use crate::reachable::{Image, References};
 use crate::report::{Kept, Outcome, PruneReport};
 
 /// What is to become of an entry.

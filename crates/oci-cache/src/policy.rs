@@ -17,9 +17,9 @@ use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::references::References;
 use crate::os::status::Timestamp;
 use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
-use crate::reachable::References;
 use crate::verify::Finding;
 
 /// What may go, and when it is enough. The default: everything goes.

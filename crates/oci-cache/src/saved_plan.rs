@@ -19,10 +19,10 @@ use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::Tally;
 use crate::cache::partial::Partial;
+use crate::cache::references::References;
 use crate::escape::{escape, escape_path};
 use crate::os::status::{Status, Timestamp};
 use crate::plan::{Fate, Keep, PrunePlan, Remove};
-use crate::reachable::References;
 
 /// What the `format` field says.
 const FORMAT: &str = "oci-cache prune plan";

@@ -10,8 +10,8 @@ use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::references::References;
 use crate::os::status::Timestamp;
-use crate::reachable::References;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

@@ -24,6 +24,7 @@ use crate::cache::SETTLE;
 use crate::cache::digest::{Algorithm, Digest};
 use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::Tally;
+use crate::cache::references::References;
 use crate::error::Failure;
 use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
@@ -31,7 +32,6 @@ use crate::os::quiet_read::open_quietly;
 use crate::os::status::{Status, Timestamp};
 use crate::progress::Progress;
 use crate::quick::suspicion;
-use crate::reachable::References;
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;

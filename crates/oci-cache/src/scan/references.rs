@@ -19,9 +19,10 @@ use serde::Deserialize;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::names::Place;
+use crate::cache::references::{Image, References};
 use crate::error::Failure;
-use crate::index;
 use crate::os::quiet_read::{open_quietly, read_limited};
+use crate::scan::index;
 
 /// The annotation that names an image (OCI image specification, `annotations.md`).
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -32,38 +33,6 @@ const MAX_TOTAL_BYTES: u64 = 64 << 20;
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// How many blobs the images may lead to, each image counted by itself; beyond, images count as incomplete.
 const MAX_REACHED: usize = 2 << 20;
-
-/// An entry of the layout's index, and the blobs that it leads to.
-#[derive(Clone, Debug)]
-pub struct Image {
-    /// The digest that the entry names.
-    pub digest: Digest,
-    /// Its name, if it has one.
-    pub name: Option<String>,
-    /// The blobs that it leads to and that are there: positions in the inventory, in ascending order.
-    pub blobs: Vec<usize>,
-    /// The indexes and manifests among what it leads to, itself included, there or not.
-    pub(crate) documents: Vec<Digest>,
-    /// Whether everything that it leads to is known.
-    pub is_complete: bool,
-    /// What it leads to and is not there.
-    pub(crate) missing: Vec<Digest>,
-    /// Its position in the index.
-    pub(crate) position: usize,
-}
-
-/// What the index of an OCI image layout leads to.
-#[derive(Debug, Default)]
-pub struct References {
-    /// Whether there is an index.
-    pub has_index: bool,
-    /// The entries of the index.
-    pub images: Vec<Image>,
-    /// Documents that are missing or cannot be read.
-    pub problems: Vec<Failure>,
-    /// The sizes that descriptors give for blobs, in bytes, by position in the inventory.
-    pub(crate) sizes: HashMap<usize, u64>,
-}
 
 /// The fields of an index or a manifest that refer to something.
 #[derive(Default, Deserialize)]
@@ -120,23 +89,6 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     references.problems = reader.problems;
     references.sizes = reader.sizes;
     references
-}
-
-impl References {
-    /// Whether all that the index leads to is known. If not, no blob is surely unreferenced.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.problems.is_empty()
-    }
-
-    /// For each blob of the inventory, how many images lead to it.
-    pub(crate) fn counts(&self, blobs: usize) -> Vec<u32> {
-        let mut counts = vec![0; blobs];
-        for &blob in self.images.iter().flat_map(|image| &image.blobs) {
-            counts[blob] += 1;
-        }
-        counts
-    }
 }
 
 /// Reads documents, each once.
