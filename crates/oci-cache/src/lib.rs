@@ -28,31 +28,17 @@
 //! # }
 //! ```
 
-mod aside;
 mod cache;
-mod confine;
 mod error;
 mod escape;
-mod index;
-mod keep;
-mod layout_guard;
-mod leftover;
 mod os;
-mod partial;
 mod plan;
-mod policy;
 mod progress;
 mod prune;
-mod quick;
-mod removal;
-mod removal_queue;
-mod report;
-mod saved_plan;
 mod scan;
 mod usage;
 mod verify;
 
-pub use aside::{apply_aside, check_aside};
 pub use cache::SETTLE;
 pub use cache::cache_dir::{AccessTimes, CacheDir, Space};
 pub use cache::digest::{Algorithm, BlobName, Digest, ParseDigestError, Spelling};
@@ -63,15 +49,16 @@ pub use cache::partial::Partial;
 pub use cache::references::{Image, References};
 pub use error::{Error, Failure, Refusal};
 pub use escape::{escape, escape_path};
-pub use keep::{KeepError, parse_keep};
 pub use os::status::Timestamp;
 pub use os::sys::set_idle_io_priority;
-pub use plan::{Fate, Keep, PrunePlan, Remove};
-pub use policy::{FreeSpace, Policy, select};
+pub use plan::PrunePlan;
+pub use plan::fate::{Fate, Keep, Remove};
+pub use plan::keep_list::{KeepError, parse_keep};
+pub use plan::policy::{FreeSpace, Policy};
+pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
+pub use plan::select::select;
 pub use progress::Progress;
-pub use prune::apply;
-pub use report::{Kept, Outcome, PruneParams, PruneReport};
-pub use saved_plan::{SavedPlan, SavedPlanError, save_plan};
+pub use prune::{Kept, Outcome, PruneParams, PruneReport, apply, apply_aside, check_aside};
 pub use scan::references::read_references;
 pub use scan::scan;
 pub use usage::{AgeClass, ImageUsage, LargeBlob, Usage, usage};

@@ -3,119 +3,22 @@
 //! Guarantees: the plan says something of every entry of its inventory; it is never changed after it
 //! was made; carrying it out removes what it says and nothing else. The dry run is this plan, rendered.
 
-use std::collections::HashMap;
+pub(crate) mod fate;
+pub(crate) mod keep_list;
+pub(crate) mod policy;
+pub(crate) mod saved_plan;
+pub(crate) mod select;
+
 use std::path::PathBuf;
 
 use crate::cache::inventory::{Blob, Inventory};
-use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::ledger::Tally;
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
 use crate::cache::partial::Partial;
 use crate::cache::references::{Image, References};
-use crate::error::Failure;
 use crate::os::status::Timestamp;
-use crate::report::{Kept, Outcome, PruneReport};
-
-/// What is to become of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes.
-    Remove(Remove),
-    /// It stays.
-    Keep(Keep),
-}
-
-/// Why an entry goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remove {
-    /// Everything goes.
-    Everything,
-    /// It was not used for long enough.
-    Old,
-    /// The layout's index does not lead to it.
-    Unreferenced,
-    /// The cache is over its budget.
-    OverBudget,
-    /// The file system has too little room.
-    LowSpace,
-    /// Its content does not hash to its name.
-    Corrupt,
-    /// The saved plan lists it.
-    Listed,
-}
-
-impl Remove {
-    /// The reason in words.
-    #[must_use]
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::Everything => "everything goes",
-            Self::Old => "not used for long enough",
-            Self::Unreferenced => "unreferenced",
-            Self::OverBudget => "over the budget",
-            Self::LowSpace => "space is low",
-            Self::Corrupt => "corrupt",
-            Self::Listed => "listed in the plan",
-        }
-    }
-}
-
-/// Why an entry stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// A process has it open, or a pull that is under way may count on it.
-    InUse,
-    /// It was used too recently.
-    Recent,
-    /// The layout's index leads to it.
-    Referenced,
-    /// It was named to be kept.
-    Pinned,
-    /// The goal is met without it.
-    GoalMet,
-    /// It is not what it was when the plan was made.
-    Changed,
-    /// The saved plan does not list it.
-    Unlisted,
-    /// It is not corrupt, and only what is corrupt goes.
-    Intact,
-    /// It could not be read, or its turn did not come, and only what is corrupt goes.
-    Unread,
-}
-
-impl Keep {
-    /// The reason as it is named in JSON and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InUse => "in_use",
-            Self::Recent => "recent",
-            Self::Referenced => "referenced",
-            Self::Pinned => "pinned",
-            Self::GoalMet => "goal_met",
-            Self::Changed => "changed",
-            Self::Unlisted => "unlisted",
-            Self::Intact => "intact",
-            Self::Unread => "unread",
-        }
-    }
-
-    /// The reason in words.
-    #[must_use]
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::InUse => "in use",
-            Self::Recent => "used recently",
-            Self::Referenced => "referenced",
-            Self::Pinned => "pinned",
-            Self::GoalMet => "goal met",
-            Self::Changed => "changed since the plan was made",
-            Self::Unlisted => "not in the plan",
-            Self::Intact => "not corrupt",
-            Self::Unread => "not read, so not known to be corrupt",
-        }
-    }
-}
+use crate::plan::fate::{Fate, Keep};
 
 /// What is to become of each entry of an inventory.
 #[derive(Debug)]
@@ -228,22 +131,6 @@ impl PrunePlan {
         self.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
     }
 
-    /// What could not go, by inode number, and why: what a prune of this plan reported as kept.
-    #[must_use]
-    pub fn held(&self, report: &PruneReport) -> HashMap<u64, Keep> {
-        let tree = &self.inventory.tree;
-        let blobs = report.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
-        let partials = tree.partials.iter().map(|partial| partial.status.id.inode);
-        let goes = |fate: &Fate| matches!(fate, Fate::Remove(_));
-        let partials = partials.zip(report.partials.iter().copied()).zip(&self.partial_fates);
-        let partials = partials.filter(|(_, fate)| goes(fate)).map(|(partial, _)| partial);
-        let held = blobs.chain(partials).filter_map(|(inode, outcome)| match outcome {
-            Outcome::Kept(reason) => Some((inode, reason)),
-            _ => None,
-        });
-        held.collect()
-    }
-
     /// Whether every entry goes.
     #[must_use]
     pub fn is_everything(&self) -> bool {
@@ -267,57 +154,5 @@ impl PrunePlan {
 
     pub(crate) fn is_nested(&self, blob: &Blob) -> bool {
         self.inventory.tree.directory(blob.directory).place != Place::Root
-    }
-
-    /// The report as it stands before anything is done: what stays by plan, what is foreign, and what
-    /// could not be inspected.
-    pub(crate) fn report_of_kept(&self) -> PruneReport {
-        let mut kept = Kept::default();
-        let kept_blobs = self.blobs().map(|(blob, fate)| (blob.size_bytes, fate));
-        let kept_partials = self.partials().map(|(partial, fate)| (partial.size_bytes(), fate));
-        for (size_bytes, fate) in kept_blobs.chain(kept_partials) {
-            if let Fate::Keep(reason) = fate {
-                kept.add(reason, size_bytes);
-            }
-        }
-        kept.changed += self.missing;
-        let failures = self.inventory.tree.failures.iter().chain(&self.references.problems);
-        PruneReport {
-            cache_dir: self.inventory.path.clone(),
-            kept,
-            foreign: self.inventory.tree.foreign.len() as u64,
-            failures: failures.map(Failure::duplicate).collect(),
-            ..PruneReport::default()
-        }
-    }
-
-    /// What carrying out the plan would do, on a cache that nobody uses: the dry run.
-    #[must_use]
-    pub fn preview(&self) -> PruneReport {
-        let mut report = self.report_of_kept();
-        let (mut freed, mut disk) = (Tally::default(), DiskLedger::default());
-        let goes = |fate| matches!(fate, Fate::Remove(_));
-        for (partial, _) in self.partials().filter(|(_, fate)| goes(*fate)) {
-            partial.count_into(&mut freed, &mut disk);
-        }
-        report.partials_freed = freed.blobs;
-        for (blob, _) in self.blobs().filter(|(_, fate)| goes(*fate)) {
-            freed.add(blob.size_bytes);
-            disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
-        }
-        for leftover in self.leftovers() {
-            leftover.count_into(&mut freed, &mut disk);
-            report.leftovers_freed += u64::from(leftover.foreign().is_empty());
-            report.foreign += leftover.foreign().len() as u64;
-            report.foreign_in_leftovers.extend_from_slice(leftover.foreign());
-        }
-        PruneReport {
-            dry_run: true,
-            bytes_freed: freed.bytes,
-            blobs_freed: freed.blobs,
-            disk_bytes_freed: disk.freed_bytes(),
-            index_changed: self.index_change(),
-            ..report
-        }
     }
 }

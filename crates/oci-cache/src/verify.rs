@@ -9,6 +9,8 @@
 //! How it is fast: all cores, the largest blobs first so that the cores end together, and reads that fit
 //! the processor's cache.
 
+mod early_end;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -31,7 +33,7 @@ use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
 use crate::os::status::{Status, Timestamp};
 use crate::progress::Progress;
-use crate::quick::suspicion;
+use crate::verify::early_end::suspicion;
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -22,7 +22,8 @@ use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::escape::{escape, escape_path};
 use crate::os::status::{Status, Timestamp};
-use crate::plan::{Fate, Keep, PrunePlan, Remove};
+use crate::plan::PrunePlan;
+use crate::plan::fate::{Fate, Keep, Remove};
 
 /// What the `format` field says.
 const FORMAT: &str = "oci-cache prune plan";

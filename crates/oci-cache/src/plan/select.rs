@@ -9,9 +9,7 @@
 //! other image leads to stays.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
@@ -19,84 +17,10 @@ use crate::cache::inventory::Inventory;
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::cache::references::References;
 use crate::os::status::Timestamp;
-use crate::plan::{Fate, IndexChange, Keep, PrunePlan, Remove};
+use crate::plan::fate::{Fate, Keep, Remove};
+use crate::plan::policy::Policy;
+use crate::plan::{IndexChange, PrunePlan};
 use crate::verify::Finding;
-
-/// What may go, and when it is enough. The default: everything goes.
-#[derive(Clone, Debug, Default)]
-pub struct Policy {
-    /// Only what was neither written nor read for so long.
-    pub older_than: Option<Duration>,
-    /// Only blobs that the layout's index does not lead to.
-    pub unreferenced: bool,
-    /// Only corrupt blobs: what [`crate::verify()`] found, by position in the inventory. An entry of the
-    /// layout's index that leads to one leaves the index; the rest of its image stays.
-    pub corrupt: Option<HashMap<usize, Finding>>,
-    /// Not these digests; not an image, if its manifest or an index or manifest below it is among them.
-    pub keep: HashSet<Digest>,
-    /// Not these files either, by inode number, for the reason that a prune found ([`PrunePlan::held`]): what it
-    /// could not take must be made up for by others, if a goal is to be met.
-    pub held: HashMap<u64, Keep>,
-    /// Stop when the cache's files have at most this logical size together, in bytes.
-    pub max_used_bytes: Option<u64>,
-    /// Stop when the file system has at least so much room.
-    pub min_free: Option<FreeSpace>,
-}
-
-/// An amount of room on a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FreeSpace {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths of the file system's size; above 100 is never met.
-    Percent(u8),
-}
-
-impl FreeSpace {
-    /// The amount in bytes, on a file system of such a size.
-    #[must_use]
-    pub fn bytes_of(self, space: Space) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => {
-                let bytes = u128::from(space.total_bytes) * u128::from(percent) / 100;
-                u64::try_from(bytes).unwrap_or(u64::MAX)
-            }
-        }
-    }
-}
-
-impl Policy {
-    /// Whether everything goes.
-    #[must_use]
-    pub fn is_everything(&self) -> bool {
-        let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt.is_some();
-        !has_filter && self.keep.is_empty() && !self.has_goal()
-    }
-
-    /// Whether there is a goal.
-    #[must_use]
-    pub const fn has_goal(&self) -> bool {
-        self.max_used_bytes.is_some() || self.min_free.is_some()
-    }
-
-    /// Why an entry used at this time goes, if no goal stops it.
-    fn reason(&self) -> Remove {
-        if self.corrupt.is_some() {
-            Remove::Corrupt
-        } else if self.max_used_bytes.is_some() {
-            Remove::OverBudget
-        } else if self.min_free.is_some() {
-            Remove::LowSpace
-        } else if self.unreferenced {
-            Remove::Unreferenced
-        } else if self.older_than.is_some() {
-            Remove::Old
-        } else {
-            Remove::Everything
-        }
-    }
-}
 
 /// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
 ///
@@ -337,9 +261,12 @@ mod tests {
     use crate::cache::inventory::{Blob, Directory, Tree};
     use crate::cache::names::Place;
     use crate::os::status::Status;
+    use crate::plan::policy::FreeSpace;
     use crate::{PruneReport, Spelling};
     use proptest::prelude::*;
+    use std::collections::HashSet;
     use std::os::fd::{AsFd as _, OwnedFd};
+    use std::time::Duration;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 

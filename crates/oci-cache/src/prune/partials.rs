@@ -14,8 +14,8 @@ use crate::cache::partial::Partial;
 use crate::os::directory::open_directory;
 use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
-use crate::removal::Users;
-use crate::report::PruneReport;
+use crate::prune::removal::Users;
+use crate::prune::report::PruneReport;
 
 impl Partial {
     /// Looks whether the partial is idle and still what the scan saw.

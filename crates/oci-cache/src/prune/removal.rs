@@ -23,10 +23,10 @@ use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
 use crate::os::sys::{OwnDescriptors, close_all};
 use crate::os::watch::Watch;
-use crate::plan::Keep;
+use crate::plan::fate::Keep;
 use crate::progress::Progress;
-use crate::removal_queue::{BATCH, Queue};
-use crate::report::{Kept, Outcome, PruneReport};
+use crate::prune::queue::{BATCH, Queue};
+use crate::prune::report::{Kept, Outcome, PruneReport};
 
 /// How many threads remove, at most. Where nothing waits for the disk, more than there are cores cost a few
 /// hundredths of the time; where something does, as with ext4's `discard`, they save most of it.

@@ -20,8 +20,8 @@ use crate::error::Failure;
 use crate::os::directory::open_directory;
 use crate::os::errno_of;
 use crate::progress::Progress;
-use crate::removal::{Users, remove_blobs};
-use crate::report::PruneReport;
+use crate::prune::removal::{Users, remove_blobs};
+use crate::prune::report::PruneReport;
 use crate::scan::leftovers::errno_of_scan;
 use crate::scan::tree::scan_tree;
 

@@ -20,16 +20,16 @@ use rustix::io::Errno;
 use crate::cache::cache_dir::{CacheDir, Root, Surroundings};
 use crate::cache::leftover::Leftover;
 use crate::cache::names;
-use crate::confine::confined;
 use crate::error::Failure;
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
-use crate::leftover;
 use crate::os::directory::open_directory;
 use crate::os::status::Status;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
-use crate::report::PruneReport;
+use crate::prune::confine::confined;
+use crate::prune::leftovers;
+use crate::prune::report::PruneReport;
 
 /// Carries out a plan that removes everything by taking the cache aside.
 ///
@@ -142,7 +142,7 @@ fn take_aside(
         source,
     })?;
     let parent = surroundings.parent.as_fd();
-    if !leftover::remove_tree(parent, &aside, descriptor, &path, progress, report) {
+    if !leftovers::remove_tree(parent, &aside, descriptor, &path, progress, report) {
         report.left_aside = Some(path);
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::cache::ledger::Tally;
 use crate::error::Failure;
 use crate::escape::escape_path;
-use crate::plan::Keep;
+use crate::plan::fate::Keep;
 
 /// The parameters of the `image.cache.prune` method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
