@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
-use crate::cache::inventory::Inventory;
+use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::{DiskLedger, Tally};
-use crate::cache::references::References;
+use crate::cache::references::{Image, References};
 use crate::os::status::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -132,8 +132,8 @@ fn by_age(inventory: &Inventory, now: Timestamp) -> Vec<AgeClass> {
 }
 
 fn largest(inventory: &Inventory, now: Timestamp) -> Vec<LargeBlob> {
-    let mut order: Vec<&crate::Blob> = inventory.blobs().iter().collect();
-    let key = |blob: &&crate::Blob| (std::cmp::Reverse(blob.size_bytes), blob.digest.clone());
+    let mut order: Vec<&Blob> = inventory.blobs().iter().collect();
+    let key = |blob: &&Blob| (std::cmp::Reverse(blob.size_bytes), blob.digest.clone());
     if order.len() > LARGEST {
         order.select_nth_unstable_by_key(LARGEST, key);
         order.truncate(LARGEST);
@@ -147,7 +147,7 @@ fn largest(inventory: &Inventory, now: Timestamp) -> Vec<LargeBlob> {
     large.collect()
 }
 
-fn image_usage(inventory: &Inventory, image: &crate::Image) -> ImageUsage {
+fn image_usage(inventory: &Inventory, image: &Image) -> ImageUsage {
     let mut tally = Tally::default();
     for &blob in &image.blobs {
         tally.add(inventory.blobs()[blob].size_bytes);

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
-use crate::cache::digest::Digest;
+use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::names::Place;
 use crate::cache::references::{Image, References};
@@ -276,7 +276,7 @@ impl<'a> Reader<'a> {
             Some(&position) => self.tree.path_of(&self.tree.blobs[position]),
             None => {
                 let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
-                let file_name = digest.file_name(crate::Spelling::Nested);
+                let file_name = digest.file_name(Spelling::Nested);
                 root.join("blobs").join(digest.algorithm().name()).join(file_name.as_str())
             }
         }
