@@ -8,6 +8,7 @@
 //!
 //! What it does not guarantee: a snapshot. Pulls go on during the scan.
 
+mod descriptor;
 pub(crate) mod index;
 pub(crate) mod leftovers;
 mod partials;

@@ -13,7 +13,6 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
 use crate::cache::digest::{Digest, Spelling};
@@ -22,15 +21,16 @@ use crate::cache::names::Place;
 use crate::cache::references::{Image, References};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
+use crate::scan::descriptor::Descriptor;
 use crate::scan::index;
 
-/// The annotation that names an image (OCI image specification, `annotations.md`).
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The most that the documents of a cache may have together; what lies beyond counts as unreadable.
 const MAX_TOTAL_BYTES: u64 = 64 << 20;
 /// The most that one manifest may have: what registries take (OCI distribution specification, "Pushing
 /// manifests").
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// How much of an unknown digest is shown, in characters.
+const MAX_SHOWN: usize = 200;
 /// How many blobs the images may lead to, each image counted by itself; beyond, images count as incomplete.
 const MAX_REACHED: usize = 2 << 20;
 
@@ -134,8 +134,8 @@ impl<'a> Reader<'a> {
 
     /// Follows an entry of the index to everything below it.
     fn image(&mut self, position: usize, entry: &Descriptor) -> Image {
-        let name = entry.annotations().as_ref().and_then(|annotations| annotations.get(REF_NAME)).cloned();
-        let Some(digest) = self.digest(entry) else {
+        let name = entry.name().map(str::to_owned);
+        let Some(digest) = entry.known_digest() else {
             self.unknown_algorithm(entry);
             let digest = Digest::Sha256([0; 32]);
             let (blobs, missing) = (Vec::new(), Vec::new());
@@ -175,8 +175,9 @@ impl<'a> Reader<'a> {
 
     /// Puts on record what size the descriptor gives.
     fn note_size(&mut self, digest: &Digest, descriptor: &Descriptor) {
+        let Some(size_bytes) = descriptor.size_bytes() else { return };
         for &position in self.by_digest.get(digest).into_iter().flatten() {
-            self.sizes.insert(position, descriptor.size());
+            self.sizes.insert(position, size_bytes);
         }
     }
 
@@ -220,9 +221,12 @@ impl<'a> Reader<'a> {
     /// not known either.
     fn unknown_algorithm(&mut self, descriptor: &Descriptor) {
         let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
-        let name = descriptor.digest().to_string();
         let error = io::Error::new(io::ErrorKind::Unsupported, "its digest is of no known algorithm");
-        self.problems.push(Failure::new("read manifest", root.join("blobs").join(name), error));
+        // Not joined as a path: the digest may be any text, of any length.
+        let mut path = root.join("blobs").into_os_string();
+        path.push("/");
+        path.push(descriptor.digest.chars().take(MAX_SHOWN).collect::<String>());
+        self.problems.push(Failure::new("read manifest", path.into(), error));
     }
 
     /// What a document refers to; `None`, and a problem on record, if that cannot be told.
@@ -233,7 +237,7 @@ impl<'a> Reader<'a> {
         for (descriptor, is_document) in
             documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
         {
-            match self.digest(&descriptor) {
+            match descriptor.known_digest() {
                 Some(digest) => {
                     self.note_size(&digest, &descriptor);
                     references.push(Reference { digest, is_document });
@@ -247,15 +251,10 @@ impl<'a> Reader<'a> {
             }
         }
         // A subject that is not there is allowed: a signature may come before what it signs.
-        let subject = document.subject.and_then(|subject| self.digest(&subject));
+        let subject = document.subject.and_then(|subject| subject.known_digest());
         let present = subject.filter(|digest| self.by_digest.contains_key(digest));
         references.extend(present.map(|digest| Reference { digest, is_document: true }));
         Some(references)
-    }
-
-    /// The digest of a descriptor, if its algorithm is one by which blobs are named here.
-    fn digest(&self, descriptor: &Descriptor) -> Option<Digest> {
-        descriptor.digest().as_ref().parse().ok()
     }
 
     fn read(&mut self, blob: &Blob) -> io::Result<Vec<u8>> {
