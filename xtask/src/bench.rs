@@ -39,9 +39,9 @@ use crate::bench::measure::Laboratory;
 use crate::bench::publish::Publication;
 use crate::bench::record::Record;
 use crate::cli_docs::workspace;
-use crate::exit::Exit;
-use crate::output;
-use crate::signals::Signals;
+use oci_cache_cli::exit::Exit;
+use oci_cache_cli::output;
+use oci_cache_cli::signals::Signals;
 
 /// The arguments of `bench`.
 #[derive(Debug, Args)]

@@ -3,9 +3,9 @@
 use anyhow::Context as _;
 use xshell::{Shell, cmd};
 
-use crate::cli::CliDocsArguments;
+use crate::CliDocsArguments;
 use crate::cli_docs::{self, workspace};
-use crate::exit::Exit;
+use oci_cache_cli::exit::Exit;
 
 pub(crate) fn run() -> anyhow::Result<Exit> {
     let shell = Shell::new().context("find the current directory")?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use clap_markdown::MarkdownOptions;
 
-use crate::cli::{Cli, CliDocsArguments};
-use crate::exit::Exit;
+use crate::{Cli, CliDocsArguments};
+use oci_cache_cli::exit::Exit;
 
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     let path = workspace().join("docs/cli.md");

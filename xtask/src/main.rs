@@ -1,60 +1,91 @@
 //! The commands of the OCI blob cache pruner: `cargo xtask <command>`.
 //!
-//! This file dispatches; `cli` declares the commands, and each has a file of its own.
+//! This file declares and dispatches; each command has a file of its own.
 
 mod bench;
-mod cache_dir;
-mod cache_prune;
-mod cache_usage;
-mod cache_verify;
 mod ci;
-mod cli;
 mod cli_docs;
-mod clock;
-mod completions;
-mod exit;
-mod github_summary;
-mod location;
-mod lock;
-mod metrics;
-mod output;
-mod output_file;
-mod plan_file;
-mod policy;
-mod progress_bar;
-mod render;
-mod render_usage;
-mod signals;
 mod smoke;
 mod torture;
-mod units;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use oci_cache_cli::cli::{
+    CompletionsArguments, DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments,
+};
+use oci_cache_cli::exit::Exit;
+use oci_cache_cli::{commands, exit, output};
 
-use crate::cli::{Cli, Command};
-use crate::exit::Exit;
+use crate::bench::BenchArguments;
+use crate::smoke::SmokeArguments;
+use crate::torture::TortureArguments;
+
+/// Frees, inspects and checks a local cache of OCI layer blobs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// What to do; without a command, this help is printed.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    CachePrune(PruneArguments),
+    CacheVerify(VerifyArguments),
+    CacheUsage(UsageArguments),
+    CacheDir(DirArguments),
+    Completions(CompletionsArguments),
+    /// Run the project's own checks: format, lints, tests, documentation.
+    Ci,
+    /// Prune real caches while real tools pull into them, and count what breaks.
+    Smoke(SmokeArguments),
+    /// Prune under faults, kills, pulls and attacks, and count what is lost.
+    Torture(TortureArguments),
+    /// Measure the pruner beside other tools, and write the results into docs/.
+    Bench(BenchArguments),
+    /// Write docs/cli.md from the command line's own declarations.
+    CliDocs(CliDocsArguments),
+}
+
+/// The arguments of `cli-docs`.
+#[derive(Debug, Args)]
+pub(crate) struct CliDocsArguments {
+    /// Only check that docs/cli.md is up to date.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+/// The name under which the program is installed.
+const PROGRAM: &str = "xtask";
 
 fn main() -> ExitCode {
-    signals::outlive_size_limit();
-    let cli = Cli::parse();
-    let done = match &cli.command {
-        None => output::print(&Cli::command().render_help().to_string()),
-        Some(Command::CachePrune(arguments)) => cache_prune::run(arguments),
-        Some(Command::CacheVerify(arguments)) => cache_verify::run(arguments),
-        Some(Command::CacheUsage(arguments)) => cache_usage::run(arguments),
-        Some(Command::CacheDir(arguments)) => cache_dir::run(arguments),
-        Some(Command::Completions(arguments)) => completions::run(arguments),
-        Some(Command::Ci) => ci::run(),
-        Some(Command::Bench(arguments)) => bench::run(arguments),
-        Some(Command::Torture(arguments)) => torture::run(arguments),
-        Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
-        Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
-    };
-    done.unwrap_or_else(|error| {
-        output::complain(&format!("error: {error:#}"));
-        Exit::of_error(&error)
+    exit::run(|| {
+        let cli = Cli::parse();
+        match &cli.command {
+            None => output::print(&Cli::command().render_help().to_string()),
+            Some(Command::CachePrune(arguments)) => commands::prune::run(arguments, &workspaces()),
+            Some(Command::CacheVerify(arguments)) => commands::verify::run(arguments, &workspaces()),
+            Some(Command::CacheUsage(arguments)) => commands::usage::run(arguments, &workspaces()),
+            Some(Command::CacheDir(arguments)) => commands::dir::run(arguments),
+            Some(Command::Completions(arguments)) => {
+                commands::completions::run(arguments, Cli::command().name(PROGRAM).bin_name(PROGRAM))
+            }
+            Some(Command::Ci) => ci::run(),
+            Some(Command::Bench(arguments)) => bench::run(arguments),
+            Some(Command::Torture(arguments)) => torture::run(arguments),
+            Some(Command::Smoke(arguments)) => smoke::run(arguments).map(|()| Exit::Done),
+            Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
+        }
     })
-    .into()
+}
+
+/// The workspaces, which are no caches either: the one that cargo runs this in, and the one it was built in.
+fn workspaces() -> Vec<PathBuf> {
+    let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
+    let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());
+    workspaces.map(Path::to_owned).collect()
 }

@@ -49,7 +49,7 @@ use anyhow::{Context as _, anyhow};
 use tempfile::TempDir;
 
 use self::row::Row;
-use crate::exit::Exit;
+use oci_cache_cli::exit::Exit;
 
 /// What `torture` is told.
 #[derive(Debug, clap::Args)]

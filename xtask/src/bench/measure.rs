@@ -21,7 +21,7 @@ use crate::bench::half_gone;
 use crate::bench::observe::Observer;
 use crate::bench::places::{self, Place};
 use crate::bench::record::{ContenderRecord, Record};
-use crate::output;
+use oci_cache_cli::output;
 
 /// More blobs than this are too many to trace: millions of calls, each stopped twice. Then only the pruner's memory
 /// is observed: each observation needs a copy of the cache.

@@ -13,7 +13,7 @@ use xshell::{Shell, cmd};
 
 use crate::bench::caches::Recipe;
 use crate::bench::environment::Mount;
-use crate::output;
+use oci_cache_cli::output;
 
 /// A kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use super::row::{Row, table};
-use crate::clock;
+use oci_cache_cli::clock;
 
 const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- /measured -->";

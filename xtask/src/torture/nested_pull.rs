@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use super::puller::{OVERSLEPT, is_older_than, think};
-use crate::clock;
+use oci_cache_cli::clock;
 
 /// The step of a pull whose blob went although it had it open.
 pub(super) const LOST_WHILE_OPEN: &str = "lost while open";

@@ -17,10 +17,10 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
 use super::nested_pull::{Broken, NestedBlob, Pauses};
-use crate::clock;
 use crate::smoke::flat_pull::RemoteBlob;
 use crate::smoke::tally::Tally;
 use crate::smoke::tree::Total;
+use oci_cache_cli::clock;
 
 /// How many blobs a puller has that wants any of them, and how many it wants half of the time.
 const BLOBS: u64 = 768;

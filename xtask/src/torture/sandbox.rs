@@ -165,7 +165,7 @@ pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
 
 /// The times of a file that was last used two days ago.
 pub(super) fn old() -> FileTimes {
-    let now = u64::try_from(crate::clock::now().0).unwrap_or_default();
+    let now = u64::try_from(oci_cache_cli::clock::now().0).unwrap_or_default();
     let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
     FileTimes::new().set_modified(then).set_accessed(then)
 }

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use oci_cache::Timestamp;
 
 /// The time.
+#[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
-pub(crate) fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     SystemTime::now().into()
 }

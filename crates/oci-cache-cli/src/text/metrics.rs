@@ -1,17 +1,14 @@
-//! `--metrics-file`: the result in Prometheus' text format, for a node exporter's textfile collector.
+//! The result in Prometheus' text format, for a node exporter's textfile collector.
 //!
-//! Guarantees: the file is replaced whole. All values are gauges of the last run; names and units follow
+//! Guarantees: pure. All values are gauges of the last run; names and units follow
 //! Prometheus' naming conventions (base units, `_bytes`, `_seconds`).
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use oci_cache::{PruneReport, Timestamp, escape_path};
+use oci_cache::{PruneReport, Timestamp};
 
 use crate::exit::Exit;
-use crate::output_file;
 
 /// A run, measured.
 #[derive(Debug)]
@@ -28,13 +25,8 @@ pub(crate) struct Run<'a> {
     pub(crate) started: Timestamp,
 }
 
-/// Writes the metrics of a run.
-pub(crate) fn write(path: &Path, run: &Run<'_>) -> anyhow::Result<()> {
-    output_file::write(path, |writer| writer.write_all(text(run).as_bytes()))
-        .with_context(|| format!("write the metrics file `{}`", escape_path(path)))
-}
-
-fn text(run: &Run<'_>) -> String {
+/// The metrics of a run.
+pub(crate) fn text(run: &Run<'_>) -> String {
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, samples: &[(String, String)]| {
         // Writing to a string cannot fail.

@@ -1,5 +1,6 @@
-//! `cargo xtask cache-prune`: frees the cache, and says in one line what was freed.
+//! `prune`: frees the cache, and says in one line what was freed.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -9,32 +10,38 @@ use oci_cache::{
     apply_aside, check_aside, read_references, scan, select,
 };
 
-use crate::cli::CachePruneArguments;
+use crate::cli::PruneArguments;
+use crate::commands::verify;
 use crate::exit::{Exit, UsageError};
 use crate::github_summary::Summary;
 use crate::progress_bar::Measure;
 use crate::signals::Signals;
+use crate::text::metrics::Run;
 use crate::{
-    cache_verify, clock, location, lock, metrics, output, output_file, plan_file, policy, progress_bar,
-    render,
+    clock, location, lock, metrics_file, output, output_file, plan_file, policy, progress_bar, text,
 };
 
-pub(crate) fn run(arguments: &CachePruneArguments) -> anyhow::Result<Exit> {
+/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+///
+/// # Errors
+///
+/// What kept it from coming to a result, to be told.
+pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let (now, started) = (clock::now(), Instant::now());
     if let Ok(cache) = location::cache_dir(&arguments.cache.location) {
         for path in arguments.save_plan.iter().chain(&arguments.metrics_file) {
             output_file::check_outside(path, &cache)?;
         }
     }
-    let result = prune(arguments, now);
+    let result = prune(arguments, protected, now);
     if let Some(path) = &arguments.metrics_file {
         let exit = result.as_ref().map_or_else(Exit::of_error, |pruned| pruned.exit);
         let pruned = result.as_ref().ok();
         let report = pruned.and_then(|pruned| pruned.report.as_ref());
         let cache_bytes = pruned.and_then(|pruned| pruned.cache_bytes);
-        let written = metrics::write(
+        let written = metrics_file::write(
             path,
-            &metrics::Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
+            &Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
         );
         // Why the run failed is said in any case; that the metrics did not come, only where it is the worst.
         if result.is_ok() {
@@ -55,18 +62,18 @@ struct Pruned {
     cache_bytes: Option<u64>,
 }
 
-fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Pruned> {
+fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Pruned> {
     let progress = Progress::default();
     // Lists may come from where nothing comes: until they are read, a signal ends the process.
     let policy = policy::build(&arguments.policy)?;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let summary = arguments.github_summary.then(|| Summary::open(&directory)).transpose()?;
-    let mut cache = CacheDir::open(&directory, &location::protected())?;
+    let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
     if !arguments.dry_run && !lock::wait(&mut cache, &arguments.cache, &progress)? {
         let report =
             PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
-        output::print(&render::result(&report, arguments.cache.format)?)?;
+        output::print(&text::prune::result(&report, arguments.cache.format)?)?;
         let exit = signals.exit().unwrap_or(Exit::Incomplete);
         return Ok(Pruned { exit, report: Some(report), cache_bytes: None });
     }
@@ -86,7 +93,7 @@ fn prune(arguments: &CachePruneArguments, now: Timestamp) -> anyhow::Result<Prun
     carried_out.report.failures.extend(unread);
     let CarriedOut { plan, report, used_bytes } = carried_out;
     if policy.has_goal() && !arguments.cache.quiet {
-        output::complain_all(render::unmet_goals(&policy, used_bytes, space_after(&cache, &report)?));
+        output::complain_all(text::prune::unmet_goals(&policy, used_bytes, space_after(&cache, &report)?));
     }
     let printed = print(arguments, &cache, &plan, &report)?;
     if let Some(summary) = summary {
@@ -119,7 +126,7 @@ impl CarriedOut {
 
 /// Carries the plan out. For what could not go, others go, as far as a goal asks for it.
 fn carry_out(
-    arguments: &CachePruneArguments,
+    arguments: &PruneArguments,
     cache: &CacheDir,
     policy: &Policy,
     plan: PrunePlan,
@@ -148,7 +155,7 @@ fn carry_out(
             break;
         }
         if arguments.cache.verbose {
-            output::complain_all(render::removed_entries(&done.plan, &done.report));
+            output::complain_all(text::prune::removed_entries(&done.plan, &done.report));
         }
         policy.held.extend(held);
         progress.blobs.store(0, Ordering::Relaxed);
@@ -186,7 +193,7 @@ fn space_after(cache: &CacheDir, report: &PruneReport) -> anyhow::Result<Space> 
 
 /// Makes the plan. Also returns what could not be read where blobs had to be.
 fn plan(
-    arguments: &CachePruneArguments,
+    arguments: &PruneArguments,
     cache: &CacheDir,
     policy: &Policy,
     now: Timestamp,
@@ -211,8 +218,7 @@ fn plan(
     let mut policy = policy.clone();
     let mut unread = Vec::new();
     if corrupt {
-        let found =
-            cache_verify::hash(&mut inventory, &references, Check::Full, progress, arguments.cache.quiet);
+        let found = verify::hash(&mut inventory, &references, Check::Full, progress, arguments.cache.quiet);
         policy.corrupt = Some(found.findings());
         unread = found.failures;
     }
@@ -221,20 +227,20 @@ fn plan(
 
 /// Prints the result on stdout, and the rest on stderr.
 fn print(
-    arguments: &CachePruneArguments,
+    arguments: &PruneArguments,
     cache: &CacheDir,
     plan: &PrunePlan,
     report: &PruneReport,
 ) -> anyhow::Result<Exit> {
     if arguments.cache.verbose {
-        output::complain_all(render::entries(plan, report));
-        output::complain(render::access_times(cache.access_times()));
-        output::complain_all(render::confinement(report));
-        output::complain_all(render::missing_watch(report));
+        output::complain_all(text::prune::entries(plan, report));
+        output::complain(text::prune::access_times(cache.access_times()));
+        output::complain_all(text::prune::confinement(report));
+        output::complain_all(text::prune::missing_watch(report));
     }
     if !arguments.cache.quiet {
-        output::complain_all(render::notes(plan, report));
+        output::complain_all(text::prune::notes(plan, report));
     }
-    output::complain_all(report.failures.iter().map(render::failure));
-    output::print(&render::result(report, arguments.cache.format)?)
+    output::complain_all(report.failures.iter().map(text::failure));
+    output::print(&text::prune::result(report, arguments.cache.format)?)
 }

@@ -1,4 +1,6 @@
-//! The command line, declared.
+//! The command line, declared: the arguments of each command, once for all programs that have it.
+//!
+//! Guarantees: what a command is about stands above its arguments, and is the help of each such program.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,50 +9,32 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use oci_cache::{Digest, FreeSpace};
 
-use crate::bench::BenchArguments;
-use crate::smoke::SmokeArguments;
-use crate::torture::TortureArguments;
 use crate::units;
 
 /// Frees, inspects and checks a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
+#[command(name = "oci-cache", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     /// What to do; without a command, this help is printed.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
-const EXIT_CODES: &str = "\
+/// What every program that has the commands says of its exit codes.
+pub const EXIT_CODES: &str = "\
 Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is \
 reported; 2 wrong usage, or a directory that is refused; 3 cache-verify found corrupt blobs that stay, or \
 cache-usage --check found the cache over its budget; \
 130, 143 stopped by SIGINT, SIGTERM.";
 
-/// The commands.
+/// The program's commands; what each is about stands above its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Free the cache, and say in one line what was freed.
-    #[command(long_about = PRUNE_ABOUT)]
-    CachePrune(CachePruneArguments),
-    /// Hash every blob, and list those whose content does not hash to their name.
-    CacheVerify(CacheVerifyArguments),
-    /// Show what is in the cache, by kind, age and size, and what common policies would free.
-    CacheUsage(CacheUsageArguments),
-    /// Print the directory that the other commands would use.
-    CacheDir(CacheArguments),
-    /// Print completions for a shell.
+    Prune(PruneArguments),
+    Usage(UsageArguments),
+    Verify(VerifyArguments),
+    Dir(DirArguments),
     Completions(CompletionsArguments),
-    /// Run the project's own checks: format, lints, tests, documentation.
-    Ci,
-    /// Prune real caches while real tools pull into them, and count what breaks.
-    Smoke(SmokeArguments),
-    /// Prune under faults, kills, pulls and attacks, and count what is lost.
-    Torture(TortureArguments),
-    /// Measure the pruner beside other tools, and write the results into docs/.
-    Bench(BenchArguments),
-    /// Write docs/cli.md from the command line's own declarations.
-    CliDocs(CliDocsArguments),
 }
 
 const PRUNE_ABOUT: &str = "\
@@ -61,7 +45,7 @@ has written so far and may fail.";
 
 /// Where the cache is.
 #[derive(Debug, Args)]
-pub(crate) struct CacheDirArguments {
+pub(crate) struct LocationArguments {
     /// The cache's directory.
     ///
     /// Without it: $BANGER_OCI_CACHE_DIR; else, for root, /var/cache/banger/oci; else
@@ -74,7 +58,7 @@ pub(crate) struct CacheDirArguments {
 #[derive(Debug, Args)]
 pub(crate) struct CacheArguments {
     #[command(flatten)]
-    pub(crate) location: CacheDirArguments,
+    pub(crate) location: LocationArguments,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
@@ -98,9 +82,10 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The arguments of `cache-prune`.
+/// Free the cache, and say in one line what was freed.
 #[derive(Debug, Args)]
-pub(crate) struct CachePruneArguments {
+#[command(long_about = PRUNE_ABOUT)]
+pub struct PruneArguments {
     /// Only say what would be freed; change nothing.
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
@@ -155,9 +140,9 @@ pub(crate) struct PolicyArguments {
     pub(crate) min_free_space: Option<FreeSpace>,
 }
 
-/// The arguments of `cache-usage`.
+/// Show what is in the cache, by kind, age and size, and what common policies would free.
 #[derive(Debug, Args)]
-pub(crate) struct CacheUsageArguments {
+pub struct UsageArguments {
     /// With --check: exit 3 if the cache's files have more than SIZE together.
     #[arg(long, value_name = "SIZE", value_parser = units::size, requires = "check")]
     pub(crate) max_used_space: Option<u64>,
@@ -168,9 +153,9 @@ pub(crate) struct CacheUsageArguments {
     pub(crate) cache: CacheArguments,
 }
 
-/// The arguments of `cache-verify`.
+/// Hash every blob, and list those whose content does not hash to their name.
 #[derive(Debug, Args)]
-pub(crate) struct CacheVerifyArguments {
+pub struct VerifyArguments {
     /// Remove the corrupt blobs, and nothing else.
     #[arg(long)]
     pub(crate) prune: bool,
@@ -185,18 +170,17 @@ pub(crate) struct CacheVerifyArguments {
     pub(crate) cache: CacheArguments,
 }
 
-/// The arguments of `completions`.
+/// Print the directory that the other commands would use.
 #[derive(Debug, Args)]
-pub(crate) struct CompletionsArguments {
+pub struct DirArguments {
+    #[command(flatten)]
+    pub(crate) cache: CacheArguments,
+}
+
+/// Print completions for a shell.
+#[derive(Debug, Args)]
+pub struct CompletionsArguments {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: Shell,
-}
-
-/// The arguments of `cli-docs`.
-#[derive(Debug, Args)]
-pub(crate) struct CliDocsArguments {
-    /// Only check that docs/cli.md is up to date.
-    #[arg(long)]
-    pub(crate) check: bool,
 }

@@ -11,7 +11,7 @@ use signal_hook::flag;
 use crate::exit::Exit;
 
 /// From now on, a write beyond the limit on file sizes (`RLIMIT_FSIZE`, `setrlimit(2)`) fails with `EFBIG`.
-pub(crate) fn outlive_size_limit() {
+pub fn outlive_size_limit() {
     // A handler that sets a flag nobody reads: unlike an ignored signal, it does not pass on to the programs
     // that this one starts. Should it be refused, the signal ends the process as it would without it.
     let _ = flag::register(SIGXFSZ, Arc::default());
@@ -19,14 +19,18 @@ pub(crate) fn outlive_size_limit() {
 
 /// Watches for the signals.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub struct Signals {
     /// The signal that came, or 0.
     received: Arc<AtomicUsize>,
 }
 
 impl Signals {
     /// From now on, a signal sets `stop`.
-    pub(crate) fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// If the signals cannot be watched for.
+    pub fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
@@ -37,7 +41,8 @@ impl Signals {
     }
 
     /// The exit for the signal that came, if one did.
-    pub(crate) fn exit(&self) -> Option<Exit> {
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
         match u8::try_from(self.received.load(Ordering::Relaxed)) {
             Ok(0) | Err(_) => None,
             Ok(signal) => Some(Exit::Signalled(signal)),

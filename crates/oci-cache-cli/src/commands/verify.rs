@@ -1,4 +1,6 @@
-//! `cargo xtask cache-verify`: hashes every blob, lists the corrupt ones, and removes them if asked to.
+//! `verify`: hashes every blob, lists the corrupt ones, and removes them if asked to.
+
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use oci_cache::{
@@ -7,11 +9,11 @@ use oci_cache::{
 };
 use serde::Serialize;
 
-use crate::cli::{CacheVerifyArguments, Format};
+use crate::cli::{Format, VerifyArguments};
 use crate::exit::Exit;
 use crate::progress_bar::{self, Measure};
 use crate::signals::Signals;
-use crate::{clock, location, lock, output, render};
+use crate::{clock, location, lock, output, text};
 
 /// The command's result.
 #[derive(Debug, Serialize)]
@@ -55,14 +57,19 @@ pub(crate) struct CorruptBlob {
     pub(crate) actual: String,
 }
 
-pub(crate) fn run(arguments: &CacheVerifyArguments) -> anyhow::Result<Exit> {
+/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+///
+/// # Errors
+///
+/// What kept it from coming to a result, to be told.
+pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     if arguments.io_idle {
         set_idle_io_priority().context("set the I/O priority to idle")?;
     }
     let directory = location::cache_dir(&arguments.cache.location)?;
-    let mut cache = CacheDir::open(&directory, &location::protected())?;
+    let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
     if arguments.prune && !lock::wait(&mut cache, &arguments.cache, &progress)? {
         return Ok(signals.exit().unwrap_or(Exit::Incomplete));
     }
@@ -148,26 +155,26 @@ impl VerifyReport {
 }
 
 /// Prints the result on stdout, and the rest on stderr.
-fn print(arguments: &CacheVerifyArguments, plan: &PrunePlan, report: &VerifyReport) -> anyhow::Result<Exit> {
-    output::complain_all(report.corrupt.iter().map(render::corrupt));
+fn print(arguments: &VerifyArguments, plan: &PrunePlan, report: &VerifyReport) -> anyhow::Result<Exit> {
+    output::complain_all(report.corrupt.iter().map(text::verify::corrupt));
     if arguments.cache.verbose {
         let preview = plan.preview();
-        output::complain_all(render::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));
-        output::complain_all(report.pruned.as_ref().and_then(render::confinement));
-        output::complain_all(report.pruned.as_ref().and_then(render::missing_watch));
+        output::complain_all(text::prune::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));
+        output::complain_all(report.pruned.as_ref().and_then(text::prune::confinement));
+        output::complain_all(report.pruned.as_ref().and_then(text::prune::missing_watch));
     }
     if !arguments.cache.quiet {
-        output::complain_all(render::verify_notes(report));
-        output::complain_all(report.pruned.iter().flat_map(|pruned| render::notes(plan, pruned)));
+        output::complain_all(text::verify::notes(report));
+        output::complain_all(report.pruned.iter().flat_map(|pruned| text::prune::notes(plan, pruned)));
     }
     let pruned = report.pruned.iter().flat_map(|pruned| &pruned.failures);
-    output::complain_all(report.failures.iter().chain(pruned).map(render::failure));
+    output::complain_all(report.failures.iter().chain(pruned).map(text::failure));
     output::print(&match arguments.cache.format {
         Format::Json => format!("{}\n", serde_json::to_string(report)?),
         Format::Human => {
-            let mut text = render::verified(report);
+            let mut text = text::verify::result(report);
             if let Some(pruned) = &report.pruned {
-                text.push_str(&render::result(pruned, Format::Human)?);
+                text.push_str(&text::prune::result(pruned, Format::Human)?);
             }
             text
         }

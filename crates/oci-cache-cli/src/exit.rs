@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::{output, signals};
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// 0: done; also if there was nothing to do.
     Done,
     /// 1: not all of it could be done; what was done has been reported.
@@ -19,13 +21,15 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// The exit for an error that ended a command.
-    pub(crate) fn of_error(error: &anyhow::Error) -> Self {
+    #[must_use]
+    pub fn of_error(error: &anyhow::Error) -> Self {
         let is_refusal = matches!(error.downcast_ref(), Some(oci_cache::Error::Refused { .. }));
         if is_refusal || error.is::<UsageError>() { Self::Refused } else { Self::Incomplete }
     }
 
     /// The code that the process ends with.
-    pub(crate) const fn code(self) -> u8 {
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
             Self::Incomplete => 1,
@@ -42,9 +46,20 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// All of a program: does its work, and tells of the error that ended it, if one did.
+pub fn run(work: impl FnOnce() -> anyhow::Result<Exit>) -> ExitCode {
+    signals::outlive_size_limit();
+    work()
+        .unwrap_or_else(|error| {
+            output::complain(&format!("error: {error:#}"));
+            Exit::of_error(&error)
+        })
+        .into()
+}
+
 /// What was asked for cannot be: exit 2.
 #[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
+pub struct UsageError(pub String);
 
 impl std::fmt::Display for UsageError {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

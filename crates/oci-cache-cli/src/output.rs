@@ -9,7 +9,11 @@ use std::io::{self, Write};
 use crate::exit::Exit;
 
 /// Prints a result on stdout.
-pub(crate) fn print(text: &str) -> anyhow::Result<Exit> {
+///
+/// # Errors
+///
+/// None: how it went is in what is returned.
+pub fn print(text: &str) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -21,12 +25,12 @@ pub(crate) fn print(text: &str) -> anyhow::Result<Exit> {
 }
 
 /// Prints a line on stderr.
-pub(crate) fn complain(line: &str) {
+pub fn complain(line: &str) {
     complain_all([line.to_owned()]);
 }
 
 /// Prints lines on stderr.
-pub(crate) fn complain_all(lines: impl IntoIterator<Item = String>) {
+pub fn complain_all(lines: impl IntoIterator<Item = String>) {
     let mut stderr = io::BufWriter::new(io::stderr().lock());
     for line in lines {
         if writeln!(stderr, "{line}").is_err() {

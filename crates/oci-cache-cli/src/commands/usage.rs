@@ -1,5 +1,6 @@
-//! `cargo xtask cache-usage`: what is in the cache, and what common policies would free.
+//! `usage`: what is in the cache, and what common policies would free.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oci_cache::{
@@ -8,9 +9,9 @@ use oci_cache::{
 };
 use serde::Serialize;
 
-use crate::cli::{CacheUsageArguments, Format};
+use crate::cli::{Format, UsageArguments};
 use crate::exit::Exit;
-use crate::{clock, location, output, render_usage};
+use crate::{clock, location, output, text};
 
 /// The command's result.
 #[derive(Debug, Serialize)]
@@ -26,31 +27,36 @@ pub(crate) struct UsageReport {
 /// What a policy would free.
 #[derive(Debug, Serialize)]
 pub(crate) struct WouldFree {
-    /// The flags of `cache-prune`; empty for a prune of everything.
+    /// The flags of `prune`; empty for a prune of everything.
     pub(crate) flags: String,
     #[serde(flatten)]
     pub(crate) tally: Tally,
 }
 
-pub(crate) fn run(arguments: &CacheUsageArguments) -> anyhow::Result<Exit> {
+/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+///
+/// # Errors
+///
+/// What kept it from coming to a result, to be told.
+pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let directory = location::cache_dir(&arguments.cache.location)?;
-    let cache = CacheDir::open(&directory, &location::protected())?;
+    let cache = CacheDir::open(&directory, &location::protected(protected))?;
     let now = clock::now();
     let space = cache.space()?;
     let inventory = scan(&cache)?;
     let references = read_references(&inventory);
     let usage = usage(&inventory, &references, now, space);
     let problems = inventory.failures().iter().chain(&references.problems);
-    let problems: Vec<String> = problems.map(crate::render::failure).collect();
+    let problems: Vec<String> = problems.map(text::failure).collect();
     output::complain_all(problems.iter().cloned());
     let would_free = common_policies(inventory, references, now, space);
     let report = UsageReport { cache_dir: oci_cache::escape_path(cache.path()), usage, would_free };
     let printed = output::print(&match arguments.cache.format {
-        Format::Human => render_usage::text(&report),
+        Format::Human => text::usage::result(&report),
         Format::Json => format!("{}\n", serde_json::to_string(&report)?),
     })?;
     if let Some(limit) = arguments.max_used_space.filter(|limit| report.usage.used_bytes > *limit) {
-        output::complain(&render_usage::over(report.usage.used_bytes, limit));
+        output::complain(&text::usage::over(report.usage.used_bytes, limit));
         return Ok(Exit::Found);
     }
     Ok(if problems.is_empty() { printed } else { Exit::Incomplete })

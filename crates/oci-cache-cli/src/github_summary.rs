@@ -7,11 +7,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use banger_fmt::format_bytes;
 use oci_cache::{PruneReport, escape_path};
 
 use crate::exit::UsageError;
 use crate::output_file;
+use crate::text::summary;
 
 const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
 
@@ -39,26 +39,7 @@ impl Summary {
 
     /// Appends the table.
     pub(crate) fn append(mut self, report: &PruneReport) -> anyhow::Result<()> {
-        let written = self.file.write_all(table(report).as_bytes());
+        let written = self.file.write_all(summary::table(report).as_bytes());
         written.with_context(|| format!("append the summary to `{}`", escape_path(&self.path)))
     }
-}
-
-fn table(report: &PruneReport) -> String {
-    // A cell ends at a bar, and a code span at a backtick.
-    let directory = escape_path(&report.cache_dir).replace('|', "\\|").replace('`', "'");
-    let verb = if report.dry_run { "would be freed" } else { "freed" };
-    let mut table = format!("### OCI blob cache\n\n| `{directory}` | blobs | size |\n|---|--:|--:|\n");
-    let mut row = |what: &str, blobs: u64, bytes: u64| {
-        table.push_str(&format!("| {what} | {blobs} | {} |\n", format_bytes(bytes)));
-    };
-    row(verb, report.blobs_freed, report.bytes_freed);
-    for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
-        row(&format!("kept: {}", reason.description()), tally.blobs, tally.bytes);
-    }
-    if !report.failures.is_empty() {
-        table.push_str(&format!("| failed | {} | |\n", report.failures.len()));
-    }
-    table.push('\n');
-    table
 }

@@ -1,4 +1,4 @@
-//! `cache-usage` as text: tables with bars.
+//! What is in the cache as text: tables with bars.
 //!
 //! Guarantees: pure; names from the disk are escaped; no line depends on the terminal.
 
@@ -8,13 +8,13 @@ use std::time::Duration;
 use banger_fmt::format_bytes;
 use oci_cache::{Tally, escape};
 
-use crate::cache_usage::UsageReport;
+use crate::commands::usage::UsageReport;
 
 /// How wide the longest bar is.
 const BAR: u64 = 30;
 
 /// The whole report.
-pub(crate) fn text(report: &UsageReport) -> String {
+pub(crate) fn result(report: &UsageReport) -> String {
     let usage = &report.usage;
     let mut text = format!(
         "{} in {}, {} on disk; {} of {} free\n",

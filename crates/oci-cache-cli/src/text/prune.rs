@@ -1,16 +1,14 @@
-//! Plans and reports as text: the one place where the wording stands.
+//! A prune as text: its result, its notes, and each entry's fate.
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
 use std::path::PathBuf;
 
 use banger_fmt::format_bytes;
-use oci_cache::{
-    AccessTimes, Failure, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, Tally, escape_path,
-};
+use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, escape_path};
 
-use crate::cache_verify::{CorruptBlob, VerifyReport};
 use crate::cli::Format;
+use crate::text::{amount, count};
 
 /// The result, as one line with its end.
 pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<String> {
@@ -125,11 +123,6 @@ pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec
     notes
 }
 
-/// Something that could not be done.
-pub(crate) fn failure(failure: &Failure) -> String {
-    format!("error: {} `{}`: {}", failure.operation, escape_path(&failure.path), failure.error)
-}
-
 /// What the last use of a blob is, on a mount that records reads so.
 pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
     match access_times {
@@ -202,56 +195,4 @@ fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, d
     };
     let line = format!("{verb} `{}` ({}): {reason}", escape_path(&path), format_bytes(size_bytes));
     Entry { path, line, went }
-}
-
-/// What a verification came to, as one line with its end.
-pub(crate) fn verified(report: &VerifyReport) -> String {
-    let verb = if report.quick { "quickly checked" } else { "verified" };
-    let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
-    format!(
-        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt\n",
-        report.cache_dir,
-        report.corrupt.len()
-    )
-}
-
-/// A corrupt blob.
-pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
-    let CorruptBlob { path, bytes, expected, actual } = corrupt;
-    format!("corrupt `{path}` ({}): expected {expected}, found {actual}", format_bytes(*bytes))
-}
-
-/// What a person should know beside a verification's result.
-pub(crate) fn verify_notes(report: &VerifyReport) -> Vec<String> {
-    let mut notes = Vec::new();
-    if report.quick {
-        notes.push("note: a quick check: only blobs that show a sign of ending early were hashed".to_owned());
-    }
-    let why_unread = if report.interrupted { "stopped before its turn" } else { "could not be read" };
-    for (tally, why) in [
-        (report.in_use, "being written"),
-        (report.changed, "changed while it was read"),
-        (report.unread, why_unread),
-    ] {
-        if tally.blobs > 0 {
-            notes.push(format!("note: not checked {}: {why}; look again later", amount(tally)));
-        }
-    }
-    if report.unprobed > 0 {
-        notes.push(format!(
-            "note: {} of the corrupt may be one that somebody writes to: leases do not work for them (another \
-             user's, or the file system's); they did not change for half a second",
-            report.unprobed
-        ));
-    }
-    notes
-}
-
-/// A tally in words.
-pub(crate) fn amount(tally: Tally) -> String {
-    format!("{} blob(s), {}", tally.blobs, format_bytes(tally.bytes))
-}
-
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }

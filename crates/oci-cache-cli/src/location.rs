@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::cli::CacheDirArguments;
+use crate::cli::LocationArguments;
 use crate::exit::UsageError;
 
 const VARIABLE: &str = "BANGER_OCI_CACHE_DIR";
@@ -19,7 +19,7 @@ struct Surroundings<'a> {
 }
 
 /// The cache's directory.
-pub(crate) fn cache_dir(arguments: &CacheDirArguments) -> Result<PathBuf, UsageError> {
+pub(crate) fn cache_dir(arguments: &LocationArguments) -> Result<PathBuf, UsageError> {
     let surroundings = Surroundings {
         variable: &|name| std::env::var_os(name),
         is_root: rustix::process::geteuid().is_root(),
@@ -27,11 +27,9 @@ pub(crate) fn cache_dir(arguments: &CacheDirArguments) -> Result<PathBuf, UsageE
     surroundings.choose(arguments.cache_dir.as_deref())
 }
 
-/// The directories that are never pruned, nor their ancestors: the home and the workspace.
-pub(crate) fn protected() -> Vec<PathBuf> {
-    let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
-    let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());
-    std::env::home_dir().into_iter().chain(workspaces.map(Path::to_owned)).collect()
+/// The directories that are never pruned, nor their ancestors: the home, and more if so wanted.
+pub(crate) fn protected(more: &[PathBuf]) -> Vec<PathBuf> {
+    std::env::home_dir().into_iter().chain(more.iter().cloned()).collect()
 }
 
 impl Surroundings<'_> {

@@ -1,0 +1,26 @@
+//! The result as a Markdown table.
+//!
+//! Guarantees: pure; names from the disk are escaped, and no name ends its cell.
+
+use banger_fmt::format_bytes;
+use oci_cache::{PruneReport, escape_path};
+
+/// The table, under a heading.
+pub(crate) fn table(report: &PruneReport) -> String {
+    // A cell ends at a bar, and a code span at a backtick.
+    let directory = escape_path(&report.cache_dir).replace('|', "\\|").replace('`', "'");
+    let verb = if report.dry_run { "would be freed" } else { "freed" };
+    let mut table = format!("### OCI blob cache\n\n| `{directory}` | blobs | size |\n|---|--:|--:|\n");
+    let mut row = |what: &str, blobs: u64, bytes: u64| {
+        table.push_str(&format!("| {what} | {blobs} | {} |\n", format_bytes(bytes)));
+    };
+    row(verb, report.blobs_freed, report.bytes_freed);
+    for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
+        row(&format!("kept: {}", reason.description()), tally.blobs, tally.bytes);
+    }
+    if !report.failures.is_empty() {
+        table.push_str(&format!("| failed | {} | |\n", report.failures.len()));
+    }
+    table.push('\n');
+    table
+}

@@ -1,0 +1,51 @@
+//! A verification as text: its result, its notes, and each corrupt blob.
+//!
+//! Guarantees: pure; names from the disk are escaped.
+
+use banger_fmt::format_bytes;
+
+use crate::commands::verify::{CorruptBlob, VerifyReport};
+use crate::text::amount;
+
+/// What a verification came to, as one line with its end.
+pub(crate) fn result(report: &VerifyReport) -> String {
+    let verb = if report.quick { "quickly checked" } else { "verified" };
+    let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
+    format!(
+        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt\n",
+        report.cache_dir,
+        report.corrupt.len()
+    )
+}
+
+/// A corrupt blob.
+pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
+    let CorruptBlob { path, bytes, expected, actual } = corrupt;
+    format!("corrupt `{path}` ({}): expected {expected}, found {actual}", format_bytes(*bytes))
+}
+
+/// What a person should know beside a verification's result.
+pub(crate) fn notes(report: &VerifyReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if report.quick {
+        notes.push("note: a quick check: only blobs that show a sign of ending early were hashed".to_owned());
+    }
+    let why_unread = if report.interrupted { "stopped before its turn" } else { "could not be read" };
+    for (tally, why) in [
+        (report.in_use, "being written"),
+        (report.changed, "changed while it was read"),
+        (report.unread, why_unread),
+    ] {
+        if tally.blobs > 0 {
+            notes.push(format!("note: not checked {}: {why}; look again later", amount(tally)));
+        }
+    }
+    if report.unprobed > 0 {
+        notes.push(format!(
+            "note: {} of the corrupt may be one that somebody writes to: leases do not work for them (another \
+             user's, or the file system's); they did not change for half a second",
+            report.unprobed
+        ));
+    }
+    notes
+}
