@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use xshell::{Shell, cmd};
 
-use crate::CliDocsArguments;
-use crate::cli_docs::{self, workspace};
+use crate::cli::CliDocsArguments;
+use crate::{cli_docs, workspace};
 use oci_cache_cli::exit::Exit;
 
 pub(crate) fn run() -> anyhow::Result<Exit> {

@@ -1,21 +1,29 @@
-//! `cargo xtask cli-docs`: writes docs/cli.md from the command line's own declarations.
+//! `cargo xtask cli-docs`: writes docs/cli.md from the command lines' own declarations.
+//!
+//! Guarantees: every flag of every program is in it once. What the proof has, it says itself.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use clap::CommandFactory as _;
 use clap_markdown::MarkdownOptions;
-
-use crate::{Cli, CliDocsArguments};
 use oci_cache_cli::exit::Exit;
+
+use crate::cli::{Cli, CliDocsArguments};
+use crate::{proof, workspace};
+
+const INTRODUCTION: &str = "\
+# The command line
+
+`oci-cache` is the program that is installed. In this workspace `cargo xtask` builds and runs the same commands: \
+`cargo xtask cache-prune` is `oci-cache prune`, with the same flags, and so are `cache-usage`, `cache-verify` and \
+`cache-dir`. `cargo xtask smoke`, `torture` and `bench` build `oci-cache` and `oci-cache-proof`, and run the latter \
+on the former.
+";
 
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     let path = workspace().join("docs/cli.md");
-    let options = MarkdownOptions::new()
-        .title("The command line".to_owned())
-        .show_footer(false)
-        .show_table_of_contents(false);
-    let document = clap_markdown::help_markdown_custom::<Cli>(&options);
+    let document = document()?;
     if !arguments.check {
         fs::write(&path, document).with_context(|| format!("write `{}`", path.display()))?;
         return Ok(Exit::Done);
@@ -27,8 +35,29 @@ pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The directory of the workspace.
-pub(crate) fn workspace() -> &'static Path {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest)
+fn document() -> anyhow::Result<String> {
+    let told = proof::command()?.arg("markdown").output().context("run `oci-cache-proof`")?;
+    ensure!(told.status.success(), "`oci-cache-proof markdown` ended with {}", told.status);
+    let proof = String::from_utf8(told.stdout).context("understand `oci-cache-proof markdown`")?;
+    let own = markdown(&Cli::command());
+    // What these are told stands with the programs that do it.
+    let is_another = |section: &&str| {
+        let name = section.strip_prefix("`cargo xtask ").unwrap_or_default();
+        ["cache-", "smoke`", "torture`", "bench`"].iter().any(|start| name.starts_with(start))
+    };
+    let program = markdown(&oci_cache_cli::command());
+    let all = sections(&program).chain(sections(&own).filter(|section| !is_another(section)));
+    Ok(all.chain(sections(&proof)).fold(INTRODUCTION.to_owned(), |document, section| {
+        format!("{document}\n## {}\n", section.trim_end())
+    }))
+}
+
+fn markdown(command: &clap::Command) -> String {
+    let options = MarkdownOptions::new().show_footer(false).show_table_of_contents(false);
+    clap_markdown::help_markdown_command_custom(command, &options)
+}
+
+/// The sections, one a command, each from its heading on.
+fn sections(markdown: &str) -> impl Iterator<Item = &str> {
+    markdown.split("\n## ").skip(1)
 }

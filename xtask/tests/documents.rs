@@ -15,6 +15,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use support::Cache;
 
@@ -23,6 +24,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 const LONG: [&str; 5] = ["ci", "smoke", "bench", "torture", "cli-docs"];
 /// What stands for a command in documents: in the workspace, and where the program is installed.
 const CALLS: [&str; 2] = ["cargo xtask", "oci-cache-xtask"];
+/// What stands for cargo: the proof is not built anew, but asked itself.
+const CARGO: &str = r#"#!/bin/sh
+shift
+case $1 in
+    smoke | torture | bench) exec oci-cache-proof --program /nonexistent "$@" ;;
+    *) exec oci-cache-xtask "$@" ;;
+esac
+"#;
 
 /// A text with commands in it: a fenced block of a document, or a file.
 #[derive(Debug)]
@@ -85,6 +94,8 @@ fn what_is_wrong_is_found() {
         "cargo xtask cache-prune --older-than soon",
         "cargo xtask cache-melt",
         "cargo xtask smoke --bogus",
+        "cargo xtask torture --only nothing",
+        "cargo xtask bench --jobs 2",
         "cargo xtask ci --jobs 2",
         "cargo xtask cache-prune --dry-run &&\n    sudo oci-cache-xtask cache-usage --check",
         "if cargo xtask cache-prune | cargo xtask cache-prune --bogus; then",
@@ -146,9 +157,12 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
     if !programs.exists() {
         fs::create_dir(&programs).unwrap();
         let cargo = programs.join("cargo");
-        fs::write(&cargo, "#!/bin/sh\nshift\nexec oci-cache-xtask \"$@\"\n").unwrap();
+        fs::write(&cargo, CARGO).unwrap();
         fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
         symlink(PROGRAM, programs.join("oci-cache-xtask")).unwrap();
+        for name in ["oci-cache", "oci-cache-proof"] {
+            symlink(built().join(name), programs.join(name)).unwrap();
+        }
     }
     let is_long = command.split_whitespace().any(|word| LONG.contains(&word));
     let here = command
@@ -168,6 +182,32 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Where `oci-cache` and `oci-cache-proof` are: beside the program, built as it is.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<&Path> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let directory = Path::new(PROGRAM).parent().unwrap();
+        let profile = directory.file_name().unwrap().to_str().unwrap();
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--package",
+                "oci-cache-cli",
+                "--package",
+                "oci-cache-proof",
+            ])
+            .args(["--profile", if profile == "debug" { "dev" } else { profile }, "--target-dir"])
+            .arg(directory.parent().unwrap())
+            .current_dir(workspace())
+            .status()
+            .unwrap();
+        assert!(status.success(), "the build of the programs ended with {status}");
+        directory
+    })
 }
 
 /// How often the pruner is called in the text, comments apart.

@@ -43,3 +43,9 @@ pub fn main() -> ExitCode {
         }
     })
 }
+
+/// The command line of the program `oci-cache`.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -22,7 +22,7 @@ pub(super) enum Mode {
     FromPlan,
     /// With a goal, and with metrics.
     Goal,
-    /// `cache-verify --prune`.
+    /// `verify --prune`.
     Verify,
 }
 
@@ -32,7 +32,7 @@ impl Mode {
 
     /// The modes that this program has.
     pub(super) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
-        let help = process::run(Command::new(&stage.program).args(["cache-verify", "--help"]), LIMIT)?;
+        let help = process::run(Command::new(&stage.program).args(["verify", "--help"]), LIMIT)?;
         let has_verify = help.code == Some(0) && help.stdout.contains("--prune");
         Ok(Self::ALL.into_iter().filter(|mode| *mode != Self::Verify || has_verify).collect())
     }
@@ -62,7 +62,7 @@ impl Mode {
     /// What must be done before each prune.
     pub(super) fn prepare(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<()> {
         if self == Self::FromPlan {
-            let mut command = command(&stage.program, "cache-prune", &sandbox.cache());
+            let mut command = command(&stage.program, "prune", &sandbox.cache());
             command.args(["--dry-run", "--save-plan"]).arg(sandbox.out("plan.json"));
             process::must(&mut command, LIMIT)?;
         }
@@ -71,7 +71,7 @@ impl Mode {
 
     /// The words of the prune, its program first.
     pub(super) fn command(self, stage: &Stage, sandbox: &Sandbox) -> Command {
-        let name = if self == Self::Verify { "cache-verify" } else { "cache-prune" };
+        let name = if self == Self::Verify { "verify" } else { "prune" };
         let mut command = command(&stage.program, name, &sandbox.cache());
         match self {
             Self::Flat | Self::Layout => {}

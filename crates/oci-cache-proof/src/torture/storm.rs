@@ -7,7 +7,6 @@
 //! its file may go; of both there must be few. What a pull has open stays, where there are leases. The negative
 //! controls are aside and too low an age: there pulls must be seen to break, in the way that these break them.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -249,8 +248,8 @@ fn start_puller(
     time: Duration,
     strategy: Strategy,
 ) -> anyhow::Result<Running> {
-    let mut command = Command::new(&stage.program);
-    command.args(["torture", "--", "puller", manner.name()]).arg(manner.cache(&mount.path));
+    let mut command = stage.role("puller");
+    command.arg(manner.name()).arg(manner.cache(&mount.path));
     let times = [time, strategy.age(), strategy.stall()].map(|time| time.as_millis());
     let numbers = [u128::from(id)].into_iter().chain(times).map(|number| number.to_string());
     process::start(command.args(numbers), None)
@@ -265,7 +264,7 @@ fn prune_until(
 ) -> anyhow::Result<Row> {
     let mut row = Row::default();
     while Instant::now() < end {
-        let mut prune = command(&stage.program, "cache-prune", &manner.cache(&mount.path));
+        let mut prune = command(&stage.program, "prune", &manner.cache(&mount.path));
         let ended = process::run(prune.args(strategy.flags()), PRUNE_LIMIT)?;
         row.executions += 1;
         row.unlinks += ended.number("blobs_freed").unwrap_or(0);

@@ -31,7 +31,7 @@ const MOST_TRACED_BLOBS: usize = 100_000;
 #[derive(Debug)]
 pub(crate) struct Laboratory<'a> {
     home: PathBuf,
-    /// A copy of this program: a build meanwhile does not change what is measured.
+    /// A copy of the program: a build meanwhile does not change what is measured.
     pruner: PathBuf,
     rounds: u16,
     /// How long the machine rests before each run.
@@ -50,16 +50,16 @@ struct Session<'a> {
 }
 
 impl<'a> Laboratory<'a> {
-    /// Prepares to measure below `home`.
+    /// Prepares to measure the program below `home`.
     pub(crate) fn open(
         home: &Path,
+        program: &Path,
         rounds: u16,
         rest: Duration,
         stop: &'a AtomicBool,
     ) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("find this program")?;
-        let pruner = home.join("xtask");
-        fs::copy(&program, &pruner).with_context(|| format!("copy `{}`", program.display()))?;
+        let pruner = home.join("oci-cache");
+        fs::copy(program, &pruner).with_context(|| format!("copy `{}`", program.display()))?;
         Ok(Self { home: home.to_owned(), pruner, rounds, rest, stop, observer: Observer::new() })
     }
 

@@ -246,7 +246,7 @@ pub(crate) mod tests {
             memory: "8.0 GiB".to_owned(),
             kernel: "6.1".to_owned(),
             disk: "ext4 (relatime) on a virtio disk".to_owned(),
-            pruner: "xtask 0.1.0".to_owned(),
+            pruner: "oci-cache 0.1.0".to_owned(),
             tools: vec!["rm: rm 9.1".to_owned()],
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use super::row::{Row, table};
+use crate::workspace::workspace;
 use oci_cache_cli::clock;
 
 const BEGIN: &str = "<!-- measured -->";
@@ -32,9 +33,7 @@ fn write_section(path: &Path, section: &str) -> anyhow::Result<()> {
 }
 
 fn page(name: &str) -> PathBuf {
-    let manifest =
-        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    Path::new(&manifest).with_file_name("docs").join(name)
+    workspace().join("docs").join(name)
 }
 
 /// How many pulls broke where that is not ruled out.

@@ -3,7 +3,7 @@
 //! Guarantees: the layers come from the registry over HTTP, each written under its final name as
 //! go-containerregistry's cache does; a pull is killed with SIGKILL while a layer arrives, others run
 //! beside it. The exercise fails unless the truncated layers do make every later pull fail, are exactly
-//! what `cache-verify --prune` removes, and pulls work afterwards.
+//! what `verify --prune` removes, and pulls work afterwards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ struct Layer {
     size: u64,
 }
 
-/// What `cache-verify` reports; the part that is checked.
+/// What `verify` reports; the part that is checked.
 #[derive(Deserialize)]
 struct Verified {
     corrupt: Vec<Corrupt>,
@@ -82,14 +82,12 @@ pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
     });
 
     let found = verify(prune, &exercise.cache, &[])?;
-    tally.check(found == truncated, || {
-        format!("cache-verify found {found:?} corrupt, which are {truncated:?}")
-    });
+    tally.check(found == truncated, || format!("verify found {found:?} corrupt, which are {truncated:?}"));
     let before = names(&exercise.cache)?;
     verify(prune, &exercise.cache, &["--prune"])?;
     tally.prunes += 1;
     let gone: Vec<PathBuf> = before.into_iter().filter(|path| !path.exists()).collect();
-    tally.check(gone == truncated, || format!("cache-verify --prune removed {gone:?}, not {truncated:?}"));
+    tally.check(gone == truncated, || format!("verify --prune removed {gone:?}, not {truncated:?}"));
     tally.blobs_freed += gone.len() as u64;
 
     for _ in 0..exercise.pulls(&mut tally)? {
@@ -160,11 +158,10 @@ fn kill_all(pull: &mut Child) -> anyhow::Result<()> {
 /// Verifies the cache. Returns what is corrupt.
 fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let shell = Shell::new().context("failed to find the current directory")?;
-    let command = shell.cmd(prune.program()).args(["cache-verify", "--format", "json", "--cache-dir"]);
+    let command = shell.cmd(prune.program()).args(["verify", "--format", "json", "--cache-dir"]);
     let command = command.arg(cache).args(flags).quiet().ignore_status().ignore_stderr();
     let line = command.read()?;
-    let verified: Verified =
-        serde_json::from_str(&line).with_context(|| format!("cache-verify wrote {line:?}"))?;
+    let verified: Verified = serde_json::from_str(&line).with_context(|| format!("verify wrote {line:?}"))?;
     Ok(verified.corrupt.into_iter().map(|corrupt| corrupt.path).collect())
 }
 

@@ -198,7 +198,7 @@ fn stderr_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     fill(&cache, 3)?;
     let before = Snapshot::of(&cache)?;
     let mut prune = Command::new(&trial.stage.program);
-    prune.args(["cache-prune", "--verbose", "--format", "json", "--cache-dir"]).arg(&cache);
+    prune.args(["prune", "--verbose", "--format", "json", "--cache-dir"]).arg(&cache);
     let mut shell = Command::new("sh");
     shell.args(["-c", "exec \"$0\" \"$@\" 2> /dev/full"]).arg(prune.get_program()).args(prune.get_args());
     let ended = process::run(&mut shell, LIMIT)?;

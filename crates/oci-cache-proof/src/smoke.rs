@@ -26,6 +26,7 @@ mod trace;
 pub(crate) mod tree;
 
 use std::io::Write as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
@@ -43,16 +44,16 @@ pub(crate) struct SmokeArguments {
     pub(crate) jobs: u16,
 }
 
-/// Runs every exercise and prints the table.
+/// Runs every exercise of the program and prints the table.
 ///
 /// # Errors
 ///
 /// If a program is missing, an exercise cannot be carried out, or something failed that must not.
-pub(crate) fn run(arguments: &SmokeArguments) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<()> {
     programs::check()?;
     let scratch =
         TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
-    let prune = Prune::of_this_program()?;
+    let prune = Prune::new(program);
     let registry = Registry::start(scratch.path())?;
     note("building and pushing images");
     let images = Images::build_and_push(&registry, scratch.path())?;

@@ -105,8 +105,9 @@ impl Arena {
     pub(super) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
         let user = NOBODY.to_string();
         let mut swapper = Command::new("setpriv");
-        swapper.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]).arg(&stage.program);
-        swapper.args(["torture", "--", "swapper"]).arg(self.cache().join(self.pair.own()));
+        let role = stage.role("swapper");
+        swapper.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
+        swapper.arg(role.get_program()).args(role.get_args()).arg(self.cache().join(self.pair.own()));
         swapper.arg(self.path().join("links").join(LINK)).arg(time.as_millis().to_string());
         process::start(swapper.arg(if pauses { "pauses" } else { "tight" }), None)
     }

@@ -67,7 +67,7 @@ impl Trial<'_> {
 
     /// The prune of a cache, to be run.
     pub(super) fn command(&self, cache: &Path, flags: &[&str]) -> Command {
-        let mut prune = command(&self.stage.program, "cache-prune", cache);
+        let mut prune = command(&self.stage.program, "prune", cache);
         prune.args(flags);
         prune
     }

@@ -23,7 +23,7 @@ use super::images::{Images, output_of};
 use super::prune::{Prune, report_of};
 use super::table::Row;
 use super::tally::{Failure, Tally};
-use crate::cli_docs::workspace;
+use crate::workspace::workspace;
 
 /// The validator of manifests, on PyPI: it has the schemas with it.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
@@ -121,12 +121,11 @@ impl Fleet<'_> {
         expect(cmd!(self.shell, "promtool test rules {tests}"), |_| false, tally)
     }
 
-    /// Checks copies of the units that have this program in them.
+    /// Checks copies of the units that have the pruner in them.
     fn check_units(&self, tally: &mut Tally) -> anyhow::Result<()> {
-        let program = std::env::current_exe().context("failed to find the path of this program")?;
         let mut copies = Vec::new();
         for name in UNITS {
-            let unit = self.read(name)?.replace(INSTALLED, &program.to_string_lossy());
+            let unit = self.read(name)?.replace(INSTALLED, &self.prune.program().to_string_lossy());
             let copy = self.directory.join(name);
             fs::write(&copy, unit).with_context(|| format!("failed to write {}", copy.display()))?;
             copies.push(copy);
@@ -244,7 +243,7 @@ mod tests {
         let log = "\
 1 execve(\"/usr/bin/setpriv\") = 0
 1 capset(1) = 0
-1 execve(\"/xtask\") = 0
+1 execve(\"/oci-cache\") = 0
 1 openat(3) = 4
 2 <... futex resumed>) = 0
 2 unlinkat(3 <unfinished ...>

@@ -25,7 +25,7 @@ pub(crate) struct Contender {
 /// How it does the job.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    /// A command of this project: its name and arguments.
+    /// A command of the program that is measured: its name and arguments.
     Own(&'static [&'static str]),
     /// Another program: its name and arguments.
     Program(&'static [&'static str]),
@@ -43,7 +43,7 @@ const fn program(name: &'static str, arguments: &'static [&'static str]) -> Cont
     Contender { name, work: Work::Program(arguments) }
 }
 
-const CACHE_PRUNE: Contender = own("cache-prune", &["cache-prune", "-q", "--cache-dir", "DIR"]);
+const CACHE_PRUNE: Contender = own("cache-prune", &["prune", "-q", "--cache-dir", "DIR"]);
 const RM: Contender = program(BASELINE, &["rm", "-rf", "DIR"]);
 
 /// The name of the contender that the chart compares with.
@@ -57,14 +57,14 @@ pub(crate) const PRUNE: &[Contender] = &[
 ];
 
 pub(crate) const DRY_RUN: &[Contender] = &[
-    own("cache-prune --dry-run", &["cache-prune", "--dry-run", "-q", "--cache-dir", "DIR"]),
+    own("cache-prune --dry-run", &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]),
     program("du -sb", &["du", "-sb", "DIR"]),
     program("diskus", &["diskus", "DIR"]),
     program("pdu", &["pdu", "DIR"]),
 ];
 
 pub(crate) const VERIFY: &[Contender] = &[
-    own("cache-verify", &["cache-verify", "-q", "--cache-dir", "DIR"]),
+    own("cache-verify", &["verify", "-q", "--cache-dir", "DIR"]),
     program(
         "openssl dgst, all cores",
         &["xargs", "-0", "-a", "LIST", "-n1", "-PCORES", "openssl", "dgst", "-sha256"],
@@ -73,7 +73,7 @@ pub(crate) const VERIFY: &[Contender] = &[
 ];
 
 pub(crate) const HALF_GONE: &[Contender] =
-    &[CACHE_PRUNE, own("cache-prune --aside", &["cache-prune", "--aside", "-q", "--cache-dir", "DIR"]), RM];
+    &[CACHE_PRUNE, own("cache-prune --aside", &["prune", "--aside", "-q", "--cache-dir", "DIR"]), RM];
 
 pub(crate) const UNLINK_LIMIT: &[Contender] = &[
     CACHE_PRUNE,
@@ -97,7 +97,8 @@ impl Contender {
     /// What is run, as it stands in the document.
     pub(crate) fn description(&self) -> String {
         match self.work {
-            Work::Own(arguments) | Work::Program(arguments) => arguments.join(" "),
+            Work::Own(arguments) => format!("oci-cache {}", arguments.join(" ")),
+            Work::Program(arguments) => arguments.join(" "),
             Work::Loop(_) => "within the benchmark's own process".to_owned(),
         }
     }
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(RM.missing(pruner), None);
         let absent = program("absent", &["no-such-program-anywhere", "DIR"]);
         assert_eq!(absent.missing(pruner).unwrap(), "`no-such-program-anywhere` is not installed");
-        assert_eq!(CACHE_PRUNE.missing(pruner).unwrap(), "no command `cache-prune`");
+        assert_eq!(CACHE_PRUNE.missing(pruner).unwrap(), "no command `prune`");
     }
 
     #[test]

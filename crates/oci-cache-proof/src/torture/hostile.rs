@@ -157,7 +157,7 @@ fn special_cache(stage: &Stage, special: &Special, peak: &AtomicU64) -> anyhow::
 
 /// Prunes with a limit on memory: beyond it an allocation fails, and with it the program.
 fn prune(stage: &Stage, cache: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
-    let prune = command(&stage.program, "cache-prune", cache);
+    let prune = command(&stage.program, "prune", cache);
     let mut limited = Command::new("prlimit");
     limited.arg(format!("--data={}", MAX_KIBIBYTES << 10)).arg("--").arg(prune.get_program());
     process::run(limited.args(prune.get_args()).args(arguments), LIMIT)

@@ -47,14 +47,9 @@ impl Report {
 }
 
 impl Prune {
-    /// The pruner that is in this very program.
-    ///
-    /// # Errors
-    ///
-    /// If the program's path cannot be found out.
-    pub(super) fn of_this_program() -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("failed to find the path of this program")?;
-        Ok(Self { program })
+    /// The pruner at this path.
+    pub(super) fn new(program: &Path) -> Self {
+        Self { program: program.to_owned() }
     }
 
     /// The program's path.
@@ -68,7 +63,7 @@ impl Prune {
         cache: &'a Path,
         flags: &'a [&'a str],
     ) -> impl Iterator<Item = &'a OsStr> {
-        let program = [self.program.as_os_str(), "cache-prune".as_ref(), "--cache-dir".as_ref()];
+        let program = [self.program.as_os_str(), "prune".as_ref(), "--cache-dir".as_ref()];
         let arguments = [cache.as_os_str(), "--format".as_ref(), "json".as_ref()];
         program.into_iter().chain(arguments).chain(flags.iter().map(OsStr::new))
     }

@@ -138,11 +138,10 @@ fn bindfs(path: &Path) -> anyhow::Result<Running> {
     Ok(server)
 }
 
-/// A copy of this program that any user can run, and that no build replaces.
-pub(super) fn copy_of_this_program(scratch: &Path) -> anyhow::Result<PathBuf> {
-    let program = std::env::current_exe().context("find the path of this program")?;
-    let copy = scratch.join("xtask");
-    fs::copy(&program, &copy).with_context(|| format!("copy {}", program.display()))?;
+/// A copy of the program that any user can run, and that no build replaces.
+pub(super) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let copy = scratch.join(name);
+    fs::copy(program, &copy).with_context(|| format!("copy {}", program.display()))?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).context("make the copy executable")?;
     Ok(copy)
 }

@@ -109,23 +109,34 @@ impl Part {
 struct Stage {
     /// Where files go: memory, seen in this mount namespace only.
     scratch: PathBuf,
-    /// This program, where any user can run it.
+    /// The program that is put to the proof, where any user can run it.
     program: PathBuf,
+    /// This program, where any user can run it.
+    proof: PathBuf,
     quick: bool,
 }
 
-/// Runs the parts and prints the table.
+impl Stage {
+    /// This program in a role, to which its words are to be added.
+    fn role(&self, name: &str) -> Command {
+        let mut role = Command::new(&self.proof);
+        role.arg("--program").arg(&self.program).args(["torture", "--", name]);
+        role
+    }
+}
+
+/// Runs the parts on the program and prints the table.
 ///
 /// # Errors
 ///
 /// If a program is missing, a part cannot be carried out, or something happened that must not.
-pub(crate) fn run(arguments: &TortureArguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: &TortureArguments, program: &Path) -> anyhow::Result<Exit> {
     if !arguments.role.is_empty() {
         return play(&arguments.role).map(|()| Exit::Done);
     }
     match &arguments.scratch {
-        None => run_in_own_namespace(arguments),
-        Some(scratch) => run_here(arguments, scratch),
+        None => run_in_own_namespace(arguments, program),
+        Some(scratch) => run_here(arguments, program, scratch),
     }
 }
 
@@ -141,16 +152,16 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
 }
 
 /// Runs this program once more, in a mount namespace and with a directory that end with it.
-fn run_in_own_namespace(arguments: &TortureArguments) -> anyhow::Result<Exit> {
+fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check()?;
     let scratch = TempDir::with_prefix("oci-cache-torture-").context("make a temporary directory")?;
     // Other users must reach what is in it.
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))
         .with_context(|| format!("open up {}", scratch.path().display()))?;
-    let program = std::env::current_exe().context("find the path of this program")?;
+    let proof = this_program()?;
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--"]).arg(program);
-    command.args(["torture", "--scratch"]).arg(scratch.path());
+    command.args(["--mount", "--propagation", "private", "--"]).arg(proof);
+    command.arg("--program").arg(program).args(["torture", "--scratch"]).arg(scratch.path());
     if arguments.quick {
         command.arg("--quick");
     }
@@ -165,12 +176,13 @@ fn run_in_own_namespace(arguments: &TortureArguments) -> anyhow::Result<Exit> {
     Ok(if status.success() { Exit::Done } else { Exit::Incomplete })
 }
 
-fn run_here(arguments: &TortureArguments, scratch: &Path) -> anyhow::Result<Exit> {
+fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> anyhow::Result<Exit> {
     let started = Instant::now();
     mounts::tmpfs(scratch, "mode=0711,size=6g")?;
     let stage = Stage {
         scratch: scratch.to_owned(),
-        program: mounts::copy_of_this_program(scratch)?,
+        program: mounts::copy_for_all(program, scratch, "oci-cache")?,
+        proof: mounts::copy_for_all(&this_program()?, scratch, "oci-cache-proof")?,
         quick: arguments.quick,
     };
     let mut rows = Vec::new();
@@ -191,6 +203,10 @@ fn run_here(arguments: &TortureArguments, scratch: &Path) -> anyhow::Result<Exit
         0 => Ok(Exit::Done),
         lost => Err(anyhow!("torture: {lost} thing(s) happened that must not")),
     }
+}
+
+fn this_program() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("find the path of this program")
 }
 
 /// Says on stderr what is going on. Nothing depends on its being read.

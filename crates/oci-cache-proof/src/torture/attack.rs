@@ -94,7 +94,7 @@ fn attack_on(
     let end = Instant::now() + time;
     while Instant::now() < end {
         arena.refill_beside(&swapper);
-        let mut prune = command(&stage.program, "cache-prune", &arena.cache());
+        let mut prune = command(&stage.program, "prune", &arena.cache());
         prune.args(strategy.flags);
         let ended = match strategy.has_landlock {
             true => process::run(&mut prune, PRUNE_LIMIT)?,
@@ -136,8 +136,8 @@ fn control(stage: &Stage) -> anyhow::Result<Row> {
     let mut change = None;
     while change.is_none() && Instant::now() < end {
         arena.refill_beside(&swapper);
-        let mut naive = Command::new(&stage.program);
-        naive.args(["torture", "--", "naive"]).arg(arena.path());
+        let mut naive = stage.role("naive");
+        naive.arg(arena.path());
         let ended = process::run(&mut naive, PRUNE_LIMIT)?;
         ensure!(ended.code == Some(0), "the pruner by path: {}", ended.story());
         row.executions += 1;

@@ -27,8 +27,8 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Looks at the machine; `directory` is where caches are made.
-    pub(crate) fn look(directory: &Path) -> anyhow::Result<Self> {
+    /// Looks at the machine; `directory` is where caches are made, `pruner` the program that is measured.
+    pub(crate) fn look(directory: &Path, pruner: &Path) -> anyhow::Result<Self> {
         let processors = read("/proc/cpuinfo")?;
         let memory = read("/proc/meminfo")?;
         let mount = Mount::of(directory)?;
@@ -40,7 +40,7 @@ impl Environment {
                 .map_or("unknown".to_owned(), format_bytes),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             disk: mount.description(),
-            pruner: format!("xtask {}", env!("CARGO_PKG_VERSION")),
+            pruner: version(pruner)?,
             tools: tools()?,
         })
     }
@@ -115,6 +115,13 @@ fn disk_kind(device: &str) -> &'static str {
         (Some(name), Some("1")) if name.starts_with("sd") => "a disk that rotates, or says so",
         _ => "a device of unknown kind",
     }
+}
+
+/// What the pruner says that it is.
+fn version(pruner: &Path) -> anyhow::Result<String> {
+    let shell = Shell::new().context("find the current directory")?;
+    let said = cmd!(shell, "{pruner} --version").quiet().read();
+    said.with_context(|| format!("ask `{}` for its version", pruner.display()))
 }
 
 /// The version of every tool that is there.

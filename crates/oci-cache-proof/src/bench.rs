@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: measures the pruner beside other tools, and writes what came out into docs/.
+//! The benchmarks: measures the pruner beside other tools, and writes what came out into docs/.
 //!
 //! Guarantees: every figure is measured in this run or taken over from docs/benchmarks.json; contenders
 //! take turns, each on a fresh copy of the cache that was synced before its time begins, and the order
@@ -23,7 +23,7 @@ mod report;
 mod unlink_loop;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ use crate::bench::environment::Environment;
 use crate::bench::measure::Laboratory;
 use crate::bench::publish::Publication;
 use crate::bench::record::Record;
-use crate::cli_docs::workspace;
+use crate::workspace::workspace;
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 use oci_cache_cli::signals::Signals;
@@ -76,10 +76,10 @@ impl BenchArguments {
 }
 
 /// Runs the benchmarks one after the other; the document grows with each.
-pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<Exit> {
+pub(crate) fn run(arguments: &BenchArguments, program: &Path) -> anyhow::Result<Exit> {
     let stop = Arc::new(AtomicBool::new(false));
     let signals = Signals::watch(&stop).context("watch for signals")?;
-    let done = run_until(arguments, &stop);
+    let done = run_until(arguments, program, &stop);
     match (signals.exit(), done) {
         (Some(exit), Err(error)) => {
             output::complain(&format!("stopped: {error:#}"));
@@ -89,10 +89,10 @@ pub(crate) fn run(arguments: &BenchArguments) -> anyhow::Result<Exit> {
     }
 }
 
-fn run_until(arguments: &BenchArguments, stop: &AtomicBool) -> anyhow::Result<Exit> {
+fn run_until(arguments: &BenchArguments, program: &Path, stop: &AtomicBool) -> anyhow::Result<Exit> {
     let home = home(arguments)?;
-    let laboratory = Laboratory::open(home.path(), arguments.rounds(), arguments.rest(), stop)?;
-    let environment = Environment::look(home.path())?;
+    let laboratory = Laboratory::open(home.path(), program, arguments.rounds(), arguments.rest(), stop)?;
+    let environment = Environment::look(home.path(), program)?;
     let mut publication =
         if arguments.quick { None } else { Some(Publication::open(&workspace().join("docs"))?) };
     let started = Instant::now();

@@ -1,0 +1,34 @@
+//! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|bench`.
+//!
+//! Guarantees: what is put to the proof is the program at that path, run as a program of its own, as users run
+//! it. This file dispatches; `cli` declares the commands, and each has a file of its own.
+
+mod bench;
+mod cli;
+mod smoke;
+mod torture;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use oci_cache_cli::exit::Exit;
+use oci_cache_cli::{exit, output};
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    exit::run(|| {
+        let cli = Cli::parse();
+        // Some of it is run in other directories.
+        let program = std::path::absolute(&cli.program)
+            .with_context(|| format!("make the path `{}` absolute", cli.program.display()))?;
+        match &cli.command {
+            Command::Smoke(arguments) => smoke::run(arguments, &program).map(|()| Exit::Done),
+            Command::Torture(arguments) => torture::run(arguments, &program),
+            Command::Bench(arguments) => bench::run(arguments, &program),
+            Command::Markdown => output::print(&cli::markdown()),
+        }
+    })
+}

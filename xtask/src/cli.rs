@@ -1,0 +1,54 @@
+//! The command line, declared; the arguments of the commands on caches are those of the program `oci-cache`.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
+use oci_cache_cli::cli::{
+    CompletionsArguments, DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments,
+};
+
+/// Frees, inspects and checks a local cache of OCI layer blobs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// What to do; without a command, this help is printed.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    CachePrune(PruneArguments),
+    CacheVerify(VerifyArguments),
+    CacheUsage(UsageArguments),
+    CacheDir(DirArguments),
+    Completions(CompletionsArguments),
+    /// Run the project's own checks: format, lints, tests, documentation.
+    Ci,
+    /// Prune real caches while real tools pull into them, and count what breaks.
+    Smoke(ProofArguments),
+    /// Prune under faults, kills, pulls and attacks, and count what is lost.
+    Torture(ProofArguments),
+    /// Measure the pruner beside other tools, and write the results into docs/.
+    Bench(ProofArguments),
+    /// Write docs/cli.md from the command line's own declarations.
+    CliDocs(CliDocsArguments),
+}
+
+/// What `oci-cache-proof` is told.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ProofArguments {
+    /// Handed on to `oci-cache-proof` as they are; --help lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// The arguments of `cli-docs`.
+#[derive(Debug, Args)]
+pub(crate) struct CliDocsArguments {
+    /// Only check that docs/cli.md is up to date.
+    #[arg(long)]
+    pub(crate) check: bool,
+}
