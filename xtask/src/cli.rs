@@ -3,9 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
-use oci_cache_cli::cli::{
-    CompletionsArguments, DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments,
-};
+use oci_cache_cli::cli::{DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments};
 
 /// Frees, inspects and checks a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
@@ -23,7 +21,6 @@ pub(crate) enum Command {
     CacheVerify(VerifyArguments),
     CacheUsage(UsageArguments),
     CacheDir(DirArguments),
-    Completions(CompletionsArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
     Ci,
     /// Prune real caches while real tools pull into them, and count what breaks.

@@ -16,9 +16,6 @@ use oci_cache_cli::{commands, exit, output};
 
 use crate::cli::{Cli, Command};
 
-/// The name under which the program is installed.
-const PROGRAM: &str = "xtask";
-
 fn main() -> ExitCode {
     exit::run(|| {
         let cli = Cli::parse();
@@ -28,9 +25,6 @@ fn main() -> ExitCode {
             Some(Command::CacheVerify(arguments)) => commands::verify::run(arguments, &workspaces()),
             Some(Command::CacheUsage(arguments)) => commands::usage::run(arguments, &workspaces()),
             Some(Command::CacheDir(arguments)) => commands::dir::run(arguments),
-            Some(Command::Completions(arguments)) => {
-                commands::completions::run(arguments, Cli::command().name(PROGRAM).bin_name(PROGRAM))
-            }
             Some(Command::Ci) => ci::run(),
             Some(Command::Smoke(arguments)) => proof::run("smoke", arguments),
             Some(Command::Torture(arguments)) => proof::run("torture", arguments),

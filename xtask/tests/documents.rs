@@ -23,13 +23,13 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 /// What is only asked for help.
 const LONG: [&str; 5] = ["ci", "smoke", "bench", "torture", "cli-docs"];
 /// What stands for a command in documents: in the workspace, and where the program is installed.
-const CALLS: [&str; 2] = ["cargo xtask", "oci-cache-xtask"];
+const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
 /// What stands for cargo: the proof is not built anew, but asked itself.
 const CARGO: &str = r#"#!/bin/sh
 shift
 case $1 in
     smoke | torture | bench) exec oci-cache-proof --program /nonexistent "$@" ;;
-    *) exec oci-cache-xtask "$@" ;;
+    *) exec xtask "$@" ;;
 esac
 "#;
 
@@ -93,11 +93,17 @@ fn what_is_wrong_is_found() {
         "cargo xtask cache-prune --bogus",
         "cargo xtask cache-prune --older-than soon",
         "cargo xtask cache-melt",
+        "cargo xtask prune",
+        "oci-cache cache-prune",
+        "oci-cache melt",
+        "oci-cache smoke --jobs 2",
+        "sudo oci-cache prune --bogus",
+        "/opt/oci-cache prune",
         "cargo xtask smoke --bogus",
         "cargo xtask torture --only nothing",
         "cargo xtask bench --jobs 2",
         "cargo xtask ci --jobs 2",
-        "cargo xtask cache-prune --dry-run &&\n    sudo oci-cache-xtask cache-usage --check",
+        "cargo xtask cache-prune --dry-run &&\n    sudo oci-cache usage --check",
         "if cargo xtask cache-prune | cargo xtask cache-prune --bogus; then",
         "time cargo xtask cache-prune",
     ] {
@@ -105,10 +111,13 @@ fn what_is_wrong_is_found() {
     }
     for right in [
         "cargo xtask smoke --jobs 4",
+        "cargo xtask torture --quick --only kills",
+        "cargo xtask bench --quick",
         "cargo xtask",
+        "install target/release/oci-cache /usr/local/bin/oci-cache",
         "- run: cargo xtask cache-prune \\\n    --max-used-space \"1 GiB\" > report",
         "# cargo xtask cache-melt",
-        "SIZE=1GiB; sudo oci-cache-xtask cache-prune --max-used-space $SIZE || exit",
+        "SIZE=1GiB; sudo oci-cache prune --max-used-space $SIZE || exit",
     ] {
         let right = right.replace("$SIZE", "1GiB");
         assert_eq!(wrong_commands(&block("sh", &right)), Vec::<String>::new(), "{right}");
@@ -159,8 +168,7 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
         let cargo = programs.join("cargo");
         fs::write(&cargo, CARGO).unwrap();
         fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
-        symlink(PROGRAM, programs.join("oci-cache-xtask")).unwrap();
-        for name in ["oci-cache", "oci-cache-proof"] {
+        for name in ["xtask", "oci-cache", "oci-cache-proof"] {
             symlink(built().join(name), programs.join(name)).unwrap();
         }
     }

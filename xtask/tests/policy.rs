@@ -902,12 +902,3 @@ fn a_summary_that_cannot_be_written_is_told_before_anything_goes() {
     ");
     assert_eq!(cache.tree(), before);
 }
-
-#[test]
-fn completions_for_the_usual_shells() {
-    for shell in ["bash", "zsh", "fish"] {
-        let ran = Ran::of(xtask().args(["completions", shell]), std::path::Path::new("/nowhere"));
-        assert_eq!(ran.exit, 0);
-        assert!(ran.stdout.contains("cache-prune") && ran.stdout.contains("older-than"), "{shell}");
-    }
-}

@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
             Some(Command::Usage(arguments)) => commands::usage::run(arguments, &[]),
             Some(Command::Verify(arguments)) => commands::verify::run(arguments, &[]),
             Some(Command::Dir(arguments)) => commands::dir::run(arguments),
-            Some(Command::Completions(arguments)) => commands::completions::run(arguments, Cli::command()),
+            Some(Command::Completions(arguments)) => commands::completions::run(arguments),
         }
     })
 }

@@ -28,7 +28,7 @@ use crate::workspace::workspace;
 /// The validator of manifests, on PyPI: it has the schemas with it.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 /// Where the units have the program.
-const INSTALLED: &str = "/usr/local/bin/oci-cache-xtask";
+const INSTALLED: &str = "/usr/local/bin/oci-cache";
 const UNITS: [&str; 2] = ["oci-cache-prune.service", "oci-cache-prune.timer"];
 /// Whose the caches are; no process of the exercise is this user's.
 const OTHER_USER: u32 = 65_534;

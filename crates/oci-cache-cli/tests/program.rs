@@ -1,0 +1,166 @@
+//! The program `oci-cache`: its help and its completions bear its own name, it has no other commands, and
+//! nothing of where and by what it was built.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use insta::assert_snapshot;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_oci-cache");
+
+/// Runs the program in an empty environment. Returns its exit code, stdout and stderr.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(PROGRAM).args(arguments).env_clear().stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// What a run that must end with 0 and without a word on stderr prints.
+fn stdout(arguments: &[&str]) -> String {
+    let (exit, stdout, stderr) = run(arguments);
+    assert_eq!((exit, stderr.as_str()), (0, ""), "{arguments:?}");
+    stdout
+}
+
+#[test]
+fn the_help() {
+    assert_snapshot!(stdout(&["--help"]), @"
+    Frees, inspects and checks a local cache of OCI layer blobs
+
+    Usage: oci-cache [COMMAND]
+
+    Commands:
+      prune        Free the cache, and say in one line what was freed
+      usage        Show what is in the cache, by kind, age and size, and what common policies would free
+      verify       Hash every blob, and list those whose content does not hash to their name
+      dir          Print the directory that the other commands would use
+      completions  Print completions for a shell
+      help         Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+
+    Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
+    reported; 2 wrong usage, or a directory that is refused; 3 cache-verify found corrupt blobs that
+    stay, or cache-usage --check found the cache over its budget; 130, 143 stopped by SIGINT, SIGTERM.
+    ");
+    assert_eq!(stdout(&[]), stdout(&["--help"]));
+    assert_eq!(stdout(&["--version"]), "oci-cache 0.1.0\n");
+}
+
+#[test]
+fn each_command_s_usage_and_what_it_is_about() {
+    let mut heads = String::new();
+    for command in ["prune", "usage", "verify", "dir", "completions"] {
+        let help = stdout(&[command, "--help"]);
+        let (about, rest) = help.split_once("\n\nUsage: ").unwrap();
+        heads.push_str(&format!("{}: {about}\n", rest.lines().next().unwrap()));
+    }
+    assert_snapshot!(heads, @"
+    oci-cache prune [OPTIONS]: In place (the default) it removes every blob that no process has open, and broken-off downloads; a
+    pull in flight keeps its directories and open files, and fetches again what was removed.
+    With --aside the whole cache is exchanged for an empty directory, then removed; a pull in flight
+    loses what it has written so far and may fail.
+    oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free
+    oci-cache verify [OPTIONS]: Hash every blob, and list those whose content does not hash to their name
+    oci-cache dir [OPTIONS]: Print the directory that the other commands would use
+    oci-cache completions <SHELL>: Print completions for a shell
+    ");
+}
+
+#[test]
+fn what_is_wrong_is_told_under_its_name() {
+    let told = |arguments: &[&str]| {
+        let (exit, stdout, stderr) = run(arguments);
+        assert_eq!((exit, stdout.as_str()), (2, ""), "{arguments:?}");
+        stderr
+    };
+    assert_snapshot!(told(&["melt"]), @"
+    error: unrecognized subcommand 'melt'
+
+      tip: a similar subcommand exists: 'completions'
+
+    Usage: oci-cache [COMMAND]
+
+    For more information, try '--help'.
+    ");
+    assert_snapshot!(told(&["usage", "--check"]), @"
+    error: the following required arguments were not provided:
+      --max-used-space <SIZE>
+
+    Usage: oci-cache usage --check --max-used-space <SIZE>
+
+    For more information, try '--help'.
+    ");
+    for command in ["smoke", "torture", "bench", "ci", "cli-docs", "markdown", "cache-prune"] {
+        assert!(told(&[command]).starts_with("error: unrecognized subcommand"), "{command}");
+    }
+}
+
+#[test]
+fn completions_are_for_its_name() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&["completions", shell]);
+        assert!(script.contains("oci-cache") && script.contains("older-than"), "{shell}");
+        assert!(!script.contains("xtask") && !script.contains("cache-prune"), "{shell}");
+    }
+    assert!(stdout(&["completions", "zsh"]).starts_with("#compdef oci-cache\n"));
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    let script = stdout(&["completions", "bash"]);
+    bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    assert!(bash.wait().unwrap().success());
+}
+
+#[test]
+fn a_prune_frees_the_blobs_and_nothing_else() {
+    let base = tempfile::tempdir().unwrap();
+    let cache = base.path().join("oci");
+    fs::create_dir_all(cache.join("notes")).unwrap();
+    for number in 1..=3 {
+        fs::write(cache.join(format!("sha256:{number:064x}")), "x".repeat(1000)).unwrap();
+    }
+    fs::write(cache.join("notes/read-me"), "mine").unwrap();
+    fs::write(base.path().join("beside"), "mine").unwrap();
+    let before = tree(base.path());
+    let directory = cache.to_str().unwrap();
+
+    let line = stdout(&["prune", "--dry-run", "--quiet", "--cache-dir", directory]);
+    assert_eq!(line, format!("would free 2.9 KiB across 3 blob(s) in {directory}\n"));
+    assert_eq!(tree(base.path()), before);
+
+    let line = stdout(&["prune", "--quiet", "--cache-dir", directory]);
+    assert_eq!(line, format!("freed 2.9 KiB across 3 blob(s) in {directory}\n"));
+    let is_left = |entry: &String| !entry.starts_with("oci/sha256:");
+    assert_eq!(tree(base.path()), before.into_iter().filter(is_left).collect::<Vec<_>>());
+}
+
+#[test]
+fn it_names_nothing_of_the_workspace() {
+    let program = fs::read(PROGRAM).unwrap();
+    assert!(has(&program, "completions"), "the program is not read");
+    for word in ["xtask", "torture", "CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR")] {
+        assert!(!has(&program, word), "{word}");
+    }
+}
+
+fn has(bytes: &[u8], word: &str) -> bool {
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
+}
+
+/// Each entry below the directory: path, mode, inode, and of a file its size.
+fn tree(base: &Path) -> Vec<String> {
+    let entries = walkdir::WalkDir::new(base).sort_by_file_name().into_iter().map(|entry| {
+        let entry = entry.unwrap();
+        let data = entry.metadata().unwrap();
+        let size = if data.is_dir() { 0 } else { data.size() };
+        let path = entry.path().strip_prefix(base).unwrap().display().to_string();
+        format!("{path} {:o} {} {size}", data.mode(), data.ino())
+    });
+    entries.collect()
+}
