@@ -305,7 +305,7 @@ fn no_command_prints_help() {
       -V, --version  Print version
 
     Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
-    reported; 2 wrong usage, or a directory that is refused; 3 cache-verify found corrupt blobs that
-    stay, or cache-usage --check found the cache over its budget; 130, 143 stopped by SIGINT, SIGTERM.
+    reported; 2 wrong usage, or a directory that is refused; 3 `verify` found corrupt blobs that stay,
+    or `usage --check` found the cache over its budget; 130, 143 stopped by SIGINT, SIGTERM.
     ");
 }

@@ -23,8 +23,8 @@ pub(crate) struct Cli {
 /// What every program that has the commands says of its exit codes.
 pub const EXIT_CODES: &str = "\
 Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is \
-reported; 2 wrong usage, or a directory that is refused; 3 cache-verify found corrupt blobs that stay, or \
-cache-usage --check found the cache over its budget; \
+reported; 2 wrong usage, or a directory that is refused; 3 `verify` found corrupt blobs that stay, or \
+`usage --check` found the cache over its budget; \
 130, 143 stopped by SIGINT, SIGTERM.";
 
 /// The program's commands; what each is about stands above its arguments.
@@ -123,7 +123,7 @@ pub(crate) struct PolicyArguments {
     /// Only blobs that the OCI layout's index does not lead to.
     #[arg(long)]
     pub(crate) unreferenced: bool,
-    /// Only corrupt blobs: every blob is hashed first, as by cache-verify.
+    /// Only corrupt blobs: every blob is hashed first, as `verify` does.
     #[arg(long)]
     pub(crate) corrupt: bool,
     /// Keep the blob, or the image, with this digest; may be given again.
