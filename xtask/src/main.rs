@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
-use oci_cache_cli::{commands, exit, output};
+use oci_cache_cli::{commands, output, program};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    exit::run(|| {
+    program::run(|| {
         let cli = Cli::parse();
         match &cli.command {
             None => output::print(&Cli::command().render_help().to_string()),

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use crate::{output, signals};
-
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -44,17 +42,6 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
     }
-}
-
-/// All of a program: does its work, and tells of the error that ended it, if one did.
-pub fn run(work: impl FnOnce() -> anyhow::Result<Exit>) -> ExitCode {
-    signals::outlive_size_limit();
-    work()
-        .unwrap_or_else(|error| {
-            output::complain(&format!("error: {error:#}"));
-            Exit::of_error(&error)
-        })
-        .into()
 }
 
 /// What was asked for cannot be: exit 2.

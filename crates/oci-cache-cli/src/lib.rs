@@ -17,7 +17,9 @@ pub mod output;
 mod output_file;
 mod plan_file;
 mod policy;
+pub mod program;
 mod progress_bar;
+mod report;
 pub mod signals;
 mod text;
 mod units;
@@ -31,7 +33,7 @@ use crate::cli::{Cli, Command};
 /// The program `oci-cache`: does what its command line asks for.
 #[must_use]
 pub fn main() -> ExitCode {
-    exit::run(|| {
+    program::run(|| {
         let cli = Cli::parse();
         match &cli.command {
             None => output::print(&Cli::command().render_help().to_string()),

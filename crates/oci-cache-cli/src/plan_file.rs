@@ -17,7 +17,7 @@ use crate::output_file;
 const MAX_PLAN_BYTES: u64 = 4 << 30;
 
 /// Writes the plan.
-pub(crate) fn save(path: &Path, plan: &PrunePlan, cache: &CacheDir) -> anyhow::Result<()> {
+pub(crate) fn save(path: &Path, plan: &mut PrunePlan, cache: &CacheDir) -> anyhow::Result<()> {
     output_file::write(path, |writer| save_plan(plan, cache, writer))
         .with_context(|| format!("save the plan as `{}`", escape_path(path)))
 }

@@ -1,6 +1,6 @@
 //! The policy that the arguments ask for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -24,16 +24,14 @@ pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
             anyhow!(UsageError(format!("read the digests to keep from `{}`: {error:#}", escape_path(path))))
         })?);
     }
-    Ok(Policy {
-        older_than: arguments.older_than,
-        unreferenced: arguments.unreferenced,
-        // What is corrupt is known only after the scan.
-        corrupt: None,
-        keep,
-        held: HashMap::new(),
-        max_used_bytes: arguments.max_used_space,
-        min_free: arguments.min_free_space,
-    })
+    let mut policy = Policy::default();
+    policy.older_than = arguments.older_than;
+    policy.unreferenced = arguments.unreferenced;
+    policy.corrupt = arguments.corrupt;
+    policy.keep = keep;
+    policy.max_used_bytes = arguments.max_used_space;
+    policy.min_free = arguments.min_free_space;
+    Ok(policy)
 }
 
 /// Opens a file without moving its access time, if that is allowed: it may be one of the cache's own.

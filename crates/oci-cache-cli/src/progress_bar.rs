@@ -4,14 +4,13 @@
 //! gone before anything else is printed.
 
 use std::io::{self, IsTerminal as _};
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use banger_fmt::format_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use oci_cache::{Progress, Tally};
+use oci_cache::{Advance, Progress};
 
 /// How often the bar is drawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -27,14 +26,8 @@ pub(crate) enum Measure {
     Bytes,
 }
 
-/// Does the work, which advances `progress` up to `total`, and shows how far it is.
-pub(crate) fn show<T>(
-    wanted: bool,
-    measure: Measure,
-    progress: &Progress,
-    total: Tally,
-    work: impl FnOnce() -> T,
-) -> T {
+/// Does the work, which advances `progress`, and shows how far it is.
+pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work: impl FnOnce() -> T) -> T {
     if !wanted || !io::stderr().is_terminal() {
         return work();
     }
@@ -42,15 +35,19 @@ pub(crate) fn show<T>(
     thread::scope(|scope| {
         let draw = move || {
             // Hidden at first, so that rate and time left are right when it appears.
-            let bar = bar(measure, total);
+            let bar = bar(measure);
             for tick in 0.. {
                 if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
-                let (blobs, bytes) =
-                    (progress.blobs.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
-                bar.set_position(if measure == Measure::Blobs { blobs } else { bytes });
-                bar.set_message(format_bytes(bytes));
+                let Advance { blobs, bytes, total_blobs, total_bytes } = progress.advance();
+                let (position, length) = match measure {
+                    Measure::Blobs => (blobs, total_blobs),
+                    Measure::Bytes => (bytes, total_bytes),
+                };
+                bar.set_length(length);
+                bar.set_position(position);
+                bar.set_message(format!("{} of {}", format_bytes(bytes), format_bytes(total_bytes)));
                 if tick == TICKS_OF_PATIENCE {
                     bar.set_draw_target(ProgressDrawTarget::stderr());
                 }
@@ -66,18 +63,13 @@ pub(crate) fn show<T>(
     })
 }
 
-fn bar(measure: Measure, total: Tally) -> ProgressBar {
-    let size = format_bytes(total.bytes);
-    let (length, template) = match measure {
-        Measure::Blobs => {
-            (total.blobs, format!("{{bar:30}} {{pos}}/{{len}} blobs, {{msg}} of {size}, {{eta}} left"))
-        }
-        Measure::Bytes => {
-            (total.bytes, format!("{{bar:30}} {{msg}} of {size}, {{binary_bytes_per_sec}}, {{eta}} left"))
-        }
+fn bar(measure: Measure) -> ProgressBar {
+    let template = match measure {
+        Measure::Blobs => "{bar:30} {pos}/{len} blobs, {msg}, {eta} left",
+        Measure::Bytes => "{bar:30} {msg}, {binary_bytes_per_sec}, {eta} left",
     };
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
-    match ProgressStyle::with_template(&template) {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+    match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod metrics;
 pub(crate) mod prune;
+mod reason;
 pub(crate) mod summary;
 pub(crate) mod usage;
 pub(crate) mod verify;

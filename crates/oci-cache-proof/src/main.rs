@@ -14,12 +14,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use oci_cache_cli::exit::Exit;
-use oci_cache_cli::{exit, output};
+use oci_cache_cli::{output, program};
 
 use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    exit::run(|| {
+    program::run(|| {
         let cli = Cli::parse();
         // Some of it is run in other directories.
         let program = std::path::absolute(&cli.program)

@@ -13,9 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use oci_cache::{
-    CacheDir, Policy, Progress, PruneParams, PruneReport, References, Space, apply, scan, select,
-};
+use oci_cache::{Policy, Progress, PruneParams, PruneReport};
 use serde_json::{Value, json};
 
 /// The methods, as `docs/oci-import.md` lists them.
@@ -84,11 +82,7 @@ fn with_causes(error: &dyn Error) -> String {
 fn prune(cache_dir: &Path, params: PruneParams) -> Result<PruneReport, Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "the server's one clock")]
     let now = SystemTime::now().into();
-    let mut cache = CacheDir::open(cache_dir, &std::env::home_dir().into_iter().collect::<Vec<_>>())?;
-    if !params.dry_run && !cache.try_lock()? {
-        return Err("another prune is at work".into());
-    }
-    let everything = Policy::default();
-    let plan = select(scan(&cache)?, References::default(), &everything, now, Space::default());
-    Ok(if params.dry_run { plan.preview() } else { apply(&plan, &Progress::default()) })
+    let protected: Vec<_> = std::env::home_dir().into_iter().collect();
+    let act = if params.dry_run { oci_cache::preview } else { oci_cache::prune };
+    Ok(act(cache_dir, &protected, &Policy::default(), now, &Progress::default())?)
 }

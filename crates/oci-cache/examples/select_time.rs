@@ -26,16 +26,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = Timestamp::from(SystemTime::now());
     let cache = CacheDir::open(directory.path(), &[])?;
     let mut inventory = scan(&cache)?;
-    let mut references = read_references(&inventory);
+    read_references(&mut inventory);
     let budget = inventory.used_bytes() / 2;
-    let policy =
-        Policy { older_than: Some(Duration::ZERO), max_used_bytes: Some(budget), ..Policy::default() };
+    let mut policy = Policy::default();
+    (policy.older_than, policy.max_used_bytes) = (Some(Duration::ZERO), Some(budget));
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        let plan = select(inventory, references, &policy, now, Space::default());
+        let plan = select(inventory, &policy, now, Space::default())?;
         times.push(started.elapsed());
-        (inventory, references) = plan.into_parts();
+        inventory = plan.into_inventory();
     }
     times.sort_unstable();
     let (median, slowest) = (times[ROUNDS / 2], times[ROUNDS - 1]);

@@ -7,9 +7,11 @@
 
 pub(crate) mod cache_dir;
 pub(crate) mod digest;
+pub(crate) mod finding;
 pub(crate) mod inventory;
 pub(crate) mod ledger;
 pub(crate) mod leftover;
+pub(crate) mod lock;
 pub(crate) mod names;
 pub(crate) mod partial;
 pub(crate) mod references;

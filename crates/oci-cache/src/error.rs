@@ -34,6 +34,24 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// Another process holds the cache's lock.
+    #[error("lock oci cache `{}`: another process holds the lock", escape_path(.path))]
+    Locked {
+        /// The cache.
+        path: PathBuf,
+    },
+    /// The lock is on another directory than the plan is about. Nothing was touched.
+    #[error("prune oci cache `{}`: the lock is on another directory", escape_path(.path))]
+    OtherLock {
+        /// The directory that the plan is about.
+        path: PathBuf,
+    },
+    /// Only what is unreferenced is to go, and nothing says what is referenced. Nothing was touched.
+    #[error("no index.json in `{}` from which blobs could be referenced, as an OCI image layout has", escape_path(.path))]
+    NoIndex {
+        /// The cache.
+        path: PathBuf,
+    },
     /// The cache went aside, could not be made anew, and could not be put back.
     #[error(
         "recreate oci cache `{}`, then restore it from `{}` ({restore})",

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Escapes control and other unprintable characters (`\n`, `\u{1b}`), backslashes (`\\`), and bytes
 /// that are not UTF-8 (`\xff`).
 #[must_use]
-pub fn escape(bytes: &[u8]) -> String {
+pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -27,7 +27,8 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Escapes a path as [`escape`] does.
+/// Escapes a path: control and other unprintable characters (`\n`, `\u{1b}`), backslashes (`\\`), and bytes
+/// that are not UTF-8 (`\xff`).
 #[must_use]
 pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())

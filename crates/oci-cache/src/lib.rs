@@ -3,14 +3,39 @@
 //! Data flows one way; each stage is a type, each arrow a function:
 //!
 //! ```text
-//! CacheDir ──scan──▶ Inventory ──select──▶ PrunePlan ──apply──▶ PruneReport
+//! CacheDir ──scan──▶ Inventory ──select(policy)──▶ PrunePlan ──apply(lock)──▶ PruneReport
 //! ```
 //!
 //! A dry run stops before `apply` and shows [`PrunePlan::preview`]. Nothing here prints, reads the clock
-//! or ends the process.
+//! or ends the process. What a policy depends on, such as the references of an OCI image layout, is read
+//! by the library; nothing is applied without the cache's [`Lock`].
+//!
+//! The usual case in one call:
 //!
 //! ```
-//! use oci_cache::{CacheDir, Policy, Progress, References, Space, apply, scan, select};
+//! use std::time::Duration;
+//!
+//! use oci_cache::{Policy, Progress};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path();
+//! # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+//! # #[allow(clippy::disallowed_methods)]
+//! # let now = std::time::SystemTime::now();
+//! let mut policy = Policy::default();
+//! policy.older_than = Some(Duration::from_secs(7 * 24 * 3600));
+//! let protected: Vec<_> = std::env::home_dir().into_iter().collect();
+//! let report = oci_cache::prune(path, &protected, &policy, now.into(), &Progress::default())?;
+//! assert_eq!((report.blobs_freed, report.kept.recent.blobs), (0, 1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The same stage by stage, here for everything:
+//!
+//! ```
+//! use oci_cache::{CacheDir, Policy, Progress, apply, scan, select};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
@@ -19,10 +44,9 @@
 //! # #[allow(clippy::disallowed_methods)]
 //! # let now = std::time::SystemTime::now();
 //! let mut cache = CacheDir::open(path, &[])?;
-//! assert!(cache.try_lock()?, "another prune is at work");
-//! let everything = Policy::default();
-//! let plan = select(scan(&cache)?, References::default(), &everything, now.into(), Space::default());
-//! let report = apply(&plan, &Progress::default());
+//! let lock = cache.try_lock()?.ok_or("another prune is at work")?;
+//! let plan = select(scan(&cache)?, &Policy::default(), now.into(), cache.space()?)?;
+//! let report = apply(&plan, &lock, &Progress::default())?;
 //! assert_eq!((report.blobs_freed, report.bytes_freed), (1, 4));
 //! # Ok(())
 //! # }
@@ -39,27 +63,37 @@ mod scan;
 mod usage;
 mod verify;
 
-pub use cache::SETTLE;
+// The road.
 pub use cache::cache_dir::{AccessTimes, CacheDir, Space};
-pub use cache::digest::{Algorithm, BlobName, Digest, ParseDigestError, Spelling};
-pub use cache::inventory::{Blob, Foreign, Inventory};
-pub use cache::ledger::Tally;
-pub use cache::leftover::Leftover;
-pub use cache::partial::Partial;
-pub use cache::references::{Image, References};
-pub use error::{Error, Failure, Refusal};
-pub use escape::{escape, escape_path};
-pub use os::status::Timestamp;
-pub use os::sys::set_idle_io_priority;
+pub use cache::lock::Lock;
+pub use progress::{Advance, Progress};
+pub use prune::{Pruned, apply, apply_aside, apply_to_goal, check_aside, preview, prune};
+pub use scan::references::read_references;
+pub use scan::scan;
+
+// Decisions.
 pub use plan::PrunePlan;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::keep_list::{KeepError, parse_keep};
 pub use plan::policy::{FreeSpace, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
 pub use plan::select::select;
-pub use progress::Progress;
-pub use prune::{Kept, Outcome, PruneParams, PruneReport, apply, apply_aside, check_aside};
-pub use scan::references::read_references;
-pub use scan::scan;
+
+// Findings.
+pub use cache::SETTLE;
+pub use cache::digest::{Digest, ParseDigestError};
+pub use cache::finding::Finding;
+pub use cache::inventory::{Blob, Foreign, Inventory};
+pub use cache::ledger::Tally;
+pub use cache::leftover::Leftover;
+pub use cache::partial::Partial;
+pub use cache::references::{Image, References};
+pub use os::status::Timestamp;
 pub use usage::{AgeClass, ImageUsage, LargeBlob, Usage, usage};
-pub use verify::{Check, Corrupt, Finding, Verification, verify};
+pub use verify::{Check, Verification, verify};
+
+// Outcomes.
+pub use error::{Error, Failure, Refusal};
+pub use escape::escape_path;
+pub use os::sys::set_idle_io_priority;
+pub use prune::{Kept, Notes, Outcome, PruneParams, PruneReport};

@@ -6,6 +6,7 @@
 pub(crate) mod fate;
 pub(crate) mod keep_list;
 pub(crate) mod policy;
+mod saved_entry;
 pub(crate) mod saved_plan;
 pub(crate) mod select;
 
@@ -14,9 +15,11 @@ use std::path::PathBuf;
 use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::Tally;
 use crate::cache::leftover::Leftover;
-use crate::cache::names::Place;
+use crate::cache::lock::Lock;
+use crate::cache::names::{Place, index_path};
 use crate::cache::partial::Partial;
-use crate::cache::references::{Image, References};
+use crate::cache::references::Image;
+use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
 
@@ -28,8 +31,9 @@ pub struct PrunePlan {
     pub(crate) blob_fates: Vec<Fate>,
     pub(crate) partial_fates: Vec<Fate>,
     pub(crate) leftovers_go: Vec<bool>,
-    pub(crate) references: References,
     pub(crate) index_change: IndexChange,
+    /// Whether it matters for the plan that not all that the index leads to is known.
+    pub(crate) needs_all_references: bool,
     /// What a saved plan lists and is not there any more.
     pub(crate) missing: Tally,
 }
@@ -45,12 +49,7 @@ pub(crate) enum IndexChange {
 
 impl PrunePlan {
     /// A plan by which every entry stays.
-    pub(crate) fn keeping(
-        inventory: Inventory,
-        references: References,
-        now: Timestamp,
-        reason: Keep,
-    ) -> Self {
+    pub(crate) fn keeping(inventory: Inventory, now: Timestamp, reason: Keep) -> Self {
         Self {
             planned_at: now,
             blob_fates: vec![Fate::Keep(reason); inventory.tree.blobs.len()],
@@ -58,9 +57,15 @@ impl PrunePlan {
             leftovers_go: vec![false; inventory.leftovers.len()],
             index_change: IndexChange::Drop(Vec::new()),
             missing: Tally::default(),
+            needs_all_references: true,
             inventory,
-            references,
         }
+    }
+
+    /// Checks that the lock is on the directory that the plan is about.
+    pub(crate) fn check_lock(&self, lock: &Lock) -> Result<(), Error> {
+        let id = self.inventory.tree.directories.first().map(|root| root.status.id);
+        if id == lock.id() { Ok(()) } else { Err(Error::OtherLock { path: self.inventory.path.clone() }) }
     }
 
     /// What the plan is about.
@@ -69,10 +74,10 @@ impl PrunePlan {
         &self.inventory
     }
 
-    /// Gives the inventory and the references back, for another plan.
+    /// Gives the inventory back, for another plan.
     #[must_use]
-    pub fn into_parts(self) -> (Inventory, References) {
-        (self.inventory, self.references)
+    pub fn into_inventory(self) -> Inventory {
+        self.inventory
     }
 
     /// Each blob and its fate.
@@ -91,12 +96,6 @@ impl PrunePlan {
         leftovers.filter(|(_, goes)| **goes).map(|(leftover, _)| leftover)
     }
 
-    /// What the layout's index leads to, as far as the plan wanted to know.
-    #[must_use]
-    pub const fn references(&self) -> &References {
-        &self.references
-    }
-
     /// How many blobs have a time of last use that lies ahead of the plan's own; they count as just used.
     #[must_use]
     pub fn from_the_future(&self) -> usize {
@@ -113,7 +112,7 @@ impl PrunePlan {
             IndexChange::Drop(positions) if positions.is_empty() => return None,
             IndexChange::Drop(positions) => Some(positions.len()),
         };
-        self.removes_nested_blobs().then(|| (root.path.join("index.json"), entries))
+        self.removes_nested_blobs().then(|| (index_path(&root.path), entries))
     }
 
     /// The positions of the index's entries that lead to a blob that goes.
@@ -121,27 +120,23 @@ impl PrunePlan {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
     }
 
-    /// The digests of the images that lose a blob.
-    pub(crate) fn doomed_images(&self) -> Vec<String> {
-        self.images_that_go().map(|image| image.digest.to_string()).collect()
-    }
-
-    fn images_that_go(&self) -> impl Iterator<Item = &Image> {
-        let goes = |blob: &usize| matches!(self.blob_fates[*blob], Fate::Remove(_));
-        self.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
+    /// The images that lose a blob.
+    pub(crate) fn images_that_go(&self) -> impl Iterator<Item = &Image> {
+        let goes = |blob: &usize| self.blob_fates[*blob].goes();
+        self.inventory.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
     }
 
     /// Whether every entry goes.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.blob_fates.iter().chain(&self.partial_fates).all(|fate| matches!(fate, Fate::Remove(_)))
+        self.blob_fates.iter().chain(&self.partial_fates).all(|fate| fate.goes())
     }
 
     /// How many blobs go, and their logical size.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
-        for (blob, _) in self.blobs().filter(|(_, fate)| matches!(fate, Fate::Remove(_))) {
+        for (blob, _) in self.blobs().filter(|(_, fate)| fate.goes()) {
             total.add(blob.size_bytes);
         }
         total
@@ -149,7 +144,7 @@ impl PrunePlan {
 
     /// Whether a blob of an OCI image layout or nested cache goes.
     pub(crate) fn removes_nested_blobs(&self) -> bool {
-        self.blobs().any(|(blob, fate)| matches!(fate, Fate::Remove(_)) && self.is_nested(blob))
+        self.blobs().any(|(blob, fate)| fate.goes() && self.is_nested(blob))
     }
 
     pub(crate) fn is_nested(&self, blob: &Blob) -> bool {

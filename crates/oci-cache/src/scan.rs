@@ -18,6 +18,7 @@ pub(crate) mod tree;
 
 use crate::cache::cache_dir::{CacheDir, INSPECT};
 use crate::cache::inventory::{Inventory, Tree};
+use crate::cache::references::References;
 use crate::error::Error;
 use crate::scan::tree::scan_tree;
 
@@ -44,5 +45,5 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
     }
     let names = std::mem::take(&mut tree.leftover_names);
     let leftovers = leftovers::find(cache, names, &mut tree);
-    Ok(Inventory { path, tree, leftovers })
+    Ok(Inventory { path, tree, leftovers, references: References::default(), findings: None })
 }

@@ -84,9 +84,10 @@ pub struct ImageUsage {
     pub is_complete: bool,
 }
 
-/// Sums up a cache as of `now`.
+/// Sums up a cache as of `now`. It has images if the references were [read](crate::read_references()).
 #[must_use]
-pub fn usage(inventory: &Inventory, references: &References, now: Timestamp, space: Space) -> Usage {
+pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
+    let references = inventory.references();
     let (mut blobs, mut partials, mut leftovers) = (Tally::default(), Tally::default(), Tally::default());
     let mut disk = DiskLedger::default();
     for blob in inventory.blobs() {

@@ -11,12 +11,12 @@
 
 mod early_end;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use rustix::io::Errno;
@@ -24,15 +24,16 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::cache::SETTLE;
 use crate::cache::digest::{Algorithm, Digest};
+use crate::cache::finding::Finding;
 use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::Tally;
-use crate::cache::references::References;
 use crate::error::Failure;
 use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
 use crate::os::status::{Status, Timestamp};
 use crate::progress::Progress;
+use crate::scan::references::read_references;
 use crate::verify::early_end::suspicion;
 
 /// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
@@ -51,41 +52,11 @@ pub enum Check {
     Quick,
 }
 
-/// A blob whose content does not hash to its name.
-#[derive(Clone, Debug)]
-pub struct Corrupt {
-    /// Its position in the inventory.
-    pub blob: usize,
-    /// What its content hashes to.
-    pub actual: Digest,
-}
-
-/// What is wrong with a blob, or keeps it from being checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// Its content does not hash to its name.
-    Corrupt,
-    /// Somebody is writing to it.
-    InUse,
-    /// It changed each time it was read.
-    Changed,
-    /// It could not be read, or a stop was asked for before its turn came.
-    Unread,
-}
-
-/// What was found.
+/// What a verification came to. What is not intact is in [`Inventory::findings`].
 #[derive(Debug, Default)]
 pub struct Verification {
     /// What was looked at.
     pub checked: Tally,
-    /// The corrupt ones, in the order of the inventory.
-    pub corrupt: Vec<Corrupt>,
-    /// What somebody was writing to: positions in the inventory.
-    pub in_use: Vec<usize>,
-    /// What changed each time it was read.
-    pub changed: Vec<usize>,
-    /// What could not be read, or was not reached: positions in the inventory.
-    pub unread: Vec<usize>,
     /// How many of the corrupt ones nobody could be asked about: leases do not work for them. They did not
     /// change for half a second.
     pub unprobed: u64,
@@ -93,32 +64,27 @@ pub struct Verification {
     pub failures: Vec<Failure>,
     /// Whether a stop was asked for before the end.
     pub interrupted: bool,
-    /// Access times that moved by reading, since `O_NOATIME` was not allowed.
-    accessed: Vec<(usize, Timestamp)>,
 }
 
-/// Verifies the blobs of the inventory.
-///
-/// The references give the sizes that a quick check compares; a full one makes no use of them.
+/// Verifies the blobs of the inventory, which keeps what was found.
 #[must_use]
-pub fn verify(
-    inventory: &mut Inventory,
-    references: &References,
-    check: Check,
-    progress: &Progress,
-) -> Verification {
+pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> Verification {
+    // They give the sizes that a quick check compares. First, since reading a manifest may move its access time,
+    // of which the check of that blob then takes note.
+    read_references(inventory);
     let blobs = &inventory.tree.blobs;
+    progress.begin(blobs.len() as u64, blobs.iter().map(|blob| blob.size_bytes).fold(0, u64::saturating_add));
     let mut order: Vec<usize> = (0..blobs.len()).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(blobs[index].size_bytes));
-    let found = Mutex::new(Verification::default());
+    let found = Mutex::new(Found::default());
     let next = AtomicUsize::new(0);
     let cores = thread::available_parallelism().map_or(1, usize::from).min(order.len());
     let work = || {
-        let mut reader = Reader { inventory, references, check, progress, buffer: vec![0; BUFFER_BYTES] };
+        let mut checker = Checker { inventory, check, progress, buffer: vec![0; BUFFER_BYTES] };
         while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             let verdict =
-                if progress.is_stopped() { (Verdict::NotReached, None) } else { reader.check(index) };
-            let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                if progress.is_stopped() { (Verdict::NotReached, None) } else { checker.check(index) };
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.add(inventory, index, verdict);
         }
     };
@@ -129,13 +95,14 @@ pub fn verify(
         }
         work();
     });
-    let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    found.corrupt.sort_unstable_by_key(|corrupt| corrupt.blob);
-    found.interrupted = progress.is_stopped();
-    for (index, accessed) in found.accessed.drain(..) {
+    let Found { mut verification, findings, accessed } =
+        found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verification.interrupted = progress.is_stopped();
+    for (index, accessed) in accessed {
         inventory.tree.blobs[index].accessed = accessed;
     }
-    found
+    inventory.findings = Some(findings);
+    verification
 }
 
 /// What is true of one blob.
@@ -150,17 +117,16 @@ enum Verdict {
     Failed(io::Error),
 }
 
-impl Verification {
-    /// What is not intact, by position in the inventory: what [`crate::Policy::corrupt`] wants.
-    #[must_use]
-    pub fn findings(&self) -> HashMap<usize, Finding> {
-        let corrupt = self.corrupt.iter().map(|corrupt| (corrupt.blob, Finding::Corrupt));
-        let in_use = self.in_use.iter().map(|blob| (*blob, Finding::InUse));
-        let changed = self.changed.iter().map(|blob| (*blob, Finding::Changed));
-        let unread = self.unread.iter().map(|blob| (*blob, Finding::Unread));
-        corrupt.chain(in_use).chain(changed).chain(unread).collect()
-    }
+/// What was found so far.
+#[derive(Default)]
+struct Found {
+    verification: Verification,
+    findings: BTreeMap<usize, Finding>,
+    /// Access times that moved by reading, since `O_NOATIME` was not allowed.
+    accessed: Vec<(usize, Timestamp)>,
+}
 
+impl Found {
     fn add(
         &mut self,
         inventory: &Inventory,
@@ -168,36 +134,40 @@ impl Verification {
         (verdict, accessed): (Verdict, Option<Timestamp>),
     ) {
         let blob = &inventory.tree.blobs[index];
+        let verification = &mut self.verification;
         self.accessed.extend(accessed.map(|accessed| (index, accessed)));
-        match verdict {
-            Verdict::Intact => self.checked.add(blob.size_bytes),
+        let finding = match verdict {
+            Verdict::Intact => {
+                verification.checked.add(blob.size_bytes);
+                return;
+            }
+            Verdict::Gone => return,
             Verdict::Corrupt(actual, is_probed) => {
-                self.checked.add(blob.size_bytes);
-                self.unprobed += u64::from(!is_probed);
-                self.corrupt.push(Corrupt { blob: index, actual });
+                verification.checked.add(blob.size_bytes);
+                verification.unprobed += u64::from(!is_probed);
+                Finding::Corrupt { actual }
             }
-            Verdict::InUse => self.in_use.push(index),
-            Verdict::Changed => self.changed.push(index),
-            Verdict::Gone => {}
-            Verdict::NotReached => self.unread.push(index),
+            Verdict::InUse => Finding::InUse,
+            Verdict::Changed => Finding::Changed,
+            Verdict::NotReached => Finding::Unread,
             Verdict::Failed(error) => {
-                self.unread.push(index);
-                self.failures.push(Failure::new("read", inventory.path_of(blob), error))
+                verification.failures.push(Failure::new("read", inventory.path_of(blob), error));
+                Finding::Unread
             }
-        }
+        };
+        self.findings.insert(index, finding);
     }
 }
 
 /// One thread of a verification.
-struct Reader<'a> {
+struct Checker<'a> {
     inventory: &'a Inventory,
-    references: &'a References,
     check: Check,
     progress: &'a Progress,
     buffer: Vec<u8>,
 }
 
-impl Reader<'_> {
+impl Checker<'_> {
     /// Checks a blob. Also returns its access time, if reading moved that.
     fn check(&mut self, index: usize) -> (Verdict, Option<Timestamp>) {
         let blob = &self.inventory.tree.blobs[index];
@@ -218,9 +188,9 @@ impl Reader<'_> {
             return Ok((Verdict::Changed, None));
         }
         if self.check == Check::Quick && !(1..=SMALL_BYTES).contains(&before.size_bytes) {
-            let expected = self.references.sizes.get(&index).copied();
+            let expected = self.inventory.references.sizes.get(&index).copied();
             if suspicion(&file, before.size_bytes, expected)?.is_none() {
-                self.progress.advance(1, blob.size_bytes);
+                self.progress.add(1, blob.size_bytes);
                 return Ok((Verdict::Intact, None));
             }
         }
@@ -231,7 +201,7 @@ impl Reader<'_> {
             let after = Status::of_descriptor(file.as_fd())?;
             let accessed = (after.accessed != blob.accessed).then_some(after.accessed);
             if actual == blob.digest {
-                self.progress.advance(1, 0);
+                self.progress.add(1, 0);
                 return Ok((Verdict::Intact, accessed));
             }
             let has_writer = has_writer(file.as_fd());
@@ -270,7 +240,7 @@ impl Reader<'_> {
                 return Ok(None);
             }
             hasher.update(&self.buffer[..read]);
-            self.progress.advance(0, read as u64);
+            self.progress.add(0, read as u64);
             windows.drop_read(file, position, position + read as u64);
             position += read as u64;
         }

@@ -1,13 +1,12 @@
 //! `prune`: frees the cache, and says in one line what was freed.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Check, Failure, Policy, Progress, PrunePlan, PruneReport, References, Space, Timestamp, apply,
-    apply_aside, check_aside, read_references, scan, select,
+    CacheDir, Check, Error, Failure, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, Space,
+    Timestamp, apply_aside, apply_to_goal, check_aside, scan, select,
 };
 
 use crate::cli::PruneArguments;
@@ -35,10 +34,10 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
     }
     let result = prune(arguments, protected, now);
     if let Some(path) = &arguments.metrics_file {
-        let exit = result.as_ref().map_or_else(Exit::of_error, |pruned| pruned.exit);
-        let pruned = result.as_ref().ok();
-        let report = pruned.and_then(|pruned| pruned.report.as_ref());
-        let cache_bytes = pruned.and_then(|pruned| pruned.cache_bytes);
+        let exit = result.as_ref().map_or_else(Exit::of_error, |done| done.exit);
+        let done = result.as_ref().ok();
+        let report = done.and_then(|done| done.report.as_ref());
+        let cache_bytes = done.and_then(|done| done.cache_bytes);
         let written = metrics_file::write(
             path,
             &Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
@@ -48,21 +47,18 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
             written?;
         }
     }
-    result.map(|pruned| pruned.exit)
+    result.map(|done| done.exit)
 }
 
-/// How often a prune to a goal makes up for what it could not take.
-const MAX_ROUNDS: usize = 256;
-
 /// What a run came to.
-struct Pruned {
+struct Done {
     exit: Exit,
     report: Option<PruneReport>,
     /// What the cache's files have together afterwards, if that is known.
     cache_bytes: Option<u64>,
 }
 
-fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Pruned> {
+fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Done> {
     let progress = Progress::default();
     // Lists may come from where nothing comes: until they are read, a signal ends the process.
     let policy = policy::build(&arguments.policy)?;
@@ -70,28 +66,27 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> a
     let directory = location::cache_dir(&arguments.cache.location)?;
     let summary = arguments.github_summary.then(|| Summary::open(&directory)).transpose()?;
     let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
-    if !arguments.dry_run && !lock::wait(&mut cache, &arguments.cache, &progress)? {
-        let report =
-            PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
-        output::print(&text::prune::result(&report, arguments.cache.format)?)?;
-        let exit = signals.exit().unwrap_or(Exit::Incomplete);
-        return Ok(Pruned { exit, report: Some(report), cache_bytes: None });
+    let mut lock = None;
+    if !arguments.dry_run {
+        lock = lock::wait(&mut cache, &arguments.cache, &progress)?;
+        if lock.is_none() {
+            return stopped(&cache, arguments, &signals);
+        }
     }
     let space = cache.space()?;
-    let (plan, unread) = plan(arguments, &cache, &policy, now, space, &progress)?;
+    let (mut plan, unread) = plan(arguments, &cache, &policy, now, space, &progress)?;
     if arguments.aside {
         check_aside(&cache, &plan)?;
     }
     if let Some(path) = &arguments.save_plan {
-        plan_file::save(path, &plan, &cache)?;
+        plan_file::save(path, &mut plan, &cache)?;
     }
-    let mut carried_out = if arguments.dry_run {
-        CarriedOut::new(plan.preview(), plan)
-    } else {
-        carry_out(arguments, &cache, &policy, plan, now, space, &progress)?
+    let mut pruned = match lock {
+        None => Pruned::preview(plan),
+        Some(lock) => carry_out(arguments, &cache, &lock, &policy, plan, &progress)?,
     };
-    carried_out.report.failures.extend(unread);
-    let CarriedOut { plan, report, used_bytes } = carried_out;
+    pruned.report.failures.extend(unread);
+    let Pruned { plan, report, used_bytes, .. } = pruned;
     if policy.has_goal() && !arguments.cache.quiet {
         output::complain_all(text::prune::unmet_goals(&policy, used_bytes, space_after(&cache, &report)?));
     }
@@ -104,82 +99,41 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> a
     let found =
         arguments.metrics_file.as_ref().and_then(|_| scan(&CacheDir::open(&directory, &[]).ok()?).ok());
     let cache_bytes = Some(found.map_or(used_bytes, |inventory| inventory.used_bytes()));
-    Ok(Pruned { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
+    Ok(Done { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 
-/// A plan that was carried out, or shown.
-struct CarriedOut {
-    plan: PrunePlan,
-    report: PruneReport,
-    /// What the cache's files have together afterwards, or would have.
-    used_bytes: u64,
+/// Tells that a signal came before the command's turn.
+fn stopped(cache: &CacheDir, arguments: &PruneArguments, signals: &Signals) -> anyhow::Result<Done> {
+    let report =
+        PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
+    output::print(&text::prune::result(&report, arguments.cache.format)?)?;
+    let exit = signals.exit().unwrap_or(Exit::Incomplete);
+    Ok(Done { exit, report: Some(report), cache_bytes: None })
 }
 
-impl CarriedOut {
-    fn new(report: PruneReport, plan: PrunePlan) -> Self {
-        let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
-        let freed = report.bytes_freed.saturating_sub(left_by_prunes);
-        let used_bytes = plan.inventory().used_bytes().saturating_sub(freed);
-        Self { plan, report, used_bytes }
-    }
-}
-
-/// Carries the plan out. For what could not go, others go, as far as a goal asks for it.
+/// Carries the plan out, with a progress bar.
 fn carry_out(
     arguments: &PruneArguments,
     cache: &CacheDir,
+    lock: &Lock,
     policy: &Policy,
     plan: PrunePlan,
-    now: Timestamp,
-    mut space: Space,
     progress: &Progress,
-) -> anyhow::Result<CarriedOut> {
-    let carry_out = |plan: PrunePlan| -> anyhow::Result<CarriedOut> {
-        let report =
-            progress_bar::show(!arguments.cache.quiet, Measure::Blobs, progress, plan.total(), || {
-                if arguments.aside { apply_aside(cache, &plan, progress) } else { Ok(apply(&plan, progress)) }
-            })?;
-        Ok(CarriedOut::new(report, plan))
-    };
-    let mut done = carry_out(plan)?;
-    // To look for what is corrupt once more would take too long.
-    if !policy.has_goal() || arguments.policy.corrupt {
-        return Ok(done);
-    }
-    let mut policy = policy.clone();
-    let available_before = space.available_bytes;
-    for _ in 1..MAX_ROUNDS {
-        let held = done.plan.held(&done.report);
-        // A pull under way keeps all of a layout.
-        if held.is_empty() || done.report.pull_in_flight.is_some() || progress.is_stopped() {
-            break;
-        }
+) -> anyhow::Result<Pruned> {
+    let each_round = |plan: &PrunePlan, report: &PruneReport| {
         if arguments.cache.verbose {
-            output::complain_all(text::prune::removed_entries(&done.plan, &done.report));
+            output::complain_all(text::prune::removed_entries(plan, report));
         }
-        policy.held.extend(held);
-        progress.blobs.store(0, Ordering::Relaxed);
-        progress.bytes.store(0, Ordering::Relaxed);
-        // Some file systems give the room back later.
-        space.available_bytes = available_before.saturating_add(done.report.disk_bytes_freed);
-        match self::plan(arguments, cache, &policy, now, space, progress)
-            .and_then(|(plan, _)| carry_out(plan))
-        {
-            Ok(next) => done = CarriedOut { report: done.report.followed_by(next.report), ..next },
-            // What went must be reported.
-            Err(error) => {
-                let error = std::io::Error::other(format!("{error:#}"));
-                let path = cache.path().to_owned();
-                done.report.failures.push(Failure {
-                    operation: "make up for what is in use in",
-                    path,
-                    error,
-                });
-                break;
-            }
+    };
+    let pruned = progress_bar::show(!arguments.cache.quiet, Measure::Blobs, progress, || {
+        if arguments.aside {
+            let report = apply_aside(cache, lock, &plan, progress)?;
+            Ok(Pruned::new(plan, report))
+        } else {
+            apply_to_goal(cache, lock, plan, policy, progress, each_round)
         }
-    }
-    Ok(done)
+    });
+    pruned.map_err(|error: Error| error.into())
 }
 
 /// The room after the prune, or what it would be.
@@ -202,27 +156,21 @@ fn plan(
 ) -> anyhow::Result<(PrunePlan, Vec<Failure>)> {
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
-    let corrupt = arguments.policy.corrupt;
-    // A prune of everything need not know what refers to what.
-    let wants_references =
-        saved.is_some() || arguments.save_plan.is_some() || corrupt || !policy.is_everything();
-    let references = if wants_references { read_references(&inventory) } else { References::default() };
-    if policy.unreferenced && !references.has_index && cache.exists() {
-        let why = "--unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI \
-                   image layout has";
-        return Err(anyhow!(UsageError(why.to_owned())));
-    }
     if let Some(saved) = saved {
-        return Ok((saved.select(inventory, references, now), Vec::new()));
+        return Ok((saved.select(inventory, now), Vec::new()));
     }
-    let mut policy = policy.clone();
     let mut unread = Vec::new();
-    if corrupt {
-        let found = verify::hash(&mut inventory, &references, Check::Full, progress, arguments.cache.quiet);
-        policy.corrupt = Some(found.findings());
-        unread = found.failures;
+    if policy.corrupt {
+        unread = verify::hash(&mut inventory, Check::Full, progress, arguments.cache.quiet).failures;
     }
-    Ok((select(inventory, references, &policy, now, space), unread))
+    match select(inventory, policy, now, space) {
+        Err(Error::NoIndex { .. }) => Err(anyhow!(UsageError(
+            "--unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI image \
+             layout has"
+                .to_owned()
+        ))),
+        plan => Ok((plan?, unread)),
+    }
 }
 
 /// Prints the result on stdout, and the rest on stderr.

@@ -3,35 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oci_cache::{
-    CacheDir, Inventory, Policy, References, Space, Tally, Timestamp, Usage, read_references, scan, select,
-    usage,
-};
-use serde::Serialize;
+use oci_cache::{CacheDir, Inventory, Policy, Space, Tally, Timestamp, read_references, scan, select, usage};
 
 use crate::cli::{Format, UsageArguments};
 use crate::exit::Exit;
+use crate::report::usage::{UsageReport, WouldFree};
 use crate::{clock, location, output, text};
-
-/// The command's result.
-#[derive(Debug, Serialize)]
-pub(crate) struct UsageReport {
-    /// The directory, absolute and escaped.
-    pub(crate) cache_dir: String,
-    #[serde(flatten)]
-    pub(crate) usage: Usage,
-    /// What would go under common policies.
-    pub(crate) would_free: Vec<WouldFree>,
-}
-
-/// What a policy would free.
-#[derive(Debug, Serialize)]
-pub(crate) struct WouldFree {
-    /// The flags of `prune`; empty for a prune of everything.
-    pub(crate) flags: String,
-    #[serde(flatten)]
-    pub(crate) tally: Tally,
-}
 
 /// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
 ///
@@ -43,13 +20,13 @@ pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<
     let cache = CacheDir::open(&directory, &location::protected(protected))?;
     let now = clock::now();
     let space = cache.space()?;
-    let inventory = scan(&cache)?;
-    let references = read_references(&inventory);
-    let usage = usage(&inventory, &references, now, space);
-    let problems = inventory.failures().iter().chain(&references.problems);
+    let mut inventory = scan(&cache)?;
+    read_references(&mut inventory);
+    let usage = usage(&inventory, now, space);
+    let problems = inventory.failures().iter().chain(&inventory.references().problems);
     let problems: Vec<String> = problems.map(text::failure).collect();
     output::complain_all(problems.iter().cloned());
-    let would_free = common_policies(inventory, references, now, space);
+    let would_free = common_policies(inventory, now, space)?;
     let report = UsageReport { cache_dir: oci_cache::escape_path(cache.path()), usage, would_free };
     let printed = output::print(&match arguments.cache.format {
         Format::Human => text::usage::result(&report),
@@ -62,30 +39,30 @@ pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<
     Ok(if problems.is_empty() { printed } else { Exit::Incomplete })
 }
 
-fn common_policies(
-    mut inventory: Inventory,
-    mut references: References,
-    now: Timestamp,
-    space: Space,
-) -> Vec<WouldFree> {
-    let day = Duration::from_secs(24 * 3600);
+fn common_policies(mut inventory: Inventory, now: Timestamp, space: Space) -> anyhow::Result<Vec<WouldFree>> {
+    let policy = |set: &dyn Fn(&mut Policy)| {
+        let mut policy = Policy::default();
+        set(&mut policy);
+        policy
+    };
+    let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
     let half = inventory.used_bytes() / 2;
     let mut policies = vec![
         (String::new(), Policy::default()),
-        ("--older-than 7d".to_owned(), Policy { older_than: Some(7 * day), ..Policy::default() }),
-        ("--older-than 30d".to_owned(), Policy { older_than: Some(30 * day), ..Policy::default() }),
-        (format!("--max-used-space {half}"), Policy { max_used_bytes: Some(half), ..Policy::default() }),
+        ("--older-than 7d".to_owned(), policy(&|policy| policy.older_than = days(7))),
+        ("--older-than 30d".to_owned(), policy(&|policy| policy.older_than = days(30))),
+        (format!("--max-used-space {half}"), policy(&|policy| policy.max_used_bytes = Some(half))),
     ];
-    if references.has_index {
-        policies.push(("--unreferenced".to_owned(), Policy { unreferenced: true, ..Policy::default() }));
+    if inventory.references().has_index {
+        policies.push(("--unreferenced".to_owned(), policy(&|policy| policy.unreferenced = true)));
     }
     let mut would_free = Vec::new();
     for (flags, policy) in policies {
-        let plan = select(inventory, references, &policy, now, space);
+        let plan = select(inventory, &policy, now, space)?;
         let report = plan.preview();
         let tally = Tally { blobs: report.blobs_freed, bytes: report.bytes_freed };
         would_free.push(WouldFree { flags, tally });
-        (inventory, references) = plan.into_parts();
+        inventory = plan.into_inventory();
     }
-    would_free
+    Ok(would_free)
 }

@@ -8,6 +8,7 @@ use banger_fmt::format_bytes;
 use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, escape_path};
 
 use crate::cli::Format;
+use crate::text::reason::{of_keeping, of_removal};
 use crate::text::{amount, count};
 
 /// The result, as one line with its end.
@@ -35,15 +36,15 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         ));
     }
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
-        notes.push(format!("note: kept {}: {}", amount(tally), reason.description()));
+        notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
-    if let Some(path) = &report.pull_in_flight {
+    if let Some(path) = &report.notes.pull_in_flight {
         notes.push(format!(
             "note: a pull is under way in this layout, its blobs stay (see `{}`)",
             escape_path(path)
         ));
     }
-    if let Some((path, Some(entries))) = &report.index_changed {
+    if let Some((path, Some(entries))) = &report.notes.index_changed {
         let verb = if report.dry_run { "would take" } else { "took" };
         let images = count(*entries as u64, "image", "images");
         notes.push(format!("note: {verb} {images} out of `{}`", escape_path(path)));
@@ -61,23 +62,23 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
             count(report.leftovers_freed, "leftover", "leftovers")
         ));
     }
-    for path in &report.foreign_in_leftovers {
+    for path in &report.notes.foreign_in_leftovers {
         notes.push(format!("note: a leftover stays, since `{}` in it is not the cache's", escape_path(path)));
     }
-    if let Some(path) = &report.index_removed {
+    if let Some(path) = &report.notes.index_removed {
         let path = escape_path(path);
         notes.push(format!(
             "note: removed `{path}`, since a new one could not be written; the next pull writes it anew"
         ));
     }
-    if let Some(path) = &report.left_aside {
+    if let Some(path) = &report.notes.left_aside {
         notes.push(format!(
             "note: what is not removed yet is left in `{}`; the next prune removes it",
             escape_path(path)
         ));
     }
-    if report.unprobed > 0 {
-        let blobs = report.unprobed;
+    if report.notes.unprobed > 0 {
+        let blobs = report.notes.unprobed;
         notes.push(format!(
             "note: {blobs} blob(s) went without a look at who has them open: leases do not work for them (another user's, or the file system's)"
         ));
@@ -94,7 +95,7 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
 
 /// What the kernel kept a prune from, for those who want to know all.
 pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
-    let note = match report.confined {
+    let note = match report.notes.confined {
         _ if report.dry_run => return None,
         true => "note: confined by Landlock to removals beneath the cache",
         false => "note: not confined by Landlock, which is not to be had here",
@@ -105,7 +106,7 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
 /// What a prune could not see while it waited, for those who want to know all.
 pub(crate) fn missing_watch(report: &PruneReport) -> Option<String> {
     let note = "note: what was opened during the wait was not watched: inotify is not to be had here";
-    report.unwatched.then(|| note.to_owned())
+    report.notes.unwatched.then(|| note.to_owned())
 }
 
 /// What goals are not met, although all that could go went.
@@ -156,14 +157,14 @@ struct Entry {
 
 fn sorted_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<Entry> {
     let mut entries = Vec::new();
-    let mut exceptions = report.exceptions.iter().peekable();
+    let mut exceptions = report.notes.exceptions.iter().peekable();
     for (index, (blob, fate)) in plan.blobs().enumerate() {
         let exception = exceptions.next_if(|(exception, _)| *exception == index).map(|(_, outcome)| *outcome);
         let path = plan.inventory().path_of(blob);
         entries.push(entry(path, blob.size_bytes, fate, exception, report.dry_run));
     }
     for (index, (partial, fate)) in plan.partials().enumerate() {
-        let outcome = report.partials.get(index).copied();
+        let outcome = report.notes.partials.get(index).copied();
         entries.push(entry(partial.path().to_owned(), partial.size_bytes(), fate, outcome, report.dry_run));
     }
     let verb = if report.dry_run { "would remove" } else { "remove" };
@@ -184,13 +185,11 @@ fn sorted_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<Entry> {
 fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, dry_run: bool) -> Entry {
     let removed = if dry_run { "would remove" } else { "removed" };
     let (verb, reason, went) = match (outcome, fate) {
-        (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => {
-            ("keep", reason.description(), false)
-        }
+        (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => ("keep", of_keeping(reason), false),
         (Some(Outcome::Gone), _) => ("missed", "gone already", false),
         (Some(Outcome::Failed), _) => ("failed", "see the error", false),
         (Some(Outcome::NotReached), _) => ("missed", "stopped before its turn", false),
-        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, reason.description(), true),
+        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, of_removal(reason), true),
         (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed", true),
     };
     let line = format!("{verb} `{}` ({}): {reason}", escape_path(&path), format_bytes(size_bytes));

@@ -5,6 +5,8 @@
 use banger_fmt::format_bytes;
 use oci_cache::{PruneReport, escape_path};
 
+use crate::text::reason::of_keeping;
+
 /// The table, under a heading.
 pub(crate) fn table(report: &PruneReport) -> String {
     // A cell ends at a bar, and a code span at a backtick.
@@ -16,7 +18,7 @@ pub(crate) fn table(report: &PruneReport) -> String {
     };
     row(verb, report.blobs_freed, report.bytes_freed);
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
-        row(&format!("kept: {}", reason.description()), tally.blobs, tally.bytes);
+        row(&format!("kept: {}", of_keeping(reason)), tally.blobs, tally.bytes);
     }
     if !report.failures.is_empty() {
         table.push_str(&format!("| failed | {} | |\n", report.failures.len()));

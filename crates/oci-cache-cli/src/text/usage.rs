@@ -3,12 +3,13 @@
 //! Guarantees: pure; names from the disk are escaped; no line depends on the terminal.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use banger_fmt::format_bytes;
-use oci_cache::{Tally, escape};
+use oci_cache::{Tally, escape_path};
 
-use crate::commands::usage::UsageReport;
+use crate::report::usage::UsageReport;
 
 /// How wide the longest bar is.
 const BAR: u64 = 30;
@@ -39,7 +40,7 @@ pub(crate) fn result(report: &UsageReport) -> String {
     table(&mut text, "cache-prune would free", &policies.collect::<Vec<_>>());
     let images = usage.images.iter().map(|image| {
         let digest = image.digest.to_string();
-        let name = image.name.as_ref().map_or(digest, |name| escape(name.as_bytes()));
+        let name = image.name.as_ref().map_or(digest, |name| escape_path(Path::new(name)));
         (if image.is_complete { name } else { format!("{name} (not all is known)") }, image.tally)
     });
     table(&mut text, "image", &images.collect::<Vec<_>>());

@@ -4,7 +4,7 @@
 
 use banger_fmt::format_bytes;
 
-use crate::commands::verify::{CorruptBlob, VerifyReport};
+use crate::report::verify::{CorruptBlob, VerifyReport};
 use crate::text::amount;
 
 /// What a verification came to, as one line with its end.

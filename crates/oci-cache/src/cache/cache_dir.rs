@@ -1,11 +1,9 @@
-//! The directory being pruned: found, held by descriptor, checked against the rails, locked.
+//! The directory being pruned: found, held by descriptor, checked against the rails.
 //!
 //! Guarantees: the path is resolved once, when it is opened; from then on the cache is the directory
 //! behind the descriptor, whatever happens to the path. A directory that must not be pruned (`/`, a
 //! protected directory, an ancestor of one) is refused by identity, so no spelling, link or bind mount
-//! gets round the rail. At most one holder of the exclusive lock exists at a time.
-//!
-//! What it does not guarantee: `flock(2)` is advisory, it holds off only those who take it.
+//! gets round the rail.
 
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -14,7 +12,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags, StatVfsMountFlags, flock, fstatvfs, openat};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Refusal};
@@ -34,7 +32,6 @@ pub struct CacheDir {
     surroundings: Option<Surroundings>,
     /// Why the surroundings were not found, other than that they may not be looked at.
     not_found: Option<Errno>,
-    has_no_locks: bool,
 }
 
 /// How a mount records when a file was read (`mount(8)`).
@@ -111,14 +108,7 @@ impl CacheDir {
             Ok(found) => (found, None),
             Err(errno) => (None, Some(errno)),
         };
-        Ok(Self {
-            path: absolute,
-            protected: protected.to_vec(),
-            root,
-            surroundings,
-            not_found,
-            has_no_locks: false,
-        })
+        Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings, not_found })
     }
 
     /// The path, absolute, with links as they were given.
@@ -131,44 +121,6 @@ impl CacheDir {
     #[must_use]
     pub const fn exists(&self) -> bool {
         self.root.is_some()
-    }
-
-    /// Tries to become the one prune of this cache; the lock goes when the value is dropped.
-    ///
-    /// Returns `false` while another prune, or a puller that holds prunes off, has it. If the directory
-    /// at the path was exchanged for another in the meantime, as the aside strategy does, the new one
-    /// is opened and locked.
-    ///
-    /// # Errors
-    ///
-    /// As [`CacheDir::open`]; also [`Error::Io`] if the lock fails for another reason than that the file
-    /// system has none: see [`CacheDir::has_no_locks`].
-    pub fn try_lock(&mut self) -> Result<bool, Error> {
-        loop {
-            let Some(root) = &self.root else { return Ok(true) };
-            match flock(&root.descriptor, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Ok(false),
-                Err(Errno::INTR) => continue,
-                // Some network file systems have no locks; EBADF is NFS's answer for a directory.
-                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
-                    self.has_no_locks = true;
-                    return Ok(true);
-                }
-                Err(errno) => return Err(Error::io("lock oci cache", &self.path)(errno)),
-            }
-            let current = Self::open(&self.path, &self.protected)?;
-            if current.root.as_ref().map(|root| root.status.id) == Some(root.status.id) {
-                return Ok(true);
-            }
-            *self = current;
-        }
-    }
-
-    /// Whether [`CacheDir::try_lock`] went on without a lock, since the file system has none.
-    #[must_use]
-    pub const fn has_no_locks(&self) -> bool {
-        self.has_no_locks
     }
 
     /// The room on the cache's file system; none for a cache that does not exist.
@@ -192,6 +144,11 @@ impl CacheDir {
             Some(flags) if flags.contains(StatVfsMountFlags::RELATIME) => AccessTimes::Daily,
             _ => AccessTimes::Always,
         }
+    }
+
+    /// Opens the path once more, as it was given.
+    pub(crate) fn open_again(&self) -> Result<Self, Error> {
+        Self::open(&self.path, &self.protected)
     }
 
     pub(crate) const fn root(&self) -> Option<&Root> {

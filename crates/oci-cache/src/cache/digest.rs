@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 /// A registered digest algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// SHA-256: 32 bytes, 64 hex digits.
     Sha256,
     /// SHA-512: 64 bytes, 128 hex digits.
@@ -22,11 +22,11 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Every algorithm that this crate knows.
-    pub const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
+    pub(crate) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
     /// The registered name, as it stands in digests and in a layout's `blobs/` directory.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
             Self::Sha512 => "sha512",
@@ -35,7 +35,7 @@ impl Algorithm {
 
     /// How many hex digits an encoded digest has.
     #[must_use]
-    pub const fn hex_digits(self) -> usize {
+    pub(crate) const fn hex_digits(self) -> usize {
         match self {
             Self::Sha256 => 64,
             Self::Sha512 => 128,
@@ -58,7 +58,7 @@ pub enum Digest {
 impl Digest {
     /// The algorithm.
     #[must_use]
-    pub const fn algorithm(&self) -> Algorithm {
+    pub(crate) const fn algorithm(&self) -> Algorithm {
         match self {
             Self::Sha256(_) => Algorithm::Sha256,
             Self::Sha512(_) => Algorithm::Sha512,
@@ -67,7 +67,7 @@ impl Digest {
 
     /// The bytes of the hash.
     #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Sha256(bytes) => bytes,
             Self::Sha512(bytes) => bytes.as_slice(),
@@ -76,7 +76,7 @@ impl Digest {
 
     /// Parses the encoded part: exactly as many lower-case hex digits as the algorithm has.
     #[must_use]
-    pub fn from_hex(algorithm: Algorithm, encoded: &[u8]) -> Option<Self> {
+    pub(crate) fn from_hex(algorithm: Algorithm, encoded: &[u8]) -> Option<Self> {
         // The decoder also takes upper case, which the specification forbids, and drops a `0x`, which then leaves
         // too few digits. `hex` would take a tenth of a scan's time here.
         if encoded.len() != algorithm.hex_digits() || encoded.iter().any(u8::is_ascii_uppercase) {
@@ -98,7 +98,7 @@ impl Digest {
 
     /// Parses a file name of a flat cache: `sha256:<hex>`, or `sha256-<hex>` as written on Windows.
     #[must_use]
-    pub fn from_flat_name(name: &[u8]) -> Option<(Self, Spelling)> {
+    pub(crate) fn from_flat_name(name: &[u8]) -> Option<(Self, Spelling)> {
         Algorithm::ALL.into_iter().find_map(|algorithm| {
             let (separator, encoded) = name.strip_prefix(algorithm.name().as_bytes())?.split_first()?;
             let spelling = match separator {
@@ -112,7 +112,7 @@ impl Digest {
 
     /// The file name that spells this digest.
     #[must_use]
-    pub fn file_name(&self, spelling: Spelling) -> BlobName {
+    pub(crate) fn file_name(&self, spelling: Spelling) -> BlobName {
         let mut name = BlobName { bytes: [0; BlobName::CAPACITY], length: 0 };
         if let Some(separator) = spelling.separator() {
             name.push(self.algorithm().name().as_bytes());
@@ -164,7 +164,7 @@ impl FromStr for Digest {
 
 /// How a blob's file name spells its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Spelling {
+pub(crate) enum Spelling {
     /// `<hex>`, below a directory named for the algorithm.
     Nested,
     /// `sha256:<hex>`, in a flat cache.
@@ -185,7 +185,7 @@ impl Spelling {
 
 /// A blob's file name, held without an allocation and ready for a system call.
 #[derive(Clone)]
-pub struct BlobName {
+pub(crate) struct BlobName {
     /// The name, followed by zero bytes only.
     bytes: [u8; Self::CAPACITY],
     length: usize,
@@ -202,13 +202,13 @@ impl BlobName {
 
     /// The name as text; it is ASCII.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 
     /// The name as a C string.
     #[must_use]
-    pub fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 }

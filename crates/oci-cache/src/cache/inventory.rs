@@ -4,6 +4,7 @@
 //! cache's own directories are held open, so that whatever is done later to an entry is done in the very
 //! directory it was seen in.
 
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -12,9 +13,11 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::cache::digest::{Digest, Spelling};
+use crate::cache::finding::Finding;
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
 use crate::cache::partial::Partial;
+use crate::cache::references::References;
 use crate::error::Failure;
 use crate::error::Refusal;
 use crate::escape::escape;
@@ -95,6 +98,10 @@ pub struct Inventory {
     pub(crate) path: PathBuf,
     pub(crate) tree: Tree,
     pub(crate) leftovers: Vec<Leftover>,
+    /// What the layout's index leads to; nothing until it was read.
+    pub(crate) references: References,
+    /// What is not intact, by position, once the blobs were verified.
+    pub(crate) findings: Option<BTreeMap<usize, Finding>>,
 }
 
 impl Inventory {
@@ -116,6 +123,12 @@ impl Inventory {
         &self.leftovers
     }
 
+    /// Whether there is a cache.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        !self.tree.directories.is_empty()
+    }
+
     /// The device that the cache is on; zeros for one that does not exist.
     pub(crate) fn device(&self) -> (u32, u32) {
         self.tree.directories.first().map_or((0, 0), |root| root.status.id.device)
@@ -127,6 +140,20 @@ impl Inventory {
         let blobs = self.tree.blobs.iter().map(|blob| blob.size_bytes);
         let partials = self.tree.partials.iter().map(Partial::size_bytes);
         blobs.chain(partials).fold(0, u64::saturating_add)
+    }
+
+    /// What the layout's index leads to, once [`read_references`](crate::read_references()) was called or a
+    /// policy wanted to know; nothing before.
+    #[must_use]
+    pub const fn references(&self) -> &References {
+        &self.references
+    }
+
+    /// The blobs that are not intact, or could not be checked, once they were
+    /// [verified](crate::verify()); none before.
+    pub fn findings(&self) -> impl Iterator<Item = (&Blob, &Finding)> {
+        let findings = self.findings.iter().flatten();
+        findings.map(|(index, finding)| (&self.tree.blobs[*index], finding))
     }
 
     /// What is not the cache's.

@@ -6,6 +6,10 @@
 //! image specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`,
 //! umoci `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
 
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rustix::io::Errno;
@@ -17,9 +21,9 @@ pub(crate) const BLOBS: &[u8] = b"blobs";
 /// The directory beside `blobs` in which containerd and ORAS write what is still arriving.
 pub(crate) const INGEST: &[u8] = b"ingest";
 /// The file that marks an OCI image layout.
-pub(crate) const OCI_LAYOUT: &[u8] = b"oci-layout";
+pub(crate) const OCI_LAYOUT: &CStr = c"oci-layout";
 /// The file from which a layout's blobs are reachable.
-pub(crate) const INDEX: &[u8] = b"index.json";
+pub(crate) const INDEX: &CStr = c"index.json";
 /// What precedes the random part of the name under which a new index is written.
 pub(crate) const OWN_TEMPORARY: &str = "index.json.pruning-";
 /// What precedes the random part of an aside's name.
@@ -38,6 +42,11 @@ pub(crate) enum Place {
     Algorithm(Algorithm),
     /// `ingest/`.
     Ingest,
+}
+
+/// Where the index of a layout is, for messages.
+pub(crate) fn index_path(root: &Path) -> PathBuf {
+    root.join(OsStr::from_bytes(INDEX.to_bytes()))
 }
 
 /// The algorithm for which a directory below `blobs/` is named.

@@ -29,6 +29,8 @@ pub struct Image {
 /// What the index of an OCI image layout leads to.
 #[derive(Debug, Default)]
 pub struct References {
+    /// Whether they were read.
+    pub(crate) is_read: bool,
     /// Whether there is an index.
     pub has_index: bool,
     /// The entries of the index.

@@ -9,6 +9,14 @@ pub enum Fate {
     Keep(Keep),
 }
 
+impl Fate {
+    /// Whether it goes.
+    #[must_use]
+    pub const fn goes(self) -> bool {
+        matches!(self, Self::Remove(_))
+    }
+}
+
 /// Why an entry goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remove {
@@ -26,22 +34,6 @@ pub enum Remove {
     Corrupt,
     /// The saved plan lists it.
     Listed,
-}
-
-impl Remove {
-    /// The reason in words.
-    #[must_use]
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::Everything => "everything goes",
-            Self::Old => "not used for long enough",
-            Self::Unreferenced => "unreferenced",
-            Self::OverBudget => "over the budget",
-            Self::LowSpace => "space is low",
-            Self::Corrupt => "corrupt",
-            Self::Listed => "listed in the plan",
-        }
-    }
 }
 
 /// Why an entry stays.
@@ -81,22 +73,6 @@ impl Keep {
             Self::Unlisted => "unlisted",
             Self::Intact => "intact",
             Self::Unread => "unread",
-        }
-    }
-
-    /// The reason in words.
-    #[must_use]
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::InUse => "in use",
-            Self::Recent => "used recently",
-            Self::Referenced => "referenced",
-            Self::Pinned => "pinned",
-            Self::GoalMet => "goal met",
-            Self::Changed => "changed since the plan was made",
-            Self::Unlisted => "not in the plan",
-            Self::Intact => "not corrupt",
-            Self::Unread => "not read, so not known to be corrupt",
         }
     }
 }

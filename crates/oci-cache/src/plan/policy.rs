@@ -1,28 +1,27 @@
 //! The policy: filters that narrow what may go, and goals that say when it is enough.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
-use crate::plan::fate::{Keep, Remove};
-use crate::verify::Finding;
+use crate::plan::fate::Remove;
 
-/// What may go, and when it is enough. The default: everything goes.
+/// Which entries may be removed, and when to stop. By default, all are removed.
+///
+/// Start from [`Policy::default`] and set what is wanted.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Policy {
     /// Only what was neither written nor read for so long.
     pub older_than: Option<Duration>,
     /// Only blobs that the layout's index does not lead to.
     pub unreferenced: bool,
-    /// Only corrupt blobs: what [`crate::verify()`] found, by position in the inventory. An entry of the
-    /// layout's index that leads to one leaves the index; the rest of its image stays.
-    pub corrupt: Option<HashMap<usize, Finding>>,
+    /// Only corrupt blobs, as [`crate::verify()`] found them: none, if the inventory was not verified. An entry
+    /// of the layout's index that leads to one leaves the index; the rest of its image stays.
+    pub corrupt: bool,
     /// Not these digests; not an image, if its manifest or an index or manifest below it is among them.
     pub keep: HashSet<Digest>,
-    /// Not these files either, by inode number, for the reason that a prune found ([`PrunePlan::held`]): what it
-    /// could not take must be made up for by others, if a goal is to be met.
-    pub held: HashMap<u64, Keep>,
     /// Stop when the cache's files have at most this logical size together, in bytes.
     pub max_used_bytes: Option<u64>,
     /// Stop when the file system has at least so much room.
@@ -56,7 +55,7 @@ impl Policy {
     /// Whether everything goes.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt.is_some();
+        let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt;
         !has_filter && self.keep.is_empty() && !self.has_goal()
     }
 
@@ -66,9 +65,14 @@ impl Policy {
         self.max_used_bytes.is_some() || self.min_free.is_some()
     }
 
-    /// Why an entry used at this time goes, if no goal stops it.
+    /// Whether it depends on what the layout's index leads to. A prune of everything does not.
+    pub(crate) fn wants_references(&self) -> bool {
+        !self.is_everything()
+    }
+
+    /// Why an entry goes, if no goal stops it.
     pub(crate) fn reason(&self) -> Remove {
-        if self.corrupt.is_some() {
+        if self.corrupt {
             Remove::Corrupt
         } else if self.max_used_bytes.is_some() {
             Remove::OverBudget

@@ -9,21 +9,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cache::cache_dir::CacheDir;
-use crate::cache::digest::{Digest, Spelling};
+use crate::cache::digest::Digest;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::Tally;
-use crate::cache::partial::Partial;
-use crate::cache::references::References;
-use crate::escape::{escape, escape_path};
-use crate::os::status::{Status, Timestamp};
+use crate::escape::escape_path;
+use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
-use crate::plan::fate::{Fate, Keep, Remove};
+use crate::plan::fate::{Fate, Keep};
+use crate::plan::saved_entry::{Kind, SavedEntry, identity, relative};
+use crate::scan::references::read_references;
 
 /// What the `format` field says.
 const FORMAT: &str = "oci-cache prune plan";
@@ -43,29 +41,6 @@ pub struct SavedPlan {
     inode: u64,
     images: Vec<String>,
     entries: Vec<SavedEntry>,
-}
-
-/// One entry of a saved plan.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct SavedEntry {
-    kind: Kind,
-    /// Relative to the cache, escaped.
-    path: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    digest: Option<String>,
-    size_bytes: u64,
-    device: (u32, u32),
-    inode: u64,
-    modified: Timestamp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
-    Blob,
-    Partial,
-    Leftover,
 }
 
 /// Why a file is not a plan that can be carried out.
@@ -133,10 +108,11 @@ impl SavedPlan {
 
     /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays.
     #[must_use]
-    pub fn select(&self, inventory: Inventory, references: References, now: Timestamp) -> PrunePlan {
+    pub fn select(&self, mut inventory: Inventory, now: Timestamp) -> PrunePlan {
+        read_references(&mut inventory);
         let listed: HashMap<(Kind, &str), &SavedEntry> =
             self.entries.iter().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
-        let mut plan = PrunePlan::keeping(inventory, references, now, Keep::Unlisted);
+        let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
         let device = plan.inventory.device();
         let mut found = 0;
         let still_referenced = self.still_referenced(&plan);
@@ -173,12 +149,12 @@ impl SavedPlan {
 
     /// For each blob, whether an image leads to it that the plan did not mean to remove.
     fn still_referenced(&self, plan: &PrunePlan) -> Vec<bool> {
-        let mut referenced = vec![!plan.references.is_complete(); plan.blob_fates.len()];
+        let mut referenced = vec![!plan.inventory.references.is_complete(); plan.blob_fates.len()];
         for (blob, is_referenced) in plan.inventory.tree.blobs.iter().zip(&mut referenced) {
             *is_referenced &= plan.is_nested(blob);
         }
         let doomed = |digest: &Digest| self.images.iter().any(|image| *image == digest.to_string());
-        for image in plan.references.images.iter().filter(|image| !doomed(&image.digest)) {
+        for image in plan.inventory.references.images.iter().filter(|image| !doomed(&image.digest)) {
             for &blob in &image.blobs {
                 referenced[blob] = true;
             }
@@ -193,56 +169,14 @@ impl SavedPlan {
     }
 }
 
-impl SavedEntry {
-    /// Whether its path stays in the cache, or beside it if it may, and a blob's name is its digest.
-    fn is_sound(&self) -> bool {
-        let below = match self.kind {
-            Kind::Leftover => self.path.strip_prefix("../").unwrap_or(&self.path),
-            Kind::Blob | Kind::Partial => &self.path,
-        };
-        let is_below = below.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        let name = below.rsplit('/').next().unwrap_or_default();
-        let spells = |digest: Digest| {
-            let spellings = [Spelling::Nested, Spelling::Colon, Spelling::Dash];
-            spellings.into_iter().any(|spelling| digest.file_name(spelling).as_str() == name)
-        };
-        is_below
-            && match (self.kind, &self.digest) {
-                (Kind::Blob, Some(digest)) => digest.parse().is_ok_and(spells),
-                (Kind::Blob, None) => false,
-                (Kind::Partial | Kind::Leftover, digest) => digest.is_none(),
-            }
-    }
-
-    fn is(&self, (size_bytes, device, inode, modified): (u64, (u32, u32), u64, Timestamp)) -> bool {
-        (self.size_bytes, self.device, self.inode, self.modified) == (size_bytes, device, inode, modified)
-    }
-
-    const fn fate(&self, is_same: bool) -> Fate {
-        if is_same { Fate::Remove(Remove::Listed) } else { Fate::Keep(Keep::Changed) }
-    }
-}
-
-/// What a partial is recognised by: of a directory, its files count by their size together.
-fn identity(partial: &Partial) -> (u64, (u32, u32), u64, Timestamp) {
-    let Status { id, modified, .. } = partial.status;
-    (partial.size_bytes(), id.device, id.inode, modified)
-}
-
-/// The path of an entry in a plan: relative to the cache, or with `../` beside it, escaped.
-fn relative(inventory: &Inventory, path: &Path) -> String {
-    match path.strip_prefix(&inventory.path) {
-        Ok(below) => escape_path(below),
-        Err(_) => format!("../{}", escape(path.file_name().unwrap_or_default().as_bytes())),
-    }
-}
-
-/// Writes a plan as JSON.
+/// Writes a plan as JSON. First reads what the layout's index leads to, if that was not done yet: it belongs
+/// to the plan which images go.
 ///
 /// # Errors
 ///
 /// What the writer gives.
-pub fn save_plan(plan: &PrunePlan, cache: &CacheDir, mut writer: impl io::Write) -> io::Result<()> {
+pub fn save_plan(plan: &mut PrunePlan, cache: &CacheDir, mut writer: impl io::Write) -> io::Result<()> {
+    read_references(&mut plan.inventory);
     let id = cache.root().map(|root| root.status.id);
     let document = Document {
         format: FORMAT,
@@ -250,11 +184,16 @@ pub fn save_plan(plan: &PrunePlan, cache: &CacheDir, mut writer: impl io::Write)
         cache_dir: escape_path(cache.path()),
         device: id.map_or((0, 0), |id| id.device),
         inode: id.map_or(0, |id| id.inode),
-        images: plan.doomed_images(),
+        images: images_that_go(plan),
         entries: Entries(plan),
     };
     serde_json::to_writer(&mut writer, &document)?;
     writer.write_all(b"\n")
+}
+
+/// The digests of the images that lose a blob.
+fn images_that_go(plan: &PrunePlan) -> Vec<String> {
+    plan.images_that_go().map(|image| image.digest.to_string()).collect()
 }
 
 #[derive(Serialize)]
@@ -276,8 +215,7 @@ impl Serialize for Entries<'_> {
         let plan = self.0;
         let inventory = &plan.inventory;
         let device = inventory.device();
-        let goes = |fate| matches!(fate, Fate::Remove(_));
-        let blobs = plan.blobs().filter(|(_, fate)| goes(*fate)).map(|(blob, _)| SavedEntry {
+        let blobs = plan.blobs().filter(|(_, fate)| fate.goes()).map(|(blob, _)| SavedEntry {
             kind: Kind::Blob,
             path: relative(inventory, &inventory.path_of(blob)),
             digest: Some(blob.digest.to_string()),
@@ -286,7 +224,7 @@ impl Serialize for Entries<'_> {
             inode: blob.inode,
             modified: blob.modified,
         });
-        let partials = plan.partials().filter(|(_, fate)| goes(*fate)).map(|(partial, _)| {
+        let partials = plan.partials().filter(|(_, fate)| fate.goes()).map(|(partial, _)| {
             let (size_bytes, device, inode, modified) = identity(partial);
             let path = relative(inventory, partial.path());
             SavedEntry { kind: Kind::Partial, path, digest: None, size_bytes, device, inode, modified }

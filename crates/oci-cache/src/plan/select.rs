@@ -9,32 +9,54 @@
 //! other image leads to stays.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
+use crate::cache::finding::Finding;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::{DiskLedger, Tally};
-use crate::cache::references::References;
+use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep, Remove};
 use crate::plan::policy::Policy;
 use crate::plan::{IndexChange, PrunePlan};
-use crate::verify::Finding;
+use crate::scan::references::read_references;
 
 /// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
 ///
-/// A policy that is not for everything wants the layout's references; without them
-/// ([`References::default`]) no blob counts as referenced.
-#[must_use]
+/// First reads what the layout's index leads to, if the policy depends on it and it was not read yet; from
+/// then on it is pure.
+///
+/// # Errors
+///
+/// [`Error::NoIndex`] if only what is unreferenced is to go, and there is no index.
 pub fn select(
-    inventory: Inventory,
-    references: References,
+    mut inventory: Inventory,
     policy: &Policy,
     now: Timestamp,
     space: Space,
+) -> Result<PrunePlan, Error> {
+    if policy.wants_references() {
+        read_references(&mut inventory);
+    }
+    if policy.unreferenced && !inventory.references.has_index && inventory.exists() {
+        return Err(Error::NoIndex { path: inventory.path });
+    }
+    Ok(select_around(inventory, policy, &HashMap::new(), now, space))
+}
+
+/// As [`select`], on an inventory with its references; keeps also the files `held`, by inode number, for the
+/// reason given.
+pub(crate) fn select_around(
+    inventory: Inventory,
+    policy: &Policy,
+    held: &HashMap<u64, Keep>,
+    now: Timestamp,
+    space: Space,
 ) -> PrunePlan {
-    let mut plan = PrunePlan::keeping(inventory, references, now, Keep::Unlisted);
+    let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
     plan.blob_fates.fill(Fate::Remove(Remove::Everything));
     plan.partial_fates.fill(Fate::Remove(Remove::Everything));
     plan.leftovers_go.fill(true);
@@ -42,19 +64,17 @@ pub fn select(
     if policy.is_everything() {
         return plan;
     }
-    let mut candidates = Selection { plan: &mut plan, policy, now }.candidates();
+    let mut candidates = Selection { plan: &mut plan, policy, held, now }.candidates();
     if policy.has_goal() {
         candidates.sort_unstable_by(|left, right| left.compare(right, &plan));
     }
-    take(&mut plan, &candidates, policy, space);
+    take_until_met(&mut plan, &candidates, policy, space);
     plan.index_change = plan.entries_without_their_blobs();
     // Who asks for corrupt blobs gets those and nothing else, and need not know what leads where.
-    if policy.corrupt.is_some() {
+    if policy.corrupt {
         plan.leftovers_go.fill(false);
     }
-    if policy.corrupt.is_some() && !policy.unreferenced {
-        plan.references.problems.clear();
-    }
+    plan.needs_all_references = !policy.corrupt || policy.unreferenced;
     plan
 }
 
@@ -88,7 +108,7 @@ impl Candidate {
             What::Blob(index) => (Some(&tree.blobs[index].digest), tree.path_of(&tree.blobs[index]), 0),
             What::Partial(index) => (None, tree.partials[index].path().to_owned(), 0),
             What::Image(index) => {
-                let image = &plan.references.images[index];
+                let image = &plan.inventory.references.images[index];
                 (Some(&image.digest), PathBuf::new(), image.position)
             }
         }
@@ -99,14 +119,15 @@ impl Candidate {
 struct Selection<'a> {
     plan: &'a mut PrunePlan,
     policy: &'a Policy,
+    held: &'a HashMap<u64, Keep>,
     now: Timestamp,
 }
 
 impl Selection<'_> {
     /// What passes the filters. The fate of everything else is settled here.
     fn candidates(mut self) -> Vec<Candidate> {
-        let counts = self.plan.references.counts(self.plan.blob_fates.len());
-        let all_known = self.plan.references.is_complete();
+        let counts = self.plan.inventory.references.counts(self.plan.blob_fates.len());
+        let all_known = self.plan.inventory.references.is_complete();
         let mut candidates = Vec::with_capacity(counts.len());
         for (index, count) in counts.iter().enumerate() {
             let blob = &self.plan.inventory.tree.blobs[index];
@@ -115,11 +136,11 @@ impl Selection<'_> {
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if self.policy.keep.contains(&blob.digest) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = self.policy.held.get(&blob.inode) {
+            } else if let Some(reason) = self.held.get(&blob.inode) {
                 Some(*reason)
             } else if let Some(reason) = self.not_corrupt(index) {
                 Some(reason)
-            } else if is_referenced && (self.policy.corrupt.is_none() || self.policy.unreferenced) {
+            } else if is_referenced && (!self.policy.corrupt || self.policy.unreferenced) {
                 Some(Keep::Referenced)
             } else {
                 self.too_recent(last_used)
@@ -130,7 +151,7 @@ impl Selection<'_> {
             }
         }
         self.add_partials(&mut candidates);
-        if !self.policy.unreferenced && self.policy.corrupt.is_none() {
+        if !self.policy.unreferenced && !self.policy.corrupt {
             self.add_images(&mut candidates);
         }
         candidates
@@ -140,9 +161,9 @@ impl Selection<'_> {
         for index in 0..self.plan.partial_fates.len() {
             let partial = &self.plan.inventory.tree.partials[index];
             let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
-            let keep = if self.policy.corrupt.is_some() {
+            let keep = if self.policy.corrupt {
                 Some(Keep::Intact)
-            } else if let Some(reason) = self.policy.held.get(&partial.status.id.inode) {
+            } else if let Some(reason) = self.held.get(&partial.status.id.inode) {
                 Some(*reason)
             } else {
                 self.too_recent(last_used)
@@ -157,17 +178,17 @@ impl Selection<'_> {
     /// Images whose every blob passes the filters. One that is incomplete stays: what goes with it is
     /// not known.
     fn add_images(&mut self, candidates: &mut Vec<Candidate>) {
-        for index in 0..self.plan.references.images.len() {
-            let image = &self.plan.references.images[index];
+        for index in 0..self.plan.inventory.references.images.len() {
+            let image = &self.plan.inventory.references.images[index];
             let blobs = || image.blobs.iter().map(|&blob| &self.plan.inventory.tree.blobs[blob]);
             let size_bytes = blobs().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
             let last_used = blobs().map(|blob| blob.last_used().min(self.now)).max();
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
             let keep = if image.documents.iter().any(|document| self.policy.keep.contains(document)) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = blobs().find_map(|blob| self.policy.held.get(&blob.inode)) {
+            } else if let Some(reason) = blobs().find_map(|blob| self.held.get(&blob.inode)) {
                 Some(*reason)
-            } else if !image.is_complete || !self.plan.references.is_complete() {
+            } else if !image.is_complete || !self.plan.inventory.references.is_complete() {
                 Some(Keep::Referenced)
             } else {
                 self.too_recent(last_used)
@@ -176,7 +197,7 @@ impl Selection<'_> {
                 candidates.push(Candidate { last_used, size_bytes, what: What::Image(index) });
                 continue;
             };
-            for &blob in &self.plan.references.images[index].blobs {
+            for &blob in &self.plan.inventory.references.images[index].blobs {
                 let fate = &mut self.plan.blob_fates[blob];
                 // Of several reasons the one that binds most: a pin, then recency, then the reference.
                 if *fate == Fate::Keep(Keep::Referenced) || reason == Keep::Pinned {
@@ -188,12 +209,15 @@ impl Selection<'_> {
 
     /// Why the blob does not pass for corrupt, if that is asked for.
     fn not_corrupt(&self, index: usize) -> Option<Keep> {
-        match self.policy.corrupt.as_ref()?.get(&index) {
-            Some(Finding::Corrupt) => None,
-            Some(Finding::InUse) => Some(Keep::InUse),
-            Some(Finding::Changed) => Some(Keep::Changed),
-            Some(Finding::Unread) => Some(Keep::Unread),
-            None => Some(Keep::Intact),
+        if !self.policy.corrupt {
+            return None;
+        }
+        match self.plan.inventory.findings.as_ref().map(|findings| findings.get(&index)) {
+            Some(Some(Finding::Corrupt { .. })) => None,
+            Some(Some(Finding::InUse)) => Some(Keep::InUse),
+            Some(Some(Finding::Changed)) => Some(Keep::Changed),
+            Some(None) => Some(Keep::Intact),
+            Some(Some(Finding::Unread)) | None => Some(Keep::Unread),
         }
     }
 
@@ -204,9 +228,9 @@ impl Selection<'_> {
 }
 
 /// The goals: takes candidates in their order until they are met.
-fn take(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: Space) {
+fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: Space) {
     let reason = policy.reason();
-    let mut counts = plan.references.counts(plan.blob_fates.len());
+    let mut counts = plan.inventory.references.counts(plan.blob_fates.len());
     let mut used_bytes = plan.inventory.used_bytes();
     let mut disk = DiskLedger::default();
     let min_free = policy.min_free.map_or(0, |free| free.bytes_of(space));
@@ -243,7 +267,7 @@ fn take(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: 
 /// leads to.
 fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) -> Vec<usize> {
     let mut own = Vec::new();
-    for &blob in &plan.references.images[index].blobs {
+    for &blob in &plan.inventory.references.images[index].blobs {
         if !stays {
             counts[blob] -= 1;
         }
@@ -258,11 +282,13 @@ fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PruneReport;
+    use crate::cache::digest::Spelling;
     use crate::cache::inventory::{Blob, Directory, Tree};
     use crate::cache::names::Place;
+    use crate::cache::references::References;
     use crate::os::status::Status;
     use crate::plan::policy::FreeSpace;
-    use crate::{PruneReport, Spelling};
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::os::fd::{AsFd as _, OwnedFd};
@@ -296,17 +322,19 @@ mod tests {
             path: "/".into(),
             tree: Tree { directories, blobs, ..Tree::default() },
             leftovers: Vec::new(),
+            references: References::default(),
+            findings: None,
         }
     }
 
     fn plan(blobs: &[(i64, u64)], policy: &Policy, space: Space) -> PrunePlan {
-        select(inventory(blobs), References::default(), policy, NOW, space)
+        select(inventory(blobs), policy, NOW, space).unwrap()
     }
 
     /// The positions of the blobs that go.
     fn goes(plan: &PrunePlan) -> Vec<usize> {
         let fates = plan.blobs().enumerate();
-        fates.filter(|(_, (_, fate))| matches!(fate, Fate::Remove(_))).map(|(index, _)| index).collect()
+        fates.filter(|(_, (_, fate))| fate.goes()).map(|(index, _)| index).collect()
     }
 
     fn budget(max_used_bytes: u64) -> Policy {
@@ -363,7 +391,7 @@ mod tests {
         }
         let space = Space { available_bytes: 0, total_bytes: 100_000 };
         let policy = Policy { min_free: Some(FreeSpace::Bytes(1)), ..Policy::default() };
-        assert_eq!(goes(&select(inventory, References::default(), &policy, NOW, space)), [0, 1]);
+        assert_eq!(goes(&select(inventory, &policy, NOW, space).unwrap()), [0, 1]);
     }
 
     fn any_blobs() -> impl Strategy<Value = Vec<(i64, u64)>> {
@@ -427,7 +455,7 @@ mod tests {
             let straight = plan(&blobs, &policy, SPACE);
             let mut shuffled = inventory(&blobs);
             shuffled.tree.blobs.sort_by_key(|blob| blob.inode.wrapping_add(1).wrapping_mul(seed | 1));
-            let shuffled = select(shuffled, References::default(), &policy, NOW, SPACE);
+            let shuffled = select(shuffled, &policy, NOW, SPACE).unwrap();
             let digests = |plan: &PrunePlan| {
                 let mut fates: Vec<_> = plan.blobs().map(|(blob, fate)| (blob.digest.clone(), fate)).collect();
                 fates.sort_by(|left, right| left.0.cmp(&right.0));

@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::cache::cache_dir::{CacheDir, Root, Surroundings};
 use crate::cache::leftover::Leftover;
+use crate::cache::lock::Lock;
 use crate::cache::names;
 use crate::error::Failure;
 use crate::error::{Error, Refusal};
@@ -33,17 +34,27 @@ use crate::prune::report::PruneReport;
 
 /// Carries out a plan that removes everything by taking the cache aside.
 ///
-/// The caller holds the cache's lock ([`CacheDir::try_lock`]) since before the scan. A cache that does
-/// not exist stays so; leftovers go in any case.
+/// Take the lock before the scan. A cache that does not exist stays so; leftovers go in any case.
 ///
 /// # Errors
 ///
-/// [`Error::Refused`], with nothing touched, if the strategy cannot work there; [`Error::Io`] or
-/// [`Error::NotRestored`] if the cache could not be taken aside.
-pub fn apply_aside(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
+/// [`Error::Refused`] or [`Error::OtherLock`], with nothing touched, if the strategy cannot work there or the
+/// lock is another cache's; [`Error::Io`] or [`Error::NotRestored`] if the cache could not be taken aside.
+pub fn apply_aside(
+    cache: &CacheDir,
+    lock: &Lock,
+    plan: &PrunePlan,
+    progress: &Progress,
+) -> Result<PruneReport, Error> {
+    plan.check_lock(lock)?;
+    let total = plan.total();
+    progress.begin(total.blobs, total.bytes);
     let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
     let (report, is_confined) = confined(plan, beside, || prune(cache, plan, progress));
-    report.map(|report| PruneReport { confined: is_confined, ..report })
+    report.map(|mut report| {
+        report.notes.confined = is_confined;
+        report
+    })
 }
 
 fn prune(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
@@ -143,7 +154,7 @@ fn take_aside(
     })?;
     let parent = surroundings.parent.as_fd();
     if !leftovers::remove_tree(parent, &aside, descriptor, &path, progress, report) {
-        report.left_aside = Some(path);
+        report.notes.left_aside = Some(path);
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ mod tests {
     use rustix::fs::{AtFlags, CWD, unlinkat};
     use rustix::io::Errno;
 
-    use crate::{CacheDir, Policy, References, Space, Timestamp, scan, select};
+    use crate::{CacheDir, Policy, Space, Timestamp, scan, select};
 
     #[test]
     fn nothing_beside_the_cache_can_be_removed() {
@@ -85,7 +85,7 @@ mod tests {
         let opened = CacheDir::open(&cache, &[]).unwrap();
         let inventory = scan(&opened).unwrap();
         let policy = Policy::default();
-        let plan = select(inventory, References::default(), &policy, Timestamp(0), Space::default());
+        let plan = select(inventory, &policy, Timestamp(0), Space::default()).unwrap();
         let remove = |path| unlinkat(CWD, path, AtFlags::empty());
         let by_a_thread_of_the_prune =
             || thread::scope(|scope| scope.spawn(|| remove(&canary)).join().unwrap());

@@ -14,77 +14,61 @@
 use std::os::fd::AsFd as _;
 
 use crate::cache::SETTLE;
+use crate::cache::lock::Lock;
 use crate::cache::partial::Partial;
-use crate::error::Failure;
+use crate::error::{Error, Failure};
 use crate::os::watch::Watch;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
 use crate::progress::Progress;
 use crate::prune::confine::confined;
-use crate::prune::layout_guard::{Guard, Way};
+use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
 use crate::prune::partials::Look;
-use crate::prune::removal::{Users, remove_blobs};
+use crate::prune::removal::remove_blobs;
 use crate::prune::report::{Outcome, PruneReport};
+use crate::prune::worker::OpenFiles;
 
-/// Carries out the plan in place.
+/// Carries out the plan in place. Take the lock before the scan.
 ///
-/// The caller holds the cache's lock ([`crate::CacheDir::try_lock`]) since before the scan.
-#[must_use]
-pub fn apply(plan: &PrunePlan, progress: &Progress) -> PruneReport {
+/// # Errors
+///
+/// [`Error::OtherLock`], with nothing touched, if the lock is another cache's. What fails for a single entry
+/// is in [`PruneReport::failures`].
+pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
+    plan.check_lock(lock)?;
+    let total = plan.total();
+    progress.begin(total.blobs, total.bytes);
     let (mut report, is_confined) = confined(plan, None, || prune(plan, progress));
-    report.confined = is_confined;
-    report
+    report.notes.confined = is_confined;
+    Ok(report)
 }
 
 fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     let mut report = plan.report_of_kept();
     let guard = Guard::of(plan);
-    let mut watch = None;
-    if guard.is_some() || plan.has_fresh_entries() {
-        watch = Watch::start(
-            plan.inventory.tree.directories.iter().map(|directory| directory.descriptor.as_fd()),
-        );
-        report.unwatched = !watch.as_ref().is_some_and(Watch::is_whole);
-        wait(watch.as_ref(), progress);
-    }
-    let way = match &guard {
-        _ if progress.is_stopped() => Way::Stopped,
-        Some(guard) => guard.make_way(watch.as_ref()),
-        None => Way::Clear,
-    };
-    let users = Users::Spare(watch.as_ref());
-    // What is not clear holds for the layout; a flat cache may stand in the same directory.
-    let (doomed, kept) = match way {
-        Way::Clear => (plan.doomed_blobs(), Vec::new()),
-        _ => plan
-            .doomed_blobs()
-            .into_iter()
-            .partition(|&index| !plan.is_nested(&plan.inventory.tree.blobs[index])),
-    };
-    remove_planned_blobs(plan, doomed, users, progress, &mut report);
-    match way {
-        Way::Clear => report.index_changed = guard.as_ref().and_then(|_| plan.index_change()),
-        Way::Stopped => keep_planned_blobs(plan, kept, Outcome::NotReached, &mut report),
-        Way::PullInFlight(path) => {
-            keep_planned_blobs(plan, kept, Outcome::Kept(Keep::InUse), &mut report);
-            report.pull_in_flight = Some(path);
-        }
-        Way::Failed(failure) => {
-            keep_planned_blobs(plan, kept, Outcome::Failed, &mut report);
-            report.failures.push(failure);
-        }
-    }
+    let watch =
+        if guard.is_some() || plan.has_fresh_entries() { settle(plan, progress, &mut report) } else { None };
+    let left_index = remove_planned_blobs(plan, guard.as_ref(), watch.as_ref(), progress, &mut report);
     remove_planned_partials(plan, progress, &mut report);
     for leftover in plan.leftovers() {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
         }
     }
-    if let Some(guard) = guard {
-        guard.clean_up(progress, &mut report);
+    if let (Some(guard), Some(left)) = (guard, left_index) {
+        guard.clean_up(&left, progress, &mut report);
     }
     report.interrupted = progress.is_stopped();
     report
+}
+
+/// Starts to watch who opens what, and waits for entries to settle.
+fn settle(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) -> Option<Watch> {
+    let directories = plan.inventory.tree.directories.iter();
+    let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
+    report.notes.unwatched = !watch.as_ref().is_some_and(Watch::is_whole);
+    wait(watch.as_ref(), progress);
+    watch
 }
 
 /// Waits for entries to settle, and takes in meanwhile what is opened: the kernel's queue is bounded.
@@ -102,27 +86,57 @@ impl PrunePlan {
     /// Whether something that goes was used so recently that it must be looked at twice.
     fn has_fresh_entries(&self) -> bool {
         let settled = self.planned_at.before(SETTLE);
-        let goes = |fate| matches!(fate, Fate::Remove(_));
-        self.blobs().any(|(blob, fate)| goes(fate) && blob.last_used() > settled)
-            || self.partials().any(|(partial, fate)| goes(fate) && partial.last_used() > settled)
+        self.blobs().any(|(blob, fate)| fate.goes() && blob.last_used() > settled)
+            || self.partials().any(|(partial, fate)| fate.goes() && partial.last_used() > settled)
     }
 
     fn doomed_blobs(&self) -> Vec<usize> {
         let fates = self.blob_fates.iter().enumerate();
-        fates.filter(|(_, fate)| matches!(fate, Fate::Remove(_))).map(|(index, _)| index).collect()
+        fates.filter(|(_, fate)| fate.goes()).map(|(index, _)| index).collect()
     }
 }
 
+/// Removes the blobs that go, those of a layout only if it is ready for that. Returns the index that is left
+/// there.
 fn remove_planned_blobs(
     plan: &PrunePlan,
-    doomed: Vec<usize>,
-    users: Users<'_>,
+    guard: Option<&Guard<'_>>,
+    watch: Option<&Watch>,
     progress: &Progress,
     report: &mut PruneReport,
-) {
-    let mut removal = remove_blobs(&plan.inventory.tree, doomed, users, progress);
-    report.exceptions = std::mem::take(&mut removal.exceptions);
+) -> Option<LeftIndex> {
+    let readiness = match guard {
+        _ if progress.is_stopped() => Readiness::Stopped,
+        Some(guard) => guard.prepare(watch),
+        None => Readiness::Ready(None),
+    };
+    let mut doomed = plan.doomed_blobs();
+    let mut kept = Vec::new();
+    // A flat cache may stand in the same directory: its blobs go in any case.
+    if !matches!(readiness, Readiness::Ready(_)) {
+        let tree = &plan.inventory.tree;
+        (doomed, kept) = doomed.into_iter().partition(|&index| !plan.is_nested(&tree.blobs[index]));
+    }
+    let mut removal = remove_blobs(&plan.inventory.tree, doomed, OpenFiles::Spare(watch), progress);
+    report.notes.exceptions = std::mem::take(&mut removal.exceptions);
     removal.count_into(report);
+    let outcome = match readiness {
+        Readiness::Ready(left) => {
+            report.notes.index_changed = guard.and_then(|_| plan.index_change());
+            return left;
+        }
+        Readiness::Stopped => Outcome::NotReached,
+        Readiness::PullInFlight(path) => {
+            report.notes.pull_in_flight = Some(path);
+            Outcome::Kept(Keep::InUse)
+        }
+        Readiness::Failed(failure) => {
+            report.failures.push(failure);
+            Outcome::Failed
+        }
+    };
+    keep_planned_blobs(plan, kept, outcome, report);
+    None
 }
 
 fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, report: &mut PruneReport) {
@@ -130,9 +144,9 @@ fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, repo
         if let Outcome::Kept(reason) = outcome {
             report.kept.add(reason, plan.inventory.tree.blobs[index].size_bytes);
         }
-        report.exceptions.push((index, outcome));
+        report.notes.exceptions.push((index, outcome));
     }
-    report.exceptions.sort_unstable_by_key(|(index, _)| *index);
+    report.notes.exceptions.sort_unstable_by_key(|(index, _)| *index);
 }
 
 fn remove_planned_partials(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
@@ -148,7 +162,7 @@ fn remove_planned_partials(plan: &PrunePlan, progress: &Progress, report: &mut P
                 outcome
             }
         };
-        report.partials.push(outcome);
+        report.notes.partials.push(outcome);
     }
 }
 
@@ -156,8 +170,8 @@ fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport)
     let directory = plan.inventory.tree.directory(partial.directory).descriptor.as_fd();
     match partial.look(directory) {
         Look::Idle { opened, unprobed } => {
-            report.unprobed += unprobed;
-            match partial.remove(directory, opened.as_ref(), Users::Spare(None), report) {
+            report.notes.unprobed += unprobed;
+            match partial.remove(directory, opened.as_ref(), OpenFiles::Spare(None), report) {
                 Ok(true) => Outcome::Removed,
                 Ok(false) => Outcome::Kept(Keep::InUse),
                 Err(errno) => fail(report, "remove", partial, errno),

@@ -16,11 +16,11 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, rename
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::cache::names;
+use crate::cache::names::{INDEX, OWN_TEMPORARY, random_suffix};
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::plan::IndexChange;
-use crate::scan::index::{INDEX, index_status, read_index};
+use crate::scan::index::{index_status, read_index};
 
 /// What became of a change.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ fn without(mut index: Value, positions: &[usize]) -> Option<Vec<u8>> {
 /// Puts a new index in the place of the old.
 pub(crate) fn replace_index(root: BorrowedFd<'_>, content: &[u8], old: &Status) -> Result<(), Errno> {
     // Should the prune be killed here, the next one knows this name as that of a partial.
-    let Ok(temporary) = CString::new(format!("{}{}", names::OWN_TEMPORARY, names::random_suffix()?)) else {
+    let Ok(temporary) = CString::new(format!("{}{}", OWN_TEMPORARY, random_suffix()?)) else {
         return Err(Errno::INVAL);
     };
     let written = write_temporary(root, &temporary, content, old)

@@ -6,7 +6,6 @@
 //! that was too early to be seen may write back entries that it had read before; if it does so within
 //! half a second after the prune, those that lead to removed blobs are taken out again.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
@@ -16,12 +15,12 @@ use rustix::io::Errno;
 use crate::cache::SETTLE;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::Directory;
+use crate::cache::names::{INDEX, index_path};
 use crate::cache::partial::Partial;
 use crate::error::Failure;
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::os::watch::Watch;
-use crate::plan::fate::Fate;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
 use crate::prune::index_rewrite::{Changed, change_index};
@@ -33,9 +32,9 @@ use crate::scan::tree::scan_tree;
 
 /// Whether the blobs of a layout may go.
 #[derive(Debug)]
-pub(crate) enum Way {
-    /// They may.
-    Clear,
+pub(crate) enum Readiness {
+    /// They may: nothing refers to them any more.
+    Ready(Option<LeftIndex>),
     /// A stop was asked for.
     Stopped,
     /// A pull is under way: this shows it.
@@ -44,13 +43,15 @@ pub(crate) enum Way {
     Failed(Failure),
 }
 
+/// The index as the prune left it; none if it had to be removed.
+#[derive(Debug)]
+pub(crate) struct LeftIndex(Option<Status>);
+
 /// Guards a layout from which a plan removes blobs.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
     plan: &'a PrunePlan,
     root: &'a Directory,
-    /// The index as the prune left it, once it has; inside, whether there is one.
-    left: RefCell<Option<Option<Status>>>,
 }
 
 impl<'a> Guard<'a> {
@@ -59,41 +60,38 @@ impl<'a> Guard<'a> {
         let tree = &plan.inventory.tree;
         let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
         let root = tree.directories.first()?;
-        (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root, left: RefCell::new(None) })
+        (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root })
     }
 
-    /// Makes the layout ready for the removal of its blobs: nothing may refer to them any more.
-    pub(crate) fn make_way(&self, watch: Option<&Watch>) -> Way {
-        let path = self.root.path.join("index.json");
+    /// Makes the layout ready for the removal of its blobs.
+    pub(crate) fn prepare(&self, watch: Option<&Watch>) -> Readiness {
         if let Some(path) = self.pull_in_flight() {
-            return Way::PullInFlight(path);
+            return Readiness::PullInFlight(path);
         }
         // Pulls read the index before they write anything, and write back what they read.
         if let Some(watch) = watch {
             watch.update();
-            if watch.saw(0, c"index.json") {
-                return Way::PullInFlight(path);
+            if watch.saw(0, INDEX) {
+                return Readiness::PullInFlight(self.index_path());
             }
         }
-        let Some(index) = &self.plan.inventory.tree.index else {
+        let fail = |errno| Readiness::Failed(Failure::new("rewrite the index", self.index_path(), errno));
+        let tree = &self.plan.inventory.tree;
+        let Some(index) = &tree.index else {
             // A link or a mount in its place may name the blobs, and cannot be changed.
-            if let Some(errno) = self.plan.inventory.tree.index_unknown {
-                return Way::Failed(Failure::new("rewrite the index", path, errno));
-            }
-            let is_odd = self.plan.inventory.tree.foreign.iter().any(|foreign| foreign.path == path);
-            return match is_odd {
-                true => Way::Failed(Failure::new("rewrite the index", path, Errno::NOTSUP)),
-                false => Way::Clear,
-            };
+            let is_odd = tree.foreign.iter().any(|foreign| foreign.path == self.index_path());
+            let odd = tree.index_unknown.or(is_odd.then_some(Errno::NOTSUP));
+            return odd.map_or(Readiness::Ready(None), fail);
         };
         match change_index(self.root.descriptor.as_fd(), index, &self.plan.index_change) {
-            Ok(Changed::To(status)) => {
-                self.left.replace(Some(status));
-                Way::Clear
-            }
-            Ok(Changed::NotTheOneSeen) => Way::PullInFlight(path),
-            Err(errno) => Way::Failed(Failure::new("rewrite the index", path, errno)),
+            Ok(Changed::To(status)) => Readiness::Ready(Some(LeftIndex(status))),
+            Ok(Changed::NotTheOneSeen) => Readiness::PullInFlight(self.index_path()),
+            Err(errno) => fail(errno),
         }
+    }
+
+    fn index_path(&self) -> PathBuf {
+        index_path(&self.root.path)
     }
 
     /// What shows that somebody writes to the layout.
@@ -114,20 +112,19 @@ impl<'a> Guard<'a> {
     }
 
     /// Waits a little, and takes out what a pull wrote back into the index that leads to removed blobs.
-    pub(crate) fn clean_up(&self, progress: &Progress, report: &mut PruneReport) {
-        let Some(left) = self.left.take() else { return };
-        if left.is_none() {
-            report.index_removed = Some(self.root.path.join("index.json"));
+    pub(crate) fn clean_up(&self, left: &LeftIndex, progress: &Progress, report: &mut PruneReport) {
+        if left.0.is_none() {
+            report.notes.index_removed = Some(self.index_path());
         }
         progress.wait(SETTLE);
         if let Err(errno) = self.drop_dangling(left, report) {
-            report.failures.push(Failure::new("check the index", self.root.path.join("index.json"), errno));
+            report.failures.push(Failure::new("check the index", self.index_path(), errno));
         }
     }
 
-    fn drop_dangling(&self, left: Option<Status>, report: &PruneReport) -> Result<(), Errno> {
+    fn drop_dangling(&self, left: &LeftIndex, report: &PruneReport) -> Result<(), Errno> {
         let root = self.root.descriptor.as_fd();
-        let is_as_left = match (left, index_status(root)?) {
+        let is_as_left = match (left.0, index_status(root)?) {
             (Some(left), Some(found)) => found.is_same_content(&left),
             (_, found) => found.is_none(),
         };
@@ -150,9 +147,9 @@ impl<'a> Guard<'a> {
 
     /// The digests of the layout's blobs that the plan removed.
     fn removed_digests(&self, report: &PruneReport) -> HashSet<&Digest> {
-        let stayed: HashSet<usize> = report.exceptions.iter().map(|(index, _)| *index).collect();
+        let stayed: HashSet<usize> = report.notes.exceptions.iter().map(|(index, _)| *index).collect();
         let went = self.plan.blobs().enumerate().filter(|(index, (blob, fate))| {
-            matches!(fate, Fate::Remove(_)) && self.plan.is_nested(blob) && !stayed.contains(index)
+            fate.goes() && self.plan.is_nested(blob) && !stayed.contains(index)
         });
         went.map(|(_, (blob, _))| &blob.digest).collect()
     }

@@ -16,12 +16,14 @@ use rustix::io::Errno;
 
 use crate::cache::inventory::{Directory, Tree};
 use crate::cache::leftover::Leftover;
+use crate::cache::names;
 use crate::error::Failure;
 use crate::os::directory::open_directory;
 use crate::os::errno_of;
 use crate::progress::Progress;
-use crate::prune::removal::{Users, remove_blobs};
+use crate::prune::removal::remove_blobs;
 use crate::prune::report::PruneReport;
+use crate::prune::worker::OpenFiles;
 use crate::scan::leftovers::errno_of_scan;
 use crate::scan::tree::scan_tree;
 
@@ -83,7 +85,7 @@ fn sweep(
         }
         if !tree.foreign.is_empty() {
             report.foreign += tree.foreign.len() as u64;
-            report.foreign_in_leftovers.extend(tree.foreign.into_iter().map(|foreign| foreign.path));
+            report.notes.foreign_in_leftovers.extend(tree.foreign.into_iter().map(|foreign| foreign.path));
             return Ok(false);
         }
         match unlinkat(parent, name, AtFlags::REMOVEDIR) {
@@ -99,7 +101,7 @@ fn sweep(
 /// Removes everything in the tree but what is foreign.
 fn empty(tree: &Tree, progress: &Progress, report: &mut PruneReport) -> Result<(), Errno> {
     let doomed = (0..tree.blobs.len()).collect();
-    remove_blobs(tree, doomed, Users::Disregard, progress).count_into(report);
+    remove_blobs(tree, doomed, OpenFiles::Disregard, progress).count_into(report);
     report.failures.extend(tree.failures.iter().map(Failure::duplicate));
     let Some(root) = tree.directories.first() else { return Ok(()) };
     for partial in &tree.partials {
@@ -109,11 +111,11 @@ fn empty(tree: &Tree, progress: &Progress, report: &mut PruneReport) -> Result<(
         } else {
             None
         };
-        if let Err(errno) = partial.remove(directory, opened.as_ref(), Users::Disregard, report) {
+        if let Err(errno) = partial.remove(directory, opened.as_ref(), OpenFiles::Disregard, report) {
             report.failures.push(Failure::new("remove", partial.path.clone(), errno));
         }
     }
-    for (file, name) in [(tree.oci_layout, c"oci-layout"), (tree.index, c"index.json")] {
+    for (file, name) in [(tree.oci_layout, names::OCI_LAYOUT), (tree.index, names::INDEX)] {
         if file.is_some() {
             match unlinkat(&root.descriptor, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -14,8 +14,8 @@ use crate::cache::partial::Partial;
 use crate::os::directory::open_directory;
 use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
-use crate::prune::removal::Users;
 use crate::prune::report::PruneReport;
+use crate::prune::worker::OpenFiles;
 
 impl Partial {
     /// Looks whether the partial is idle and still what the scan saw.
@@ -73,12 +73,12 @@ impl Partial {
         &self,
         directory: BorrowedFd<'_>,
         opened: Option<&OwnedFd>,
-        users: Users<'_>,
+        open_files: OpenFiles<'_>,
         report: &mut PruneReport,
     ) -> Result<bool, Errno> {
         let holder = opened.map_or(directory, OwnedFd::as_fd);
         for file in &self.files {
-            if !remove_file(holder, &file.name, users, report)? {
+            if !remove_file(holder, &file.name, open_files, report)? {
                 return Ok(false);
             }
         }
@@ -108,13 +108,13 @@ pub(crate) enum Look {
 fn remove_file(
     directory: BorrowedFd<'_>,
     name: &CStr,
-    users: Users<'_>,
+    open_files: OpenFiles<'_>,
     report: &mut PruneReport,
 ) -> Result<bool, Errno> {
     // Held until the name is gone.
     let probed = probe(directory, name);
     let is_in_use = matches!(probed, Probe::InUse);
-    if is_in_use && matches!(users, Users::Spare(_)) {
+    if is_in_use && matches!(open_files, OpenFiles::Spare(_)) {
         return Ok(false);
     }
     let removed = Status::of_entry(directory, name)

@@ -1,30 +1,12 @@
 //! What a plan would do, as a report: the dry run, and where every prune starts from.
 
-use std::collections::HashMap;
-
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::error::Failure;
 use crate::plan::PrunePlan;
-use crate::plan::fate::{Fate, Keep};
-use crate::prune::report::{Kept, Outcome, PruneReport};
+use crate::plan::fate::Fate;
+use crate::prune::report::{Kept, PruneReport};
 
 impl PrunePlan {
-    /// What could not go, by inode number, and why: what a prune of this plan reported as kept.
-    #[must_use]
-    pub fn held(&self, report: &PruneReport) -> HashMap<u64, Keep> {
-        let tree = &self.inventory.tree;
-        let blobs = report.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
-        let partials = tree.partials.iter().map(|partial| partial.status.id.inode);
-        let goes = |fate: &Fate| matches!(fate, Fate::Remove(_));
-        let partials = partials.zip(report.partials.iter().copied()).zip(&self.partial_fates);
-        let partials = partials.filter(|(_, fate)| goes(fate)).map(|(partial, _)| partial);
-        let held = blobs.chain(partials).filter_map(|(inode, outcome)| match outcome {
-            Outcome::Kept(reason) => Some((inode, reason)),
-            _ => None,
-        });
-        held.collect()
-    }
-
     /// The report as it stands before anything is done: what stays by plan, what is foreign, and what
     /// could not be inspected.
     pub(crate) fn report_of_kept(&self) -> PruneReport {
@@ -37,7 +19,8 @@ impl PrunePlan {
             }
         }
         kept.changed += self.missing;
-        let failures = self.inventory.tree.failures.iter().chain(&self.references.problems);
+        let problems = if self.needs_all_references { &self.inventory.references.problems[..] } else { &[] };
+        let failures = self.inventory.tree.failures.iter().chain(problems);
         PruneReport {
             cache_dir: self.inventory.path.clone(),
             kept,
@@ -52,12 +35,11 @@ impl PrunePlan {
     pub fn preview(&self) -> PruneReport {
         let mut report = self.report_of_kept();
         let (mut freed, mut disk) = (Tally::default(), DiskLedger::default());
-        let goes = |fate| matches!(fate, Fate::Remove(_));
-        for (partial, _) in self.partials().filter(|(_, fate)| goes(*fate)) {
+        for (partial, _) in self.partials().filter(|(_, fate)| fate.goes()) {
             partial.count_into(&mut freed, &mut disk);
         }
         report.partials_freed = freed.blobs;
-        for (blob, _) in self.blobs().filter(|(_, fate)| goes(*fate)) {
+        for (blob, _) in self.blobs().filter(|(_, fate)| fate.goes()) {
             freed.add(blob.size_bytes);
             disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
         }
@@ -65,14 +47,14 @@ impl PrunePlan {
             leftover.count_into(&mut freed, &mut disk);
             report.leftovers_freed += u64::from(leftover.foreign().is_empty());
             report.foreign += leftover.foreign().len() as u64;
-            report.foreign_in_leftovers.extend_from_slice(leftover.foreign());
+            report.notes.foreign_in_leftovers.extend_from_slice(leftover.foreign());
         }
+        report.notes.index_changed = self.index_change();
         PruneReport {
             dry_run: true,
             bytes_freed: freed.bytes,
             blobs_freed: freed.blobs,
             disk_bytes_freed: disk.freed_bytes(),
-            index_changed: self.index_change(),
             ..report
         }
     }

@@ -14,6 +14,7 @@ pub(crate) const BATCH: usize = 32;
 const LARGE_BYTES: u64 = 1 << 20;
 
 /// The blobs of a tree that are to go.
+#[derive(Debug)]
 pub(crate) struct Queue<'a> {
     tree: &'a Tree,
     doomed: Vec<usize>,

@@ -31,7 +31,7 @@ pub struct PruneReport {
     pub blobs_freed: u64,
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// The cache, absolute and escaped as [`crate::escape()`] does.
+    /// The cache, absolute and escaped as [`escape_path`] does.
     #[serde(serialize_with = "serialize_path")]
     pub cache_dir: PathBuf,
     /// What the files whose last name went occupied on disk, in bytes.
@@ -48,36 +48,34 @@ pub struct PruneReport {
     pub failures: Vec<Failure>,
     /// Whether the prune was told to stop before its end.
     pub interrupted: bool,
-    /// How many files were removed without the probe for users, since leases do not work there.
+    /// What people should know beside the figures.
     #[serde(skip)]
+    pub notes: Notes,
+}
+
+/// What a prune has to tell beside its figures.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// How many files were removed without the probe for users, since leases do not work there.
     pub unprobed: u64,
     /// What became of blobs that the plan would remove and that were not removed: index in the
     /// inventory and outcome, in the order of the index.
-    #[serde(skip)]
     pub exceptions: Vec<(usize, Outcome)>,
     /// What became of each partial.
-    #[serde(skip)]
     pub partials: Vec<Outcome>,
     /// What foreign entries leftovers hold, which keep them from being removed.
-    #[serde(skip)]
     pub foreign_in_leftovers: Vec<PathBuf>,
     /// The layout's index, if it had to be removed since a new one could not be written.
-    #[serde(skip)]
     pub index_removed: Option<PathBuf>,
     /// Where the cache was left by the aside strategy, if it could not be removed to the end.
-    #[serde(skip)]
     pub left_aside: Option<PathBuf>,
     /// The layout's index, if entries left it, and how many; of a prune of everything the number is not known.
-    #[serde(skip)]
     pub index_changed: Option<(PathBuf, Option<usize>)>,
     /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
-    #[serde(skip)]
     pub confined: bool,
     /// Whether who opens what was to be watched, and could not be, or not everywhere (inotify).
-    #[serde(skip)]
     pub unwatched: bool,
     /// A download that was under way in the layout, for which its blobs stay.
-    #[serde(skip)]
     pub pull_in_flight: Option<PathBuf>,
 }
 
@@ -93,17 +91,14 @@ impl PruneReport {
         };
         let failures: Vec<Failure> = self.failures.into_iter().filter(is_new).collect();
         later.failures.extend(failures);
-        later.foreign_in_leftovers.extend(self.foreign_in_leftovers);
+        let notes = self.notes.followed_by(later.notes);
         Self {
             bytes_freed: self.bytes_freed + later.bytes_freed,
             blobs_freed: self.blobs_freed + later.blobs_freed,
             disk_bytes_freed: self.disk_bytes_freed + later.disk_bytes_freed,
             partials_freed: self.partials_freed + later.partials_freed,
             leftovers_freed: self.leftovers_freed + later.leftovers_freed,
-            unprobed: self.unprobed + later.unprobed,
-            unwatched: self.unwatched || later.unwatched,
-            index_changed: later.index_changed.or(self.index_changed),
-            index_removed: later.index_removed.or(self.index_removed),
+            notes,
             ..later
         }
     }
@@ -112,6 +107,19 @@ impl PruneReport {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty() && !self.interrupted
+    }
+}
+
+impl Notes {
+    fn followed_by(self, mut later: Self) -> Self {
+        later.foreign_in_leftovers.extend(self.foreign_in_leftovers);
+        Self {
+            unprobed: self.unprobed + later.unprobed,
+            unwatched: self.unwatched || later.unwatched,
+            index_changed: later.index_changed.or(self.index_changed),
+            index_removed: later.index_removed.or(self.index_removed),
+            ..later
+        }
     }
 }
 

@@ -5,18 +5,16 @@
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
 
-use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::io::Errno;
 use serde_json::Value;
 
+use crate::cache::names::INDEX;
 use crate::os::errno_of;
 use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::os::status::Status;
 
-/// Its name.
-pub(crate) const INDEX: &CStr = c"index.json";
 /// The most that is read of an index: far above what registries take (4 MiB), far below what hurts.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::{Blob, Inventory, Tree};
-use crate::cache::names::Place;
+use crate::cache::names::{Place, index_path};
 use crate::cache::references::{Image, References};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
@@ -53,22 +53,24 @@ impl Document {
     }
 }
 
-/// Reads the layout's index and all that it leads to.
-#[must_use]
-pub fn read_references(inventory: &Inventory) -> References {
-    read_tree(&inventory.tree)
+/// Reads the layout's index and all that it leads to, if that was not done yet; the inventory keeps it.
+pub fn read_references(inventory: &mut Inventory) -> &References {
+    if !inventory.references.is_read {
+        inventory.references = References { is_read: true, ..read_tree(&inventory.tree) };
+    }
+    &inventory.references
 }
 
 /// Reads the index of a tree and all that it leads to.
 pub(crate) fn read_tree(tree: &Tree) -> References {
     if let (Some(errno), Some(root)) = (tree.index_unknown, tree.directories.first()) {
-        let problem = Failure::new("read the index", root.path.join("index.json"), errno);
+        let problem = Failure::new("read the index", index_path(&root.path), errno);
         return References { has_index: true, problems: vec![problem], ..References::default() };
     }
     let (Some(_), Some(root)) = (&tree.index, tree.directories.first()) else { return References::default() };
-    let mut reader = Reader::new(tree);
+    let mut reader = DocumentReader::new(tree);
     let mut references = References { has_index: true, ..References::default() };
-    let path = root.path.join("index.json");
+    let path = index_path(&root.path);
     let index = match index::read_index(root.descriptor.as_fd()) {
         Ok(Some((content, _))) => parse(&content).and_then(|document| {
             document
@@ -92,7 +94,7 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
 }
 
 /// Reads documents, each once.
-struct Reader<'a> {
+struct DocumentReader<'a> {
     tree: &'a Tree,
     by_digest: HashMap<&'a Digest, Vec<usize>>,
     /// What each document read so far refers to; `None` if that is not known.
@@ -111,7 +113,7 @@ struct Reference {
     is_document: bool,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> DocumentReader<'a> {
     fn new(tree: &'a Tree) -> Self {
         let mut by_digest: HashMap<&Digest, Vec<usize>> = HashMap::new();
         for (index, blob) in tree.blobs.iter().enumerate() {

@@ -48,13 +48,13 @@ pub(crate) fn read_statuses<T: Send>(
     let (to_helpers, waiting) = sync_channel(BATCHES_IN_WAITING);
     let waiting = Mutex::new(waiting);
     thread::scope(|scope| {
-        let (to_reader, done) = channel();
-        let mut reader = Reader {
+        let (to_lister, done) = channel();
+        let mut lister = Lister {
             directory,
             read: &read,
             waiting: &waiting,
             to_helpers,
-            to_reader,
+            to_lister,
             done,
             helpers_left: None,
             found,
@@ -63,28 +63,28 @@ pub(crate) fn read_statuses<T: Send>(
         let listed = names(&mut |named| {
             batch.push(named);
             if batch.len() == BATCH {
-                reader.hand_over(scope, mem::take(&mut batch));
+                lister.hand_over(scope, mem::take(&mut batch));
             }
         });
-        reader.finish(batch);
+        lister.finish(batch);
         listed
     })
 }
 
 /// The thread that lists.
-struct Reader<'scope, 'found, T, R> {
+struct Lister<'scope, 'found, T, R> {
     directory: BorrowedFd<'scope>,
     read: &'scope R,
     waiting: &'scope Mutex<Receiver<Vec<Named>>>,
     to_helpers: SyncSender<Vec<Named>>,
-    to_reader: Sender<Vec<T>>,
+    to_lister: Sender<Vec<T>>,
     done: Receiver<Vec<T>>,
     /// How many helpers may still be started, once that is known.
     helpers_left: Option<usize>,
     found: &'found mut dyn FnMut(T),
 }
 
-impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope, '_, T, R> {
+impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Lister<'scope, '_, T, R> {
     /// Gives a batch to the helpers, or reads it here if they have enough to do.
     fn hand_over(&mut self, scope: &'scope Scope<'scope, '_>, batch: Vec<Named>) {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
@@ -94,14 +94,14 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope
             *helpers_left -= 1;
             let core = current_core();
             let (directory, read) = (self.directory, self.read);
-            let (waiting, to_reader) = (self.waiting, self.to_reader.clone());
-            // Where no thread is to be had, the reader reads all.
+            let (waiting, to_lister) = (self.waiting, self.to_lister.clone());
+            // Where no thread is to be had, the lister reads all.
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
                 let _own = OwnDescriptors::enter(&[directory]);
                 leave(core);
-                while let Some(batch) = take(waiting) {
-                    // The reader waits for all, so it is there to receive.
-                    let _ = to_reader.send(read(batch));
+                while let Some(batch) = next_batch(waiting) {
+                    // The lister waits for all, so it is there to receive.
+                    let _ = to_lister.send(read(batch));
                 }
             });
             // A helper that was put on this core goes to another at once.
@@ -119,10 +119,10 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Reader<'scope
 
     /// Reads what is left, and waits for the helpers.
     fn finish(self, batch: Vec<Named>) {
-        let Self { read, waiting, to_helpers, to_reader, done, found, .. } = self;
-        drop((to_helpers, to_reader));
+        let Self { read, waiting, to_helpers, to_lister, done, found, .. } = self;
+        drop((to_helpers, to_lister));
         read(batch).into_iter().for_each(&mut *found);
-        while let Some(batch) = take(waiting) {
+        while let Some(batch) = next_batch(waiting) {
             read(batch).into_iter().for_each(&mut *found);
         }
         done.into_iter().flatten().for_each(found);
@@ -142,7 +142,7 @@ fn leave(core: Option<usize>) {
 }
 
 /// The next batch; `None` once no more will come.
-fn take(waiting: &Mutex<Receiver<Vec<Named>>>) -> Option<Vec<Named>> {
+fn next_batch(waiting: &Mutex<Receiver<Vec<Named>>>) -> Option<Vec<Named>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 

@@ -1,6 +1,6 @@
 //! Goes through one directory tree that is laid out as a cache, and classifies its entries.
 //!
-//! Guarantees: as [`crate::scan`].
+//! Guarantees: as [`crate::scan()`].
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -66,7 +66,7 @@ impl Scanner<'_> {
         let is_for_blobs = matches!(place, Place::Algorithm(_));
         let has_blobs = is_for_blobs || self.tree.blobs.len() > blobs_before;
         // What makes it a cache first: on that depends what the other names mean.
-        others.sort_by_key(|name| !matches!(name.to_bytes(), names::BLOBS | names::OCI_LAYOUT));
+        others.sort_by_key(|name| name.to_bytes() != names::BLOBS && name.as_c_str() != names::OCI_LAYOUT);
         for name in others {
             self.add_other(index, name, has_blobs);
         }
@@ -93,7 +93,7 @@ impl Scanner<'_> {
             Ok(status) => status,
             Err(Errno::NOENT) => return,
             Err(errno) => {
-                if place == Place::Root && bytes == names::INDEX {
+                if place == Place::Root && *c_name == *names::INDEX {
                     self.tree.index_unknown = Some(errno);
                 }
                 return self.add_failure(index, name, errno);
@@ -102,11 +102,11 @@ impl Scanner<'_> {
         let bytes = name.as_bytes();
         let is_own_directory = status.is_directory() && self.device.is_own(&status);
         let is_nested = self.tree.is_nested();
-        if place == Place::Root && self.device.is_own_file(&status) && bytes == names::OCI_LAYOUT {
+        if place == Place::Root && self.device.is_own_file(&status) && *c_name == *names::OCI_LAYOUT {
             self.tree.oci_layout = Some(status);
         } else if place == Place::Root
             && self.device.is_own_file(&status)
-            && bytes == names::INDEX
+            && *c_name == *names::INDEX
             && is_nested
             && (self.tree.oci_layout.is_some() || index::is_index(directory.descriptor.as_fd()))
         {

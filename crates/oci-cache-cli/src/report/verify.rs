@@ -1,0 +1,105 @@
+//! What `verify` came to.
+
+use oci_cache::{
+    CacheDir, Check, Failure, Finding, Inventory, PruneReport, Tally, Verification, escape_path,
+};
+use serde::Serialize;
+
+use crate::exit::Exit;
+
+/// The result of `verify`.
+#[derive(Debug, Serialize)]
+pub(crate) struct VerifyReport {
+    /// The directory, absolute and escaped.
+    pub(crate) cache_dir: String,
+    /// Whether only blobs that show a sign of ending early were hashed.
+    pub(crate) quick: bool,
+    /// How many blobs were looked at, and their logical size in bytes.
+    pub(crate) blobs_verified: u64,
+    pub(crate) bytes_verified: u64,
+    /// The corrupt ones.
+    pub(crate) corrupt: Vec<CorruptBlob>,
+    /// What somebody was writing to.
+    pub(crate) in_use: Tally,
+    /// What changed each time it was read.
+    pub(crate) changed: Tally,
+    /// What could not be read, or was not reached.
+    pub(crate) unread: Tally,
+    /// How many of the corrupt ones could not be probed for somebody who writes to them.
+    #[serde(skip)]
+    pub(crate) unprobed: u64,
+    /// What could not be inspected or read.
+    pub(crate) failures: Vec<Failure>,
+    /// Whether a signal stopped it before its end.
+    pub(crate) interrupted: bool,
+    /// What was removed, if it was asked for.
+    pub(crate) pruned: Option<PruneReport>,
+}
+
+/// A corrupt blob.
+#[derive(Debug, Serialize)]
+pub(crate) struct CorruptBlob {
+    /// Where it is, escaped.
+    pub(crate) path: String,
+    /// Its logical size.
+    pub(crate) bytes: u64,
+    /// What its content should hash to.
+    pub(crate) expected: String,
+    /// What it hashes to.
+    pub(crate) actual: String,
+}
+
+impl VerifyReport {
+    /// What was found in the inventory, which was verified.
+    pub(crate) fn new(
+        cache: &CacheDir,
+        check: Check,
+        inventory: &Inventory,
+        verification: Verification,
+    ) -> Self {
+        let mut report = Self {
+            cache_dir: escape_path(cache.path()),
+            quick: check == Check::Quick,
+            blobs_verified: verification.checked.blobs,
+            bytes_verified: verification.checked.bytes,
+            corrupt: Vec::new(),
+            in_use: Tally::default(),
+            changed: Tally::default(),
+            unread: Tally::default(),
+            unprobed: verification.unprobed,
+            failures: inventory.failures().iter().map(Failure::duplicate).collect(),
+            interrupted: verification.interrupted,
+            pruned: None,
+        };
+        report.failures.extend(verification.failures);
+        for (blob, finding) in inventory.findings() {
+            match finding {
+                Finding::Corrupt { actual } => report.corrupt.push(CorruptBlob {
+                    path: escape_path(&inventory.path_of(blob)),
+                    bytes: blob.size_bytes,
+                    expected: blob.digest.to_string(),
+                    actual: actual.to_string(),
+                }),
+                Finding::InUse => report.in_use.add(blob.size_bytes),
+                Finding::Changed => report.changed.add(blob.size_bytes),
+                Finding::Unread => report.unread.add(blob.size_bytes),
+            }
+        }
+        report.corrupt.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+        report
+    }
+
+    /// How the command ends. Whether corrupt blobs stay decides before anything that could not be done.
+    pub(crate) fn exit(&self, printed: Exit) -> Exit {
+        let removed = self.pruned.as_ref().map_or(0, |pruned| pruned.blobs_freed);
+        let is_complete =
+            self.failures.is_empty() && self.pruned.as_ref().is_none_or(PruneReport::is_complete);
+        if self.corrupt.len() as u64 > removed {
+            Exit::Found
+        } else if is_complete {
+            printed
+        } else {
+            Exit::Incomplete
+        }
+    }
+}

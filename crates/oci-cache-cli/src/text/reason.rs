@@ -1,0 +1,31 @@
+//! Why an entry goes or stays, in words.
+
+use oci_cache::{Keep, Remove};
+
+/// Why an entry goes.
+pub(crate) const fn of_removal(reason: Remove) -> &'static str {
+    match reason {
+        Remove::Everything => "everything goes",
+        Remove::Old => "not used for long enough",
+        Remove::Unreferenced => "unreferenced",
+        Remove::OverBudget => "over the budget",
+        Remove::LowSpace => "space is low",
+        Remove::Corrupt => "corrupt",
+        Remove::Listed => "listed in the plan",
+    }
+}
+
+/// Why an entry stays.
+pub(crate) const fn of_keeping(reason: Keep) -> &'static str {
+    match reason {
+        Keep::InUse => "in use",
+        Keep::Recent => "used recently",
+        Keep::Referenced => "referenced",
+        Keep::Pinned => "pinned",
+        Keep::GoalMet => "goal met",
+        Keep::Changed => "changed since the plan was made",
+        Keep::Unlisted => "not in the plan",
+        Keep::Intact => "not corrupt",
+        Keep::Unread => "not read, so not known to be corrupt",
+    }
+}

@@ -1,0 +1,164 @@
+//! The lock of a cache: at most one prune of it at a time.
+//!
+//! Guarantees: at most one holder at a time; what the lock is on is the directory that the path leads to at
+//! that moment. It goes when the guard is dropped, and with the process.
+//!
+//! What it does not guarantee: `flock(2)` is advisory, it holds off only those who take it. Pullers may hold
+//! prunes off with a shared lock.
+
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::cache::cache_dir::CacheDir;
+use crate::error::Error;
+use crate::os::status::FileId;
+use crate::progress::Progress;
+
+/// What is being done when the lock is asked for.
+const OPERATION: &str = "lock oci cache";
+/// How often it is asked for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// The right to change a cache: applying a plan needs it.
+#[derive(Debug)]
+#[must_use = "the lock goes when it is dropped"]
+pub struct Lock {
+    /// Of the same open file description as the cache's own; none without a cache, or without locks.
+    locked: Option<OwnedFd>,
+    id: Option<FileId>,
+    is_exclusive: bool,
+}
+
+impl Lock {
+    /// Whether other prunes are kept out. Some network file systems have no locks; there the guard is given
+    /// all the same.
+    #[must_use]
+    pub const fn is_exclusive(&self) -> bool {
+        self.is_exclusive
+    }
+
+    /// The directory that is locked; none for a cache that does not exist.
+    pub(crate) const fn id(&self) -> Option<FileId> {
+        self.id
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Some(locked) = &self.locked {
+            // Nothing is lost if it fails: the lock then goes with the last descriptor.
+            let _ = flock(locked, FlockOperation::NonBlockingUnlock);
+        }
+    }
+}
+
+impl CacheDir {
+    /// Tries to become the one prune of this cache.
+    ///
+    /// Returns `None` while another prune, or a puller that holds prunes off, has the lock. If the directory
+    /// at the path was exchanged for another in the meantime, as the aside strategy does, the new one
+    /// is opened and locked.
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheDir::open`]; also [`Error::Io`] if the lock fails for another reason than that the file
+    /// system has none: see [`Lock::is_exclusive`].
+    pub fn try_lock(&mut self) -> Result<Option<Lock>, Error> {
+        loop {
+            let Some(root) = self.root() else {
+                return Ok(Some(Lock { locked: None, id: None, is_exclusive: true }));
+            };
+            let id = root.status.id;
+            match flock(&root.descriptor, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                Err(Errno::INTR) => continue,
+                // EBADF is NFS's answer for a directory.
+                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
+                    return Ok(Some(Lock { locked: None, id: Some(id), is_exclusive: false }));
+                }
+                Err(errno) => return Err(Error::io(OPERATION, self.path())(errno)),
+            }
+            let locked = root.descriptor.try_clone();
+            let path = self.path().to_owned();
+            let locked = locked.map_err(|source| Error::Io { operation: OPERATION, path, source })?;
+            let lock = Lock { locked: Some(locked), id: Some(id), is_exclusive: true };
+            let current = self.open_again()?;
+            if current.root().map(|root| root.status.id) == Some(id) {
+                return Ok(Some(lock));
+            }
+            *self = current;
+        }
+    }
+
+    /// Waits to become the one prune of this cache; calls `on_wait` once if it has to. Returns `None` if a
+    /// stop was asked for meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheDir::try_lock`]; also [`Error::Locked`] if the lock is still held after `timeout`.
+    pub fn lock(
+        &mut self,
+        timeout: Duration,
+        progress: &Progress,
+        on_wait: impl FnOnce(),
+    ) -> Result<Option<Lock>, Error> {
+        let started = Instant::now();
+        let mut on_wait = Some(on_wait);
+        loop {
+            if let Some(lock) = self.try_lock()? {
+                return Ok(Some(lock));
+            }
+            if progress.is_stopped() {
+                return Ok(None);
+            }
+            if started.elapsed() >= timeout {
+                return Err(Error::Locked { path: self.path().to_owned() });
+            }
+            if let Some(on_wait) = on_wait.take() {
+                on_wait();
+            }
+            thread::sleep(POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn one_at_a_time_until_the_guard_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = || CacheDir::open(directory.path(), &[]).unwrap();
+        let (mut first, mut second) = (open(), open());
+        let lock = first.try_lock().unwrap().unwrap();
+        assert!(lock.is_exclusive() && second.try_lock().unwrap().is_none());
+
+        // The lock outlives the directory that it was taken through.
+        drop(first);
+        assert!(second.try_lock().unwrap().is_none());
+        let mut waits = 0;
+        let result = second.lock(Duration::ZERO, &Progress::default(), || waits += 1);
+        assert!(matches!(result, Err(Error::Locked { .. })), "{result:?}");
+        let stopped = Progress::default();
+        stopped.stop.store(true, Ordering::Relaxed);
+        assert!(second.lock(Duration::MAX, &stopped, || waits += 1).unwrap().is_none());
+        assert_eq!(waits, 0);
+
+        let waiting = thread::spawn(move || {
+            let mut has_waited = false;
+            let lock = second.lock(Duration::MAX, &Progress::default(), || has_waited = true).unwrap();
+            (lock.is_some(), has_waited)
+        });
+        thread::sleep(5 * POLL);
+        drop(lock);
+        assert_eq!(waiting.join().unwrap(), (true, true));
+        assert!(open().try_lock().unwrap().is_some(), "the other thread's guard is gone");
+    }
+}

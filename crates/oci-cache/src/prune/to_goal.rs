@@ -1,0 +1,133 @@
+//! A prune to a goal: for what could not go, others go.
+//!
+//! Guarantees: the goal is missed only if nothing more may go, a pull is under way in the layout, or after
+//! [`MAX_ROUNDS`] rounds. What an earlier round could not take, no later round tries again.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::cache::cache_dir::{CacheDir, Space};
+use crate::cache::lock::Lock;
+use crate::error::{Error, Failure};
+use crate::os::status::Timestamp;
+use crate::plan::PrunePlan;
+use crate::plan::fate::Keep;
+use crate::plan::policy::Policy;
+use crate::plan::select::select_around;
+use crate::progress::Progress;
+use crate::prune::in_place::apply;
+use crate::prune::report::{Outcome, PruneReport};
+use crate::scan::references::read_references;
+use crate::scan::scan;
+
+/// How often a prune to a goal scans and goes on, at most.
+const MAX_ROUNDS: usize = 256;
+
+/// A plan that was carried out, or shown.
+#[derive(Debug)]
+pub struct Pruned {
+    /// The plan: of a prune to a goal, the last.
+    pub plan: PrunePlan,
+    /// What was done, in all rounds together.
+    pub report: PruneReport,
+    /// What the cache's files have together afterwards, or would have: their logical size in bytes.
+    pub used_bytes: u64,
+}
+
+impl Pruned {
+    /// A plan that is only shown: the dry run.
+    #[must_use]
+    pub fn preview(plan: PrunePlan) -> Self {
+        let report = plan.preview();
+        Self::new(plan, report)
+    }
+
+    /// A plan, and what carrying it out came to.
+    #[must_use]
+    pub fn new(plan: PrunePlan, report: PruneReport) -> Self {
+        let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
+        let freed = report.bytes_freed.saturating_sub(left_by_prunes);
+        let used_bytes = plan.inventory().used_bytes().saturating_sub(freed);
+        Self { plan, report, used_bytes }
+    }
+}
+
+/// Carries out in place a plan that was made for `policy`. If the policy has a goal and something could not go,
+/// plans and carries out further rounds around it; `each_round` is shown every round but the last.
+///
+/// # Errors
+///
+/// As [`apply`]. Should a later round fail, that is a failure in the report: what went must be told.
+pub fn apply_to_goal(
+    cache: &CacheDir,
+    lock: &Lock,
+    plan: PrunePlan,
+    policy: &Policy,
+    progress: &Progress,
+    mut each_round: impl FnMut(&PrunePlan, &PruneReport),
+) -> Result<Pruned, Error> {
+    let now = plan.planned_at;
+    let space = cache.space()?;
+    let report = apply(&plan, lock, progress)?;
+    let mut done = Pruned::new(plan, report);
+    // To look for what is corrupt once more would take too long.
+    if !policy.has_goal() || policy.corrupt {
+        return Ok(done);
+    }
+    let mut all_held = HashMap::new();
+    for _ in 1..MAX_ROUNDS {
+        let held = held(&done.plan, &done.report);
+        // A pull under way keeps all of a layout.
+        if held.is_empty() || done.report.notes.pull_in_flight.is_some() || progress.is_stopped() {
+            break;
+        }
+        each_round(&done.plan, &done.report);
+        all_held.extend(held);
+        // Some file systems give the room back later.
+        let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
+        let space = Space { available_bytes, ..space };
+        match plan_around(cache, policy, &all_held, now, space)
+            .and_then(|plan| apply(&plan, lock, progress).map(|report| Pruned::new(plan, report)))
+        {
+            Ok(next) => done = Pruned { report: done.report.followed_by(next.report), ..next },
+            Err(error) => {
+                let error = io::Error::other(with_source(&error));
+                let path = cache.path().to_owned();
+                done.report.failures.push(Failure::new("make up for what is in use in", path, error));
+                break;
+            }
+        }
+    }
+    Ok(done)
+}
+
+fn plan_around(
+    cache: &CacheDir,
+    policy: &Policy,
+    held: &HashMap<u64, Keep>,
+    now: Timestamp,
+    space: Space,
+) -> Result<PrunePlan, Error> {
+    let mut inventory = scan(cache)?;
+    read_references(&mut inventory);
+    Ok(select_around(inventory, policy, held, now, space))
+}
+
+/// What could not go, by inode number, and why.
+fn held(plan: &PrunePlan, report: &PruneReport) -> HashMap<u64, Keep> {
+    let tree = &plan.inventory.tree;
+    let blobs = report.notes.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
+    let partials = tree.partials.iter().map(|partial| partial.status.id.inode);
+    let partials = partials.zip(report.notes.partials.iter().copied()).zip(&plan.partial_fates);
+    let partials = partials.filter(|(_, fate)| fate.goes()).map(|(partial, _)| partial);
+    let held = blobs.chain(partials).filter_map(|(inode, outcome)| match outcome {
+        Outcome::Kept(reason) => Some((inode, reason)),
+        _ => None,
+    });
+    held.collect()
+}
+
+/// The error and its causes in one line.
+fn with_source(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", with_source(source)))
+}
