@@ -1,0 +1,205 @@
+//! The road from a path to a report, as those who embed the library go it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use oci_cache::{
+    Advance, CacheDir, Check, Error, FreeSpace, Policy, Progress, Space, Timestamp, apply, preview, prune,
+    scan, select, verify,
+};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+}
+
+fn older_than(age: Duration) -> Policy {
+    let mut policy = Policy::default();
+    policy.older_than = Some(age);
+    policy
+}
+
+/// An OCI image layout.
+struct Layout(TempDir);
+
+impl Layout {
+    /// Two images on one base layer, last used 60 days ago like a layer of no image; all else a day ago.
+    fn of_two_images() -> Self {
+        let layout = Self(tempfile::tempdir().unwrap());
+        fs::create_dir_all(layout.0.path().join("blobs/sha256")).unwrap();
+        layout.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, DAY);
+        let base = layout.blob(b"base", 60 * DAY);
+        layout.blob(b"of no image", 60 * DAY);
+        let images: Vec<String> = ["one", "two"].map(|name| layout.image(name, &base)).into();
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, images.join(","));
+        layout.file("index.json", index.as_bytes(), DAY);
+        layout
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self, name: &str, content: &[u8], age: Duration) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, content).unwrap();
+        let used = now() - age;
+        let times = FileTimes::new().set_accessed(used).set_modified(used);
+        File::open(&path).unwrap().set_times(times).unwrap();
+        path
+    }
+
+    /// Writes a blob; returns its descriptor.
+    fn blob(&self, content: &[u8], age: Duration) -> String {
+        let hex = hex::encode(Sha256::digest(content));
+        self.file(&format!("blobs/sha256/{hex}"), content, age);
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{hex}","size":{}}}"#,
+            content.len()
+        )
+    }
+
+    /// Writes an image with a layer of its own; returns the descriptor of its manifest.
+    fn image(&self, name: &str, base: &str) -> String {
+        let (config, layer) =
+            (self.blob(format!("{name} config").as_bytes(), DAY), self.blob(name.as_bytes(), DAY));
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{base},{layer}]}}"#);
+        self.blob(manifest.as_bytes(), DAY)
+    }
+
+    /// What is there, by relative path.
+    fn tree(&self) -> BTreeSet<PathBuf> {
+        let blobs = fs::read_dir(self.path().join("blobs/sha256")).unwrap();
+        let files = fs::read_dir(self.path()).unwrap().chain(blobs);
+        files.map(|entry| entry.unwrap().path().strip_prefix(self.path()).unwrap().to_owned()).collect()
+    }
+
+    fn path_of(content: &[u8]) -> PathBuf {
+        Path::new("blobs/sha256").join(hex::encode(Sha256::digest(content)))
+    }
+}
+
+#[test]
+fn a_base_layer_that_an_image_needs_stays_however_old_it_is() {
+    for by_stages in [false, true] {
+        let layout = Layout::of_two_images();
+        let before = layout.tree();
+        let policy = older_than(7 * DAY);
+        let report = if by_stages {
+            let mut cache = CacheDir::open(layout.path(), &[]).unwrap();
+            let lock = cache.try_lock().unwrap().unwrap();
+            let space = cache.space().unwrap();
+            let plan = select(scan(&cache).unwrap(), &policy, now().into(), space).unwrap();
+            apply(&plan, &lock, &Progress::default()).unwrap()
+        } else {
+            prune(layout.path(), &[], &policy, now().into(), &Progress::default()).unwrap()
+        };
+        assert_eq!((report.blobs_freed, report.failures.len()), (1, 0), "by stages: {by_stages}");
+        let gone: Vec<PathBuf> = before.difference(&layout.tree()).cloned().collect();
+        assert_eq!(gone, [Layout::path_of(b"of no image")]);
+        assert_eq!(report.kept.recent.blobs + report.kept.referenced.blobs, 7);
+    }
+}
+
+#[test]
+fn a_preview_changes_nothing_and_foretells_the_prune() {
+    let layout = Layout::of_two_images();
+    let before = layout.tree();
+    let act = |act: fn(&Path, &[PathBuf], &Policy, Timestamp, &Progress) -> _| -> oci_cache::PruneReport {
+        let result: Result<_, Error> =
+            act(layout.path(), &[], &older_than(7 * DAY), now().into(), &Progress::default());
+        result.unwrap()
+    };
+    let shown = act(preview);
+    assert_eq!((shown.dry_run, layout.tree()), (true, before));
+    let done = act(prune);
+    assert_eq!((shown.blobs_freed, shown.bytes_freed), (done.blobs_freed, done.bytes_freed));
+    assert_eq!(shown.kept, done.kept);
+}
+
+#[test]
+fn a_lock_is_good_for_its_own_cache_only() {
+    let (here, there) = (Layout::of_two_images(), Layout::of_two_images());
+    let mut cache_there = CacheDir::open(there.path(), &[]).unwrap();
+    let lock_there = cache_there.try_lock().unwrap().unwrap();
+    let cache = CacheDir::open(here.path(), &[]).unwrap();
+    let everything = Policy::default();
+    let plan = select(scan(&cache).unwrap(), &everything, now().into(), Space::default()).unwrap();
+    let before = here.tree();
+    let refused = apply(&plan, &lock_there, &Progress::default());
+    assert!(matches!(refused, Err(Error::OtherLock { .. })), "{refused:?}");
+    assert_eq!(here.tree(), before);
+    assert_eq!(
+        apply(&plan, &{ cache }.try_lock().unwrap().unwrap(), &Progress::default()).unwrap().blobs_freed,
+        8
+    );
+}
+
+#[test]
+fn without_an_index_nothing_counts_as_unreferenced() {
+    let layout = Layout::of_two_images();
+    fs::remove_file(layout.path().join("index.json")).unwrap();
+    let before = layout.tree();
+    let mut policy = Policy::default();
+    policy.unreferenced = true;
+    let refused = prune(layout.path(), &[], &policy, now().into(), &Progress::default());
+    assert!(matches!(refused, Err(Error::NoIndex { .. })), "{refused:?}");
+    assert_eq!(layout.tree(), before);
+}
+
+#[test]
+fn only_what_was_verified_can_be_corrupt() {
+    let layout = Layout::of_two_images();
+    layout.file(Layout::path_of(b"one").to_str().unwrap(), b"cut off", DAY);
+    let mut policy = Policy::default();
+    policy.corrupt = true;
+    let plan = |verified: bool| {
+        let mut inventory = scan(&CacheDir::open(layout.path(), &[]).unwrap()).unwrap();
+        if verified {
+            assert_eq!(verify(&mut inventory, Check::Full, &Progress::default()).checked.blobs, 8);
+        }
+        select(inventory, &policy, now().into(), Space::default()).unwrap()
+    };
+    assert_eq!((plan(false).total().blobs, plan(true).total().blobs), (0, 1));
+    let report = prune(layout.path(), &[], &policy, now().into(), &Progress::default()).unwrap();
+    assert_eq!((report.blobs_freed, report.kept.intact.blobs), (1, 7));
+    assert!(!layout.path().join(Layout::path_of(b"one")).exists());
+}
+
+#[test]
+fn a_goal_is_made_up_for_and_the_callback_is_told() {
+    let layout = Layout::of_two_images();
+    let open = File::open(layout.path().join(Layout::path_of(b"of no image"))).unwrap();
+    let seen: Arc<Mutex<Vec<Advance>>> = Arc::default();
+    let progress = {
+        let seen = Arc::clone(&seen);
+        Progress::with_callback(move |advance| seen.lock().unwrap().push(advance))
+    };
+    let mut policy = Policy::default();
+    // All but one byte must go, so the images go for what is open.
+    policy.max_used_bytes = Some(11);
+    let report = prune(layout.path(), &[], &policy, now().into(), &progress).unwrap();
+    assert_eq!((report.kept.in_use.blobs, report.blobs_freed), (1, 7));
+    drop(open);
+    let seen = seen.lock().unwrap();
+    assert!(
+        seen.iter().any(|advance| advance.blobs == advance.total_blobs && advance.total_blobs > 0),
+        "{seen:?}"
+    );
+
+    // A goal that is met frees nothing.
+    policy.max_used_bytes = None;
+    policy.min_free = Some(FreeSpace::Bytes(1));
+    assert_eq!(
+        prune(layout.path(), &[], &policy, now().into(), &Progress::default()).unwrap().blobs_freed,
+        0
+    );
+}
