@@ -146,7 +146,7 @@ fn a_lock_is_good_for_its_own_cache_only() {
 #[test]
 fn without_an_index_nothing_counts_as_unreferenced() {
     let layout = Layout::of_two_images();
-    fs::remove_file(layout.path().join("index.json")).unwrap();
+    fs::rename(layout.path().join("index.json"), layout.path().join("index.json.old")).unwrap();
     let before = layout.tree();
     let mut policy = Policy::default();
     policy.unreferenced = true;
