@@ -141,6 +141,24 @@ fn a_prune_frees_the_blobs_and_nothing_else() {
 }
 
 #[test]
+fn the_home_and_what_holds_it_are_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let home = base.path().join("oci/me");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(base.path().join("oci").join(format!("sha256:{:064x}", 1)), "x").unwrap();
+    let before = tree(base.path());
+    for directory in [home.as_path(), home.parent().unwrap()] {
+        for command in ["prune", "usage", "verify"] {
+            let mut program = Command::new(PROGRAM);
+            program.args([command, "--cache-dir"]).arg(directory).env("HOME", &home);
+            let output = program.output().unwrap();
+            assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{command}");
+        }
+    }
+    assert_eq!(tree(base.path()), before);
+}
+
+#[test]
 fn it_names_nothing_of_the_workspace() {
     let program = fs::read(PROGRAM).unwrap();
     assert!(has(&program, "completions"), "the program is not read");
