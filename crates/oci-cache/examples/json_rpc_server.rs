@@ -1,11 +1,12 @@
-//! A Unix-socket JSON-RPC 2.0 server that mounts `image.cache.prune`: the library, embedded.
+//! Embeds the library: a JSON-RPC 2.0 server on a Unix socket with the method `image.cache.prune`.
 //!
 //! ```console
 //! $ cargo run --example json_rpc_server -- /tmp/oci.sock /var/cache/banger/oci
 //! $ echo '{"jsonrpc":"2.0","id":1,"method":"image.cache.prune","params":{"dry_run":true}}' | socat - /tmp/oci.sock
 //! ```
 //!
-//! One request a line, one response a line (JSON-RPC 2.0 specification; no batches), served in turn.
+//! Each request and each response is one line (JSON-RPC 2.0 specification; no batches). The server
+//! handles one connection at a time.
 
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -18,9 +19,9 @@ use serde_json::{Value, json};
 
 /// The methods, as `docs/oci-import.md` lists them.
 const METHODS: [&str; 1] = ["image.cache.prune"];
-/// The longest request that is read.
+/// Maximum length of a request, in bytes.
 const MAX_REQUEST_BYTES: u64 = 1 << 20;
-/// How long a client may be silent.
+/// How long the server waits for data from a client.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -30,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     for stream in UnixListener::bind(socket)?.incoming() {
         let stream = stream?;
-        // An idle client must not keep others waiting; one that goes away must not end the server.
+        // An idle client must not block the others, and a client that disconnects must not end the
+        // server.
         stream.set_read_timeout(Some(PATIENCE))?;
         let _ = serve(&stream, Path::new(&cache_dir));
     }
@@ -49,7 +51,7 @@ fn serve(stream: &UnixStream, cache_dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The response to a request; none to a notification.
+/// The response to a request; `None` for a notification.
 fn respond(line: &[u8], cache_dir: &Path) -> Option<Value> {
     let error = |id: &Value, code: i32, message: &str| {
         Some(json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))

@@ -1,4 +1,4 @@
-//! How long the choice takes: scans 100,000 empty blobs and times `select` under a budget, nine times.
+//! Measures `select`: scans 100,000 empty blobs and times `select` with a budget, nine times.
 //!
 //! ```console
 //! $ cargo run --release --example select_time
@@ -17,7 +17,7 @@ const ROUNDS: usize = 9;
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     for number in 0..BLOBS {
-        // Digests are spread as those of real blobs are.
+        // Spread the digests as those of real blobs are.
         let file =
             File::create(directory.path().join(format!("sha256:{:064x}", u64::from(number) * 0x9e37_79b9)))?;
         file.set_len(u64::from(number % 977))?;

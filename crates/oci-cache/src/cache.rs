@@ -1,9 +1,9 @@
-//! The nouns: the cache directory, and what can be in it.
+//! The cache directory, and the types of the entries in it.
 //!
-//! Takes a path; gives an open directory ([`cache_dir::CacheDir`]) and the types in which the other stages
-//! talk about its entries.
+//! Takes a path; gives an open directory ([`cache_dir::CacheDir`]) and the types that the other stages
+//! use for its entries.
 //!
-//! Guarantees: nothing here lists a directory, decides or removes anything.
+//! Guarantees: nothing here lists a directory, makes a decision or removes anything.
 
 pub(crate) mod cache_dir;
 pub(crate) mod digest;
@@ -18,6 +18,7 @@ pub(crate) mod references;
 
 use std::time::Duration;
 
-/// How long an entry must have been idle: longer than a pull takes between closing a file and renaming
-/// it or opening it again.
+/// How long an entry must have been idle before it may be removed.
+///
+/// This is longer than a pull takes between closing a file and renaming or reopening it.
 pub const SETTLE: Duration = Duration::from_millis(500);

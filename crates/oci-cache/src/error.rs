@@ -1,7 +1,7 @@
-//! Errors: what was being done, to which path, and why it failed.
+//! Errors: the operation, the path and the cause.
 //!
-//! Guarantees: `Display` never repeats the source; paths are escaped, so a name with newlines or
-//! terminal escapes cannot forge output.
+//! Guarantees: `Display` never repeats the source. Paths are escaped, so newlines or terminal escapes in
+//! a name cannot forge output.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,25 @@ use crate::escape::escape_path;
 
 /// Why a cache could not be inspected or pruned at all.
 ///
-/// What fails for a single entry does not end up here but in [`crate::PruneReport::failures`].
+/// Failures of single entries are in [`crate::PruneReport::failures`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory must not be pruned. Nothing was touched.
+    /// The directory must not be pruned. Nothing was changed.
     #[error("refused to prune `{}`: {reason}", escape_path(.path))]
     Refused {
         /// The directory, as given.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: Refusal,
     },
     /// A system call failed.
     #[error("{operation} `{}`", escape_path(.path))]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
-        /// To which path.
+        /// The path that it failed on.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
     /// Another process holds the cache's lock.
@@ -40,19 +40,19 @@ pub enum Error {
         /// The cache.
         path: PathBuf,
     },
-    /// The lock is on another directory than the plan is about. Nothing was touched.
+    /// The lock belongs to another directory than the plan. Nothing was changed.
     #[error("prune oci cache `{}`: the lock is on another directory", escape_path(.path))]
     OtherLock {
-        /// The directory that the plan is about.
+        /// The plan's directory.
         path: PathBuf,
     },
-    /// Only what is unreferenced is to go, and nothing says what is referenced. Nothing was touched.
+    /// The policy removes only unreferenced blobs, but there is no index. Nothing was changed.
     #[error("no index.json in `{}` from which blobs could be referenced, as an OCI image layout has", escape_path(.path))]
     NoIndex {
         /// The cache.
         path: PathBuf,
     },
-    /// The cache went aside, could not be made anew, and could not be put back.
+    /// The cache was renamed aside, but could be neither recreated nor restored.
     #[error(
         "recreate oci cache `{}`, then restore it from `{}` ({restore})",
         escape_path(.path),
@@ -63,16 +63,16 @@ pub enum Error {
         path: PathBuf,
         /// Where its content is now.
         aside: PathBuf,
-        /// Why it could not be put back.
+        /// Why the cache could not be restored.
         restore: io::Error,
-        /// Why it could not be made anew.
+        /// Why the cache could not be recreated.
         #[source]
         recreate: io::Error,
     },
 }
 
 impl Error {
-    /// An error of a system call, as `map_err` takes it.
+    /// Turns the error number of a system call into an error; for `map_err`.
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl FnOnce(rustix::io::Errno) -> Self {
         move |errno| Self::Io { operation, path: path.to_owned(), source: errno.into() }
     }
@@ -81,24 +81,24 @@ impl Error {
 /// Why a directory is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The path has no characters.
+    /// The path is empty.
     #[error("the path is empty")]
     EmptyPath,
     /// The path names something other than a directory.
     #[error("it is not a directory")]
     NotADirectory,
-    /// It is the file system's root, or it is or holds a directory that must stay.
+    /// The directory is, or contains, `/` or a protected directory.
     #[error("it is, or holds, `{}`", escape_path(.0))]
     Protected(PathBuf),
-    /// It has entries, and none of them belongs to a cache.
+    /// The directory has entries, but none of them belongs to a cache.
     #[error("nothing in it belongs to an OCI blob cache (the first of {entries}: `{example}`)")]
     NotACache {
-        /// How many entries it has.
+        /// The number of entries.
         entries: usize,
-        /// One of them, escaped.
+        /// The name of one of them, escaped.
         example: String,
     },
-    /// The aside strategy cannot work there.
+    /// The aside strategy cannot work on this cache, for the reason given.
     #[error("the aside strategy cannot work here: {0}; prune in place (without --aside) instead")]
     NotAside(String),
 }
@@ -106,11 +106,11 @@ pub enum Refusal {
 /// An entry that could not be inspected or removed.
 #[derive(Debug)]
 pub struct Failure {
-    /// What was being done.
+    /// The operation that failed.
     pub operation: &'static str,
-    /// To which path.
+    /// The path that it failed on.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The cause.
     pub error: io::Error,
 }
 
@@ -119,7 +119,7 @@ impl Failure {
         Self { operation, path, error: error.into() }
     }
 
-    /// The same again; an `io::Error` has no clone of its own.
+    /// Copies the failure; `io::Error` does not implement `Clone`.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let error = match self.error.raw_os_error() {

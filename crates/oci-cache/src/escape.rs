@@ -1,7 +1,7 @@
-//! Names from the disk, made safe to print.
+//! Escapes names from the disk for printing.
 //!
-//! Guarantees: the result is one line of printable text, whatever bytes the name holds; a plain name
-//! comes out as it is; two different names never come out alike.
+//! Guarantees: the result is one line of printable text, whatever bytes the name holds. A plain name is
+//! not changed. Different names never give the same result.
 
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt as _;

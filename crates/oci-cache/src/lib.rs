@@ -6,9 +6,9 @@
 //! CacheDir ──scan──▶ Inventory ──select(policy)──▶ PrunePlan ──apply(lock)──▶ PruneReport
 //! ```
 //!
-//! A dry run stops before `apply` and shows [`PrunePlan::preview`]. Nothing here prints, reads the clock
-//! or ends the process. What a policy depends on, such as the references of an OCI image layout, is read
-//! by the library; nothing is applied without the cache's [`Lock`].
+//! A dry run stops before `apply` and shows [`PrunePlan::preview`]. The library never prints, reads the
+//! clock or ends the process. It reads whatever a policy depends on, such as the references of an OCI
+//! image layout. It applies nothing without the cache's [`Lock`].
 //!
 //! The usual case in one call:
 //!
@@ -32,7 +32,7 @@
 //! # }
 //! ```
 //!
-//! The same stage by stage, here for everything:
+//! The same, stage by stage, for a prune of everything:
 //!
 //! ```
 //! use oci_cache::{CacheDir, Policy, Progress, apply, scan, select};
@@ -44,7 +44,7 @@
 //! # #[allow(clippy::disallowed_methods)]
 //! # let now = std::time::SystemTime::now();
 //! let mut cache = CacheDir::open(path, &[])?;
-//! let lock = cache.try_lock()?.ok_or("another prune is at work")?;
+//! let lock = cache.try_lock()?.ok_or("another prune is running")?;
 //! let plan = select(scan(&cache)?, &Policy::default(), now.into(), cache.space()?)?;
 //! let report = apply(&plan, &lock, &Progress::default())?;
 //! assert_eq!((report.blobs_freed, report.bytes_freed), (1, 4));
@@ -63,7 +63,7 @@ mod scan;
 mod usage;
 mod verify;
 
-// The road.
+// Stages.
 pub use cache::cache_dir::{AccessTimes, CacheDir, Space};
 pub use cache::lock::Lock;
 pub use progress::{Advance, Progress};
@@ -71,7 +71,7 @@ pub use prune::{Pruned, apply, apply_aside, apply_to_goal, check_aside, preview,
 pub use scan::references::read_references;
 pub use scan::scan;
 
-// Decisions.
+// Plans.
 pub use plan::PrunePlan;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::keep_list::{KeepError, parse_keep};
@@ -79,7 +79,7 @@ pub use plan::policy::{FreeSpace, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
 pub use plan::select::select;
 
-// Findings.
+// Data.
 pub use cache::SETTLE;
 pub use cache::digest::{Digest, ParseDigestError};
 pub use cache::finding::Finding;
@@ -92,7 +92,7 @@ pub use os::status::Timestamp;
 pub use usage::{AgeClass, ImageUsage, LargeBlob, Usage, usage};
 pub use verify::{Check, Verification, verify};
 
-// Outcomes.
+// Results.
 pub use error::{Error, Failure, Refusal};
 pub use escape::escape_path;
 pub use os::sys::set_idle_io_priority;

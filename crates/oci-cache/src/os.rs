@@ -1,9 +1,9 @@
-//! System calls on files and directories. Nothing here knows what a cache is.
+//! System calls on files and directories, independent of what a cache is.
 //!
-//! Takes descriptors and single names; gives what the kernel answers.
+//! Takes descriptors and single names; gives the kernel's answers.
 //!
-//! Guarantees: every call is relative to an open directory and follows no link, so no path is resolved
-//! twice. `unsafe` is in [`sys`] only.
+//! Guarantees: every call is relative to an open directory and follows no symbolic link, so no path is
+//! resolved twice. Only [`sys`] contains `unsafe` code.
 
 pub(crate) mod directory;
 pub(crate) mod lease;
@@ -16,7 +16,7 @@ use std::io;
 
 use rustix::io::Errno;
 
-/// The error number behind an error; `EIO` if there is none.
+/// The error number of an error; `EIO` if it has none.
 pub(crate) fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }

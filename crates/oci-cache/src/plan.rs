@@ -1,7 +1,9 @@
-//! The plan: for each entry, whether it goes or stays, and why.
+//! The plan: decides for each entry whether it is removed or kept, and why.
 //!
-//! Guarantees: the plan says something of every entry of its inventory; it is never changed after it
-//! was made; carrying it out removes what it says and nothing else. The dry run is this plan, rendered.
+//! Takes an [`Inventory`], and a policy or a saved plan; gives a [`PrunePlan`].
+//!
+//! Guarantees: the plan covers every entry of its inventory and never changes once made. Applying it
+//! removes only what it says. A dry run shows this plan.
 
 pub(crate) mod fate;
 pub(crate) mod keep_list;
@@ -23,7 +25,7 @@ use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
 
-/// What is to become of each entry of an inventory.
+/// The fate of each entry of an inventory.
 #[derive(Debug)]
 pub struct PrunePlan {
     pub(crate) inventory: Inventory,
@@ -32,23 +34,23 @@ pub struct PrunePlan {
     pub(crate) partial_fates: Vec<Fate>,
     pub(crate) leftovers_go: Vec<bool>,
     pub(crate) index_change: IndexChange,
-    /// Whether it matters for the plan that not all that the index leads to is known.
+    /// Whether unknown references affect the plan, so that its report must list them.
     pub(crate) needs_all_references: bool,
-    /// What a saved plan lists and is not there any more.
+    /// Entries of a saved plan that no longer exist.
     pub(crate) missing: Tally,
 }
 
-/// What is to become of an OCI image layout's index before blobs go.
+/// The change of an OCI image layout's index before blobs are removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum IndexChange {
-    /// All its entries go.
+    /// Remove all entries.
     Empty,
-    /// The entries at these positions go, in ascending order; none, if there are none.
+    /// Remove the entries at these positions, in ascending order; an empty list changes nothing.
     Drop(Vec<usize>),
 }
 
 impl PrunePlan {
-    /// A plan by which every entry stays.
+    /// A plan that keeps every entry.
     pub(crate) fn keeping(inventory: Inventory, now: Timestamp, reason: Keep) -> Self {
         Self {
             planned_at: now,
@@ -62,19 +64,19 @@ impl PrunePlan {
         }
     }
 
-    /// Checks that the lock is on the directory that the plan is about.
+    /// Checks that the lock is on the plan's directory.
     pub(crate) fn check_lock(&self, lock: &Lock) -> Result<(), Error> {
         let id = self.inventory.tree.directories.first().map(|root| root.status.id);
         if id == lock.id() { Ok(()) } else { Err(Error::OtherLock { path: self.inventory.path.clone() }) }
     }
 
-    /// What the plan is about.
+    /// The inventory that the plan was made for.
     #[must_use]
     pub const fn inventory(&self) -> &Inventory {
         &self.inventory
     }
 
-    /// Gives the inventory back, for another plan.
+    /// Returns the inventory, for use in another plan.
     #[must_use]
     pub fn into_inventory(self) -> Inventory {
         self.inventory
@@ -90,20 +92,23 @@ impl PrunePlan {
         self.inventory.tree.partials.iter().zip(self.partial_fates.iter().copied())
     }
 
-    /// Each leftover that goes.
+    /// Each leftover that will be removed.
     pub fn leftovers(&self) -> impl Iterator<Item = &Leftover> {
         let leftovers = self.inventory.leftovers.iter().zip(&self.leftovers_go);
         leftovers.filter(|(_, goes)| **goes).map(|(leftover, _)| leftover)
     }
 
-    /// How many blobs have a time of last use that lies ahead of the plan's own; they count as just used.
+    /// The number of blobs last used after the plan was made, by their timestamps. They count as just
+    /// used.
     #[must_use]
     pub fn from_the_future(&self) -> usize {
         self.inventory.tree.blobs.iter().filter(|blob| blob.last_used() > self.planned_at).count()
     }
 
-    /// How many entries leave the layout's index, and where it is; none if it stays as it is. Of a prune of
-    /// everything the number is not known.
+    /// The path of the layout's index and the number of entries that will be removed from it.
+    ///
+    /// Returns `None` if the index does not change. The number is `None`, for unknown, in a prune of
+    /// everything.
     pub(crate) fn index_change(&self) -> Option<(PathBuf, Option<usize>)> {
         let root = self.inventory.tree.directories.first()?;
         self.inventory.tree.index.as_ref()?;
@@ -115,24 +120,24 @@ impl PrunePlan {
         self.removes_nested_blobs().then(|| (index_path(&root.path), entries))
     }
 
-    /// The positions of the index's entries that lead to a blob that goes.
+    /// The positions of the index entries that reference a blob to be removed.
     pub(crate) fn entries_without_their_blobs(&self) -> IndexChange {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
     }
 
-    /// The images that lose a blob.
+    /// The images that reference a blob to be removed.
     pub(crate) fn images_that_go(&self) -> impl Iterator<Item = &Image> {
         let goes = |blob: &usize| self.blob_fates[*blob].goes();
         self.inventory.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
     }
 
-    /// Whether every entry goes.
+    /// Whether every blob and partial will be removed.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         self.blob_fates.iter().chain(&self.partial_fates).all(|fate| fate.goes())
     }
 
-    /// How many blobs go, and their logical size.
+    /// The number of blobs to be removed, and their logical size.
     #[must_use]
     pub fn total(&self) -> Tally {
         let mut total = Tally::default();
@@ -142,7 +147,7 @@ impl PrunePlan {
         total
     }
 
-    /// Whether a blob of an OCI image layout or nested cache goes.
+    /// Whether a blob of an OCI image layout or nested cache will be removed.
     pub(crate) fn removes_nested_blobs(&self) -> bool {
         self.blobs().any(|(blob, fate)| fate.goes() && self.is_nested(blob))
     }

@@ -1,7 +1,7 @@
-//! What a running prune or verification shows of itself, and the way to stop it.
+//! Shows the progress of a prune or a verification, and stops it.
 //!
-//! Guarantees: a stop takes effect between two entries: the one at hand is finished, and everything
-//! done until then is counted.
+//! Guarantees: a stop takes effect between two entries. The current entry is finished, and everything
+//! done so far is counted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-/// Shared between the work and whoever watches or stops it from another thread.
+/// Progress of one operation, shared with the threads that watch or stop it.
 #[derive(Default)]
 pub struct Progress {
-    /// Set it to stop the work; an `Arc`, so that a signal handler can hold it.
+    /// Set this to stop the operation. It is an `Arc` so that a signal handler can hold it.
     pub stop: Arc<AtomicBool>,
     done: Count,
     total: Count,
     callback: Option<Box<dyn Fn(Advance) + Send + Sync>>,
 }
 
-/// How far the work is.
+/// How far an operation has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Advance {
-    /// Blobs dealt with so far.
+    /// Blobs processed so far.
     pub blobs: u64,
-    /// Their logical size, or how much of it was read, in bytes.
+    /// Their logical size, or the part of it that was read so far, in bytes.
     pub bytes: u64,
-    /// Blobs to deal with in all.
+    /// Blobs to process in total.
     pub total_blobs: u64,
-    /// Their logical size, in bytes.
+    /// Logical size of those blobs, in bytes.
     pub total_bytes: u64,
 }
 
@@ -50,33 +50,34 @@ impl Count {
 }
 
 impl Progress {
-    /// A progress that calls `callback` after each step, from whichever thread did it: often, so it should
-    /// return at once.
+    /// Creates a progress that calls `callback` after each step, on the thread that did the step.
+    ///
+    /// Calls are frequent, so the callback should return at once.
     #[must_use]
     pub fn with_callback(callback: impl Fn(Advance) + Send + Sync + 'static) -> Self {
         Self { callback: Some(Box::new(callback)), ..Self::default() }
     }
 
-    /// How far the work is. A prune to a goal begins anew with each round.
+    /// Returns how far the operation has come. A prune to a goal restarts from zero in each round.
     #[must_use]
     pub fn advance(&self) -> Advance {
         let ((blobs, bytes), (total_blobs, total_bytes)) = (self.done.get(), self.total.get());
         Advance { blobs, bytes, total_blobs, total_bytes }
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was requested.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Begins a piece of work of that size.
+    /// Starts an operation of the given size.
     pub(crate) fn begin(&self, total_blobs: u64, total_bytes: u64) {
         self.total.set(total_blobs, total_bytes);
         self.done.set(0, 0);
     }
 
-    /// Counts what was done.
+    /// Adds to the work done and calls the callback.
     pub(crate) fn add(&self, blobs: u64, bytes: u64) {
         self.done.blobs.fetch_add(blobs, Ordering::Relaxed);
         self.done.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -85,7 +86,7 @@ impl Progress {
         }
     }
 
-    /// Waits for the whole duration, or until a stop is asked for.
+    /// Waits for the whole duration, or until a stop is requested.
     pub(crate) fn wait(&self, duration: Duration) {
         const SLICE: Duration = Duration::from_millis(10);
         let mut left = duration;

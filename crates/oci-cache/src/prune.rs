@@ -1,10 +1,10 @@
-//! The prune: carries a plan out, in place or aside.
+//! The prune: applies a plan, in place or by the aside strategy.
 //!
 //! Takes a [`PrunePlan`] and the cache's [`Lock`](crate::Lock); gives a [`PruneReport`]. [`prune`] and
-//! [`preview()`] go the whole way from a path.
+//! [`preview()`] take a path and run all stages.
 //!
-//! Guarantees: removes what the plan says and nothing else, and only what is still what the scan saw. What is
-//! counted as removed was removed. One failure does not stop the rest.
+//! Guarantees: only what the plan says is removed, and only if it is unchanged since the scan.
+//! Everything counted as removed was removed. One failure does not stop the rest.
 
 mod aside;
 mod confine;
@@ -40,8 +40,8 @@ pub use self::to_goal::{Pruned, apply_to_goal};
 
 /// Prunes the cache at `path` in place, by `policy`: opens, locks, scans, plans and applies.
 ///
-/// Refuses `/`, the directories `protected` and their ancestors, and what is no cache. Waits for the lock
-/// until a stop is asked for; then the report says that it was interrupted.
+/// Refuses `/`, the directories `protected`, their ancestors, and a directory that is not a cache. Waits
+/// for the lock until a stop is requested; the report then says that the prune was interrupted.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub fn prune(
     Ok(report)
 }
 
-/// What [`prune`] would do, on a cache that nobody uses. Changes nothing, and needs no lock.
+/// Reports what [`prune`] would do on a cache that nobody uses; changes nothing and needs no lock.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ pub fn preview(
     Ok(report)
 }
 
-/// Makes the plan. Also returns what could not be read where blobs had to be.
+/// Makes the plan. Also returns the blobs that could not be read, if the policy had to verify them.
 fn plan(
     cache: &CacheDir,
     policy: &Policy,

@@ -1,12 +1,12 @@
-//! The scan: finds what is in the cache, classifies it, and follows a layout's index.
+//! The scan: lists the entries of the cache and classifies them; follows a layout's index.
 //!
-//! Takes a [`CacheDir`]; gives an [`Inventory`], and on demand the `References` of a layout.
+//! Takes a [`CacheDir`]; gives an [`Inventory`] and, on demand, the `References` of a layout.
 //!
-//! Guarantees: nothing is changed, no time stamp moves, no link is followed, no mount is entered, and
-//! nothing foreign is opened, but for an `index.json` that may be a layout's. What vanishes while the scan
-//! runs is left out.
+//! Guarantees: nothing is changed, no timestamp changes, no symbolic link is followed and no mount is
+//! entered. No foreign entry is opened, except an `index.json` that may belong to a layout. Entries that
+//! vanish during the scan are left out.
 //!
-//! What it does not guarantee: a snapshot. Pulls go on during the scan.
+//! What it does not guarantee: a snapshot. Pulls continue during the scan.
 
 mod descriptor;
 pub(crate) mod index;
@@ -22,12 +22,12 @@ use crate::cache::references::References;
 use crate::error::Error;
 use crate::scan::tree::scan_tree;
 
-/// Scans the cache, and the directory that it stands in for leftovers.
+/// Scans the cache, and looks for leftovers in its parent directory.
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] if the directory has entries of which none belongs to a cache; [`Error::Io`] if it
-/// cannot be listed. What fails below it is a failure in the inventory.
+/// [`Error::Refused`] if the directory has entries but none of them belongs to a cache; [`Error::Io`] if
+/// it cannot be listed. Failures below the directory are recorded in the inventory.
 pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
     let path = cache.path().to_owned();
     let cache_name = cache.surroundings().map_or(&b""[..], |surroundings| surroundings.name.to_bytes());

@@ -1,6 +1,9 @@
-//! What is in a cache, summed up: for people who look before they prune.
+//! Summarises what is in a cache.
 //!
-//! Guarantees: pure; every blob and partial is counted in exactly one age and one kind.
+//! Takes an [`Inventory`]; gives a [`Usage`].
+//!
+//! Guarantees: it is pure. Every blob and partial is counted in exactly one age class and as exactly one
+//! kind.
 
 use std::time::Duration;
 
@@ -15,10 +18,10 @@ use crate::os::status::Timestamp;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// How many of the largest blobs are named.
+/// The number of largest blobs to list.
 const LARGEST: usize = 10;
 
-/// A cache, summed up.
+/// Summary of a cache.
 #[derive(Debug, Serialize)]
 pub struct Usage {
     /// The blobs.
@@ -27,37 +30,38 @@ pub struct Usage {
     pub partials: Tally,
     /// Files in directories that killed prunes left.
     pub leftovers: Tally,
-    /// Logical size of blobs and partials together, in bytes: what `--max-used-space` is about.
+    /// Total logical size of blobs and partials, in bytes; `--max-used-space` limits this.
     pub used_bytes: u64,
-    /// What blobs and partials occupy on disk, in bytes; files of several names count once.
+    /// Disk space of blobs and partials, in bytes; a file with several hard links counts once.
     pub disk_bytes: u64,
-    /// How many entries are none of the cache's.
+    /// The number of foreign entries.
     pub foreign: u64,
     /// Blobs and partials by the time since their last use.
     pub by_age: Vec<AgeClass>,
     /// The largest blobs, at most ten.
     pub largest: Vec<LargeBlob>,
-    /// The images of the layout's index.
+    /// The images in the layout's index.
     pub images: Vec<ImageUsage>,
-    /// Blobs that the index does not lead to; none if there is no index, or not all of it can be read.
+    /// Blobs that the index does not reference; `None` if there is no index or some references are
+    /// unknown.
     pub unreferenced: Option<Tally>,
-    /// What the file system has in all, in bytes.
+    /// Size of the file system, in bytes.
     pub file_system_bytes: u64,
-    /// What unprivileged processes may still write there, in bytes.
+    /// Free space for unprivileged processes, in bytes.
     pub available_bytes: u64,
 }
 
-/// What was last used within a span of time.
+/// Blobs and partials last used within a period.
 #[derive(Debug, Serialize)]
 pub struct AgeClass {
-    /// `hour`, `day`, `week`, `month` or `older`: not in any class before.
+    /// `hour`, `day`, `week`, `month` or `older`; each class excludes the ones before it.
     pub last_used: &'static str,
-    /// How much of it there is.
+    /// The number of blobs and partials in the class, and their logical size.
     #[serde(flatten)]
     pub tally: Tally,
 }
 
-/// A blob worth a look.
+/// One of the largest blobs.
 #[derive(Debug, Serialize)]
 pub struct LargeBlob {
     /// Its digest.
@@ -74,17 +78,18 @@ pub struct LargeBlob {
 pub struct ImageUsage {
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// The digest that the index names.
+    /// Its digest in the index.
     #[serde(serialize_with = "crate::cache::digest::serialize")]
     pub digest: Digest,
-    /// The blobs that it leads to; those shared with other images count for each.
+    /// The blobs that it references; a blob shared between images counts for each of them.
     #[serde(flatten)]
     pub tally: Tally,
-    /// Whether everything that it leads to is known.
+    /// Whether all its references are known.
     pub is_complete: bool,
 }
 
-/// Sums up a cache as of `now`. It has images if the references were [read](crate::read_references()).
+/// Summarises a cache as of `now`. Lists images only if the references were
+/// [read](crate::read_references()).
 #[must_use]
 pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
     let references = inventory.references();

@@ -1,13 +1,16 @@
-//! Re-hashes blobs: does the content hash to the name?
+//! Verifies blobs: hashes their content and compares it with the digest in the name.
 //!
-//! Guarantees: a blob is called corrupt only on what was read of one unchanging file: nobody had it open
-//! for writing, and device, inode, size and time of the last write were the same before and after. A blob
-//! that changes is read again; one that keeps changing is reported as changed. One that cannot be read
-//! does not stop the rest. Nothing is changed; access times do not move where `O_NOATIME` is allowed; what
-//! was not in the page cache before is dropped from it again.
+//! Takes an [`Inventory`]; gives a [`Verification`], and the findings in the inventory.
 //!
-//! How it is fast: all cores, the largest blobs first so that the cores end together, and reads that fit
-//! the processor's cache.
+//! Guarantees: a blob is reported corrupt only if the file did not change while it was read: no process
+//! had it open for writing, and device, inode, size and modification time were the same before and
+//! after. Where leases do not work, the file must instead stay the same for another half second. A blob
+//! that changes is read again; one that keeps changing is reported as changed. A blob that cannot be
+//! read does not stop the rest. Nothing is changed; access times do not change where `O_NOATIME` is
+//! allowed; pages that were not in the page cache before are dropped again.
+//!
+//! How it is fast: it uses all cores, starts with the largest blobs so that the cores finish together,
+//! and reads in blocks that fit the processor's cache.
 
 mod early_end;
 
@@ -36,41 +39,42 @@ use crate::progress::Progress;
 use crate::scan::references::read_references;
 use crate::verify::early_end::suspicion;
 
-/// How much is read at a time: what stays in the processor's second-level cache between copy and hash.
+/// Size of one read, in bytes: small enough to stay in the second-level cache between copying and
+/// hashing.
 const BUFFER_BYTES: usize = 64 << 10;
-/// Up to this size a quick check hashes everything.
+/// A quick check hashes blobs up to this size in full.
 const SMALL_BYTES: u64 = 4096;
-/// How often a blob that changes is read.
+/// Maximum number of times that a changing blob is read.
 const ATTEMPTS: usize = 3;
 
-/// How thoroughly to look.
+/// How thoroughly to check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     /// Hash every blob.
     Full,
-    /// Hash only those that show a sign of ending early: a wrong size, a missing trailer, no content.
+    /// Hash only blobs that may be truncated: those with a wrong size, a missing trailer or no content.
     Quick,
 }
 
-/// What a verification came to. What is not intact is in [`Inventory::findings`].
+/// The result of a verification. Blobs not found intact are in [`Inventory::findings`].
 #[derive(Debug, Default)]
 pub struct Verification {
-    /// What was looked at.
+    /// The blobs that were checked, with a result of intact or corrupt.
     pub checked: Tally,
-    /// How many of the corrupt ones nobody could be asked about: leases do not work for them. They did not
-    /// change for half a second.
+    /// The number of corrupt blobs for which leases do not work, so it is unknown whether a process was
+    /// writing to them. They did not change for half a second.
     pub unprobed: u64,
-    /// What could not be read, and why.
+    /// Blobs that could not be read, and why.
     pub failures: Vec<Failure>,
-    /// Whether a stop was asked for before the end.
+    /// Whether a stop was requested before the end.
     pub interrupted: bool,
 }
 
-/// Verifies the blobs of the inventory, which keeps what was found.
+/// Verifies the blobs of the inventory; the inventory keeps the findings.
 #[must_use]
 pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> Verification {
-    // They give the sizes that a quick check compares. First, since reading a manifest may move its access time,
-    // of which the check of that blob then takes note.
+    // The quick check compares sizes given by the references. Read them first: reading a manifest may
+    // change its access time, and the check of that blob then records the new one.
     read_references(inventory);
     let blobs = &inventory.tree.blobs;
     progress.begin(blobs.len() as u64, blobs.iter().map(|blob| blob.size_bytes).fold(0, u64::saturating_add));
@@ -90,7 +94,7 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     };
     thread::scope(|scope| {
         for _ in 1..cores {
-            // Where no thread is to be had, this one does it all.
+            // If no thread can be started, this thread does all the work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
         work();
@@ -105,10 +109,10 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     verification
 }
 
-/// What is true of one blob.
+/// The result for one blob.
 enum Verdict {
     Intact,
-    /// What it hashes to, and whether it is known that nobody writes to it.
+    /// The digest of the content, and whether a lease proved that no process writes to the file.
     Corrupt(Digest, bool),
     InUse,
     Changed,
@@ -117,12 +121,12 @@ enum Verdict {
     Failed(io::Error),
 }
 
-/// What was found so far.
+/// The results so far.
 #[derive(Default)]
 struct Found {
     verification: Verification,
     findings: BTreeMap<usize, Finding>,
-    /// Access times that moved by reading, since `O_NOATIME` was not allowed.
+    /// Access times changed by reading, where `O_NOATIME` was not allowed.
     accessed: Vec<(usize, Timestamp)>,
 }
 
@@ -168,7 +172,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Checks a blob. Also returns its access time, if reading moved that.
+    /// Checks a blob. Also returns its new access time, if reading changed it.
     fn check(&mut self, index: usize) -> (Verdict, Option<Timestamp>) {
         let blob = &self.inventory.tree.blobs[index];
         match self.try_check(index, blob) {
@@ -216,13 +220,13 @@ impl Checker<'_> {
         Ok((Verdict::Changed, None))
     }
 
-    /// Whether the content stays the same for a while, where it cannot be asked who writes to it.
+    /// Whether the content stays the same for half a second; used where a lease cannot show writers.
     fn is_at_rest(&self, file: &File, status: &Status) -> io::Result<bool> {
         self.progress.wait(SETTLE);
         Ok(Status::of_descriptor(file.as_fd())?.is_same_content(status))
     }
 
-    /// Hashes a file; `None` if a stop was asked for.
+    /// Hashes a file; `None` if a stop was requested.
     fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
         let mut windows = Windows::default();
         let mut hasher = match algorithm {

@@ -1,4 +1,4 @@
-//! Talks to the example server over its socket, and holds its methods against the documentation.
+//! Talks to the example server over its socket, and compares its methods with the documentation.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The example, which `cargo test` builds beside the tests.
+/// The path of the example, which `cargo test` builds beside the tests.
 fn example() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("examples/json_rpc_server");
@@ -26,7 +26,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts the server on a cache of one blob of 4 bytes.
+    /// Starts the server with a cache of one blob of 4 bytes.
     fn start() -> Self {
         let base = tempfile::tempdir().unwrap();
         let cache = base.path().join("oci");
@@ -48,7 +48,7 @@ impl Server {
         }
     }
 
-    /// Sends a line and reads the line that comes back.
+    /// Sends a line and returns the response line.
     fn ask(&self, request: &str) -> Value {
         let mut stream = self.connect();
         writeln!(stream, "{request}").unwrap();

@@ -1,9 +1,9 @@
-//! The directory being pruned: found, held by descriptor, checked against the rails.
+//! Opens the cache directory and checks that it may be pruned.
 //!
-//! Guarantees: the path is resolved once, when it is opened; from then on the cache is the directory
+//! Guarantees: the path is resolved once, when it is opened. From then on, the cache is the directory
 //! behind the descriptor, whatever happens to the path. A directory that must not be pruned (`/`, a
-//! protected directory, an ancestor of one) is refused by identity, so no spelling, link or bind mount
-//! gets round the rail.
+//! protected directory, or an ancestor of one) is refused by device and inode, so no spelling, link or
+//! bind mount gets around the check.
 
 use std::ffi::{CString, OsStr};
 use std::fs;
@@ -20,48 +20,50 @@ use crate::os::directory::OPEN_DIRECTORY;
 use crate::os::errno_of;
 use crate::os::status::{FileId, Status};
 
-/// The step of the prune that looks at the cache.
+/// Name of the step that inspects the cache.
 pub(crate) const INSPECT: &str = "inspect oci cache";
 
-/// A cache directory, held open; or the place of one that does not exist.
+/// An open cache directory, or the path of one that does not exist.
 #[derive(Debug)]
 pub struct CacheDir {
     path: PathBuf,
     protected: Vec<PathBuf>,
     root: Option<Root>,
     surroundings: Option<Surroundings>,
-    /// Why the surroundings were not found, other than that they may not be looked at.
+    /// Why the parent could not be opened; `None` if it was opened, is missing, or permission was
+    /// denied.
     not_found: Option<Errno>,
 }
 
-/// How a mount records when a file was read (`mount(8)`).
+/// How a mount records the time of the last read (`mount(8)`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessTimes {
-    /// `noatime`: not at all; the last use is the last write.
+    /// `noatime`: never; the last use is the last write.
     Never,
-    /// `relatime`: the first read after a write, then at most one a day.
+    /// `relatime`: the first read after a write, then at most one read a day.
     Daily,
     /// `strictatime`: every read.
     Always,
 }
 
-/// The room on the cache's file system, in bytes.
+/// Space on the cache's file system, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// What an unprivileged process may still write (`f_bavail`, `statvfs(3)`).
+    /// Free space for unprivileged processes (`f_bavail`, `statvfs(3)`).
     pub available_bytes: u64,
-    /// The size of the file system (`f_blocks`).
+    /// Size of the file system (`f_blocks`).
     pub total_bytes: u64,
 }
 
-/// The directory itself.
+/// The open cache directory.
 #[derive(Debug)]
 pub(crate) struct Root {
     pub(crate) descriptor: OwnedFd,
     pub(crate) status: Status,
 }
 
-/// Where the directory stands: what siblings are found by, and what an aside is made in.
+/// The parent of the cache directory, and the cache's name in it; used to find siblings and to rename
+/// the cache aside.
 #[derive(Debug)]
 pub(crate) struct Surroundings {
     pub(crate) parent: OwnedFd,
@@ -70,10 +72,10 @@ pub(crate) struct Surroundings {
 }
 
 impl CacheDir {
-    /// Opens the cache at `path`; a symbolic link is followed here, once.
+    /// Opens the cache at `path`; follows a symbolic link here, once.
     ///
-    /// A path at which nothing exists is a cache too: an empty one. Besides `/`, the directories
-    /// `protected` and all their ancestors are refused; those that do not exist are passed over.
+    /// A path that does not exist is an empty cache. Refuses `/`, the directories `protected` and all
+    /// their ancestors; ignores protected directories that do not exist.
     ///
     /// # Errors
     ///
@@ -111,23 +113,24 @@ impl CacheDir {
         Ok(Self { path: absolute, protected: protected.to_vec(), root, surroundings, not_found })
     }
 
-    /// The path, absolute, with links as they were given.
+    /// The absolute path, with symbolic links not resolved.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether a directory was found at the path.
+    /// Whether a directory exists at the path.
     #[must_use]
     pub const fn exists(&self) -> bool {
         self.root.is_some()
     }
 
-    /// The room on the cache's file system; none for a cache that does not exist.
+    /// Reads the free space and the size of the cache's file system; both are 0 for a cache that does
+    /// not exist.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the file system does not tell.
+    /// [`Error::Io`] if the file system does not report them.
     pub fn space(&self) -> Result<Space, Error> {
         let Some(root) = &self.root else { return Ok(Space::default()) };
         let answer = fstatvfs(&root.descriptor).map_err(Error::io("ask for the space around", &self.path))?;
@@ -135,7 +138,7 @@ impl CacheDir {
         Ok(Space { available_bytes: bytes(answer.f_bavail), total_bytes: bytes(answer.f_blocks) })
     }
 
-    /// How the mount records reads.
+    /// How the mount records the time of the last read.
     #[must_use]
     pub fn access_times(&self) -> AccessTimes {
         let flags = self.root.as_ref().and_then(|root| fstatvfs(&root.descriptor).ok());
@@ -146,7 +149,7 @@ impl CacheDir {
         }
     }
 
-    /// Opens the path once more, as it was given.
+    /// Opens the same path again.
     pub(crate) fn open_again(&self) -> Result<Self, Error> {
         Self::open(&self.path, &self.protected)
     }
@@ -165,8 +168,10 @@ impl CacheDir {
 }
 
 impl Surroundings {
-    /// Finds the parent and the name in it; `None` where there is none to be had, since the parent may not
-    /// be listed. Then nothing beside the cache is looked for.
+    /// Opens the parent and finds the cache's name in it.
+    ///
+    /// Returns `None` if the parent is missing or may not be opened, if the path has no name, or if the
+    /// name does not lead back to the open directory. Nothing beside the cache is then looked for.
     fn find(path: &Path, root: Option<&Root>) -> Result<Option<Self>, Errno> {
         match Self::try_find(path, root) {
             Err(Errno::ACCESS | Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -176,7 +181,7 @@ impl Surroundings {
 
     fn try_find(path: &Path, root: Option<&Root>) -> Result<Option<Self>, Errno> {
         let (real, parent) = match root {
-            // Where nothing is, nothing is linked either.
+            // Nothing exists at the path, so its last component is not a link that must be resolved.
             None => {
                 (path.to_owned(), openat(CWD, path.parent().unwrap_or(path), OPEN_DIRECTORY, Mode::empty())?)
             }
@@ -190,7 +195,7 @@ impl Surroundings {
             return Ok(None);
         };
         if let Some(root) = root {
-            // The name was found by path: it counts only if it leads back to the directory that is held.
+            // The name was found by path. It counts only if it leads back to the open directory.
             let found = Status::of_entry(parent.as_fd(), &name)?;
             if found.id != root.status.id {
                 return Ok(None);

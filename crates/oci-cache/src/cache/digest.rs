@@ -1,7 +1,7 @@
 //! Digests, and the file names that spell them.
 //!
-//! Guarantees: a name parses only if it is exactly one of the spellings that tools write, lower case
-//! and of the full length, so a digest always formats back to the very name it was read from. Nothing
+//! Guarantees: a name parses only if it is exactly one of the spellings that tools write, in lower case
+//! and of full length. A digest therefore always formats back to the name it was parsed from. Nothing
 //! here touches the file system.
 //!
 //! Source: OCI image specification, `descriptor.md`, "Digests" (registered algorithms `sha256` and
@@ -21,10 +21,10 @@ pub(crate) enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm that this crate knows.
+    /// All supported algorithms.
     pub(crate) const ALL: [Self; 2] = [Self::Sha256, Self::Sha512];
 
-    /// The registered name, as it stands in digests and in a layout's `blobs/` directory.
+    /// The registered name, as used in digests and in a layout's `blobs/` directory.
     #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -33,7 +33,7 @@ impl Algorithm {
         }
     }
 
-    /// How many hex digits an encoded digest has.
+    /// The number of hex digits in an encoded digest.
     #[must_use]
     pub(crate) const fn hex_digits(self) -> usize {
         match self {
@@ -45,8 +45,8 @@ impl Algorithm {
 
 /// A digest: an algorithm and the bytes of the hash.
 ///
-/// The order is by algorithm, then by bytes. A sha512 digest is boxed: caches hold almost none, and a
-/// cache of a million sha256 blobs then needs half the memory.
+/// Digests are ordered by algorithm, then by bytes. SHA-512 digests are boxed because they are rare:
+/// this halves the memory that a cache of a million SHA-256 blobs needs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Digest {
     /// A SHA-256 digest.
@@ -74,11 +74,12 @@ impl Digest {
         }
     }
 
-    /// Parses the encoded part: exactly as many lower-case hex digits as the algorithm has.
+    /// Parses the encoded part: exactly the algorithm's number of hex digits, in lower case.
     #[must_use]
     pub(crate) fn from_hex(algorithm: Algorithm, encoded: &[u8]) -> Option<Self> {
-        // The decoder also takes upper case, which the specification forbids, and drops a `0x`, which then leaves
-        // too few digits. `hex` would take a tenth of a scan's time here.
+        // The decoder also accepts upper case, which the specification forbids. It also strips a `0x`,
+        // but then too few digits are left and it fails. The `hex` crate would take a tenth of a scan's
+        // time here.
         if encoded.len() != algorithm.hex_digits() || encoded.iter().any(u8::is_ascii_uppercase) {
             return None;
         }
@@ -119,7 +120,7 @@ impl Digest {
             name.push(&[separator]);
         }
         let digits = self.algorithm().hex_digits();
-        // The buffer has room for the longest name, so the digits always fit.
+        // The buffer fits the longest name, so the digits always fit.
         if const_hex::encode_to_slice(self.as_bytes(), &mut name.bytes[name.length..name.length + digits])
             .is_ok()
         {
@@ -141,12 +142,12 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Serializes a digest as its text.
+/// Serializes a digest as a string.
 pub(crate) fn serialize<S: serde::Serializer>(digest: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(digest.file_name(Spelling::Colon).as_str())
 }
 
-/// Why a text is not a digest.
+/// A text is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case", .0.escape_debug())]
 pub struct ParseDigestError(String);
@@ -165,7 +166,7 @@ impl FromStr for Digest {
 /// How a blob's file name spells its digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Spelling {
-    /// `<hex>`, below a directory named for the algorithm.
+    /// `<hex>`, in a directory named after the algorithm.
     Nested,
     /// `sha256:<hex>`, in a flat cache.
     Colon,
@@ -183,16 +184,16 @@ impl Spelling {
     }
 }
 
-/// A blob's file name, held without an allocation and ready for a system call.
+/// A blob's file name, stored without an allocation and ready for a system call.
 #[derive(Clone)]
 pub(crate) struct BlobName {
-    /// The name, followed by zero bytes only.
+    /// The name, then only zero bytes.
     bytes: [u8; Self::CAPACITY],
     length: usize,
 }
 
 impl BlobName {
-    /// The longest name, `sha512:` and 128 digits, and the byte that ends it.
+    /// Length of the longest name, `sha512:` and 128 digits, plus the terminating zero byte.
     const CAPACITY: usize = "sha512:".len() + Algorithm::Sha512.hex_digits() + 1;
 
     fn push(&mut self, part: &[u8]) {
@@ -200,7 +201,7 @@ impl BlobName {
         self.length += part.len();
     }
 
-    /// The name as text; it is ASCII.
+    /// The name as text; always ASCII.
     #[must_use]
     pub(crate) fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()

@@ -1,19 +1,19 @@
-//! What a verification finds out about a blob.
+//! What a verification found out about a blob.
 
 use crate::cache::digest::Digest;
 
-/// What is wrong with a blob, or kept it from being checked.
+/// Why a verified blob is not known to be intact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
     /// Its content does not hash to its name.
     Corrupt {
-        /// What the content hashes to.
+        /// The digest of the content.
         actual: Digest,
     },
-    /// Somebody is writing to it.
+    /// A process has it open for writing.
     InUse,
-    /// It changed each time it was read.
+    /// It changed during every attempt to read it.
     Changed,
-    /// It could not be read, or a stop was asked for before its turn came.
+    /// It could not be read, or the verification was stopped before it was checked.
     Unread,
 }

@@ -1,8 +1,8 @@
-//! What is in the cache, classified: the result of the scan.
+//! The inventory: the classified entries of a cache, as the scan found them.
 //!
-//! Guarantees: every entry is counted once, as a blob, a partial, a leftover, a layout file or foreign. The
-//! cache's own directories are held open, so that whatever is done later to an entry is done in the very
-//! directory it was seen in.
+//! Guarantees: every entry is counted once, as a blob, a partial, a leftover, a layout file or foreign.
+//! The cache's directories are held open, so that a later operation on an entry happens in the directory
+//! in which the scan found it.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -25,21 +25,21 @@ use crate::os::status::{Status, Timestamp};
 
 /// A blob: a regular file whose name is a digest.
 ///
-/// A cache can hold millions, so the record is small (96 bytes) and the name is not kept: the digest
-/// and its spelling give it back.
+/// A cache can hold millions of blobs, so the record is small (96 bytes). It does not store the name,
+/// which follows from the digest and its spelling.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// What its name says its content hashes to.
+    /// The digest in its name; its content should hash to it.
     pub digest: Digest,
-    /// Its logical size.
+    /// Its logical size, in bytes.
     pub size_bytes: u64,
-    /// What it occupies on disk.
+    /// The space it occupies on disk, in bytes.
     pub disk_bytes: u64,
     /// When its content was last written.
     pub modified: Timestamp,
-    /// When its content was last read, as far as the mount records it.
+    /// When its content was last read, as far as the mount records that.
     pub accessed: Timestamp,
-    /// When its inode last changed: also by a rename, and by a link more or less.
+    /// When its inode last changed; a rename, or adding or removing a hard link, counts too.
     pub(crate) changed: Timestamp,
     pub(crate) inode: u64,
     pub(crate) links: u32,
@@ -48,14 +48,14 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// When it was last written or read.
+    /// When it was last written or read, whichever is later.
     #[must_use]
     pub fn last_used(&self) -> Timestamp {
         self.modified.max(self.accessed)
     }
 }
 
-/// A directory of the cache, held open.
+/// An open directory of the cache.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) descriptor: OwnedFd,
@@ -64,77 +64,77 @@ pub(crate) struct Directory {
     pub(crate) status: Status,
 }
 
-/// Something that is none of the cache's business, or that the prune must leave alone.
+/// An entry that does not belong to the cache, or that the prune must not touch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// What it is: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device`, `mount`.
+    /// Its kind: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device` or `mount`.
     pub kind: &'static str,
 }
 
-/// The entries of one directory tree that is laid out as a cache.
+/// The entries of one directory tree with the layout of a cache.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) directories: Vec<Directory>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) partials: Vec<Partial>,
-    /// `oci-layout` and `index.json` of an OCI image layout, where they are there.
+    /// `oci-layout` and `index.json` of an OCI image layout, if they exist.
     pub(crate) oci_layout: Option<Status>,
     pub(crate) index: Option<Status>,
-    /// Why it is not known whether there is an index.
+    /// Why the scan could not tell whether there is an index.
     pub(crate) index_unknown: Option<Errno>,
     pub(crate) foreign: Vec<Foreign>,
     pub(crate) failures: Vec<Failure>,
-    /// Names of directories in the root that are leftovers by their name.
+    /// Names of directories in the root that have the name of a leftover.
     pub(crate) leftover_names: Vec<CString>,
-    /// How many of them a live prune is at work on.
+    /// The number of leftovers in the root that a running prune holds locked.
     pub(crate) live_leftovers: usize,
 }
 
-/// What is in a cache.
+/// The entries of a cache.
 #[derive(Debug)]
 pub struct Inventory {
     pub(crate) path: PathBuf,
     pub(crate) tree: Tree,
     pub(crate) leftovers: Vec<Leftover>,
-    /// What the layout's index leads to; nothing until it was read.
+    /// What the layout's index references; empty until it is read.
     pub(crate) references: References,
-    /// What is not intact, by position, once the blobs were verified.
+    /// Blobs that are not known to be intact, by index; `None` until the blobs are verified.
     pub(crate) findings: Option<BTreeMap<usize, Finding>>,
 }
 
 impl Inventory {
-    /// The blobs, in no order.
+    /// The blobs, in no particular order.
     #[must_use]
     pub fn blobs(&self) -> &[Blob] {
         &self.tree.blobs
     }
 
-    /// The temporary files of downloads, under way or broken off.
+    /// Temporary files of downloads, in progress or aborted.
     #[must_use]
     pub fn partials(&self) -> &[Partial] {
         &self.tree.partials
     }
 
-    /// What killed prunes left.
+    /// Directories that killed prunes left behind.
     #[must_use]
     pub fn leftovers(&self) -> &[Leftover] {
         &self.leftovers
     }
 
-    /// Whether there is a cache.
+    /// Whether the cache exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         !self.tree.directories.is_empty()
     }
 
-    /// The device that the cache is on; zeros for one that does not exist.
+    /// The device that the cache is on; zeros if the cache does not exist.
     pub(crate) fn device(&self) -> (u32, u32) {
         self.tree.directories.first().map_or((0, 0), |root| root.status.id.device)
     }
 
-    /// The logical size of the blobs and partials together, in bytes.
+    /// Total logical size of the blobs and partials, in bytes.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         let blobs = self.tree.blobs.iter().map(|blob| blob.size_bytes);
@@ -142,27 +142,28 @@ impl Inventory {
         blobs.chain(partials).fold(0, u64::saturating_add)
     }
 
-    /// What the layout's index leads to, once [`read_references`](crate::read_references()) was called or a
-    /// policy wanted to know; nothing before.
+    /// What the layout's index references.
+    ///
+    /// Empty until [`read_references`](crate::read_references()) was called or a policy needed it.
     #[must_use]
     pub const fn references(&self) -> &References {
         &self.references
     }
 
-    /// The blobs that are not intact, or could not be checked, once they were
-    /// [verified](crate::verify()); none before.
+    /// The blobs that are not intact or could not be checked; empty until they are
+    /// [verified](crate::verify()).
     pub fn findings(&self) -> impl Iterator<Item = (&Blob, &Finding)> {
         let findings = self.findings.iter().flatten();
         findings.map(|(index, finding)| (&self.tree.blobs[*index], finding))
     }
 
-    /// What is not the cache's.
+    /// Entries that do not belong to the cache.
     #[must_use]
     pub fn foreign(&self) -> &[Foreign] {
         &self.tree.foreign
     }
 
-    /// What could not be looked at.
+    /// Entries that could not be inspected.
     #[must_use]
     pub fn failures(&self) -> &[Failure] {
         &self.tree.failures
@@ -184,20 +185,23 @@ impl Tree {
         self.directory(blob.directory).path.join(blob.digest.file_name(blob.spelling).as_str())
     }
 
-    /// Whether this is a nested cache or an OCI image layout. Directories named `blobs` or `ingest` and
-    /// files named `index.json` are no sign of that: many things have those.
+    /// Whether this is a nested cache or an OCI image layout.
+    ///
+    /// Directories named `blobs` or `ingest` and files named `index.json` are not enough: they are
+    /// common elsewhere.
     pub(crate) fn is_nested(&self) -> bool {
         let is_algorithm = |directory: &Directory| matches!(directory.place, Place::Algorithm(_));
         self.oci_layout.is_some() || self.directories.iter().any(is_algorithm)
     }
 
-    /// Whether anything here is a sign of a cache. Temporary files are none: their names say too little.
+    /// Whether any entry shows that this is a cache. Temporary files do not: their names are too
+    /// unspecific.
     fn belongs_to_a_cache(&self) -> bool {
         self.is_nested() || !self.blobs.is_empty() || !self.leftover_names.is_empty()
     }
 
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        // An empty cache on a file system of its own has this one directory.
+        // An empty cache at the root of its own file system contains this one directory.
         let others: Vec<&Foreign> = self
             .foreign
             .iter()

@@ -1,7 +1,7 @@
-//! Counts of what goes and what stays, and the disk space behind them.
+//! Counts of removed and kept blobs, and the disk space they occupy.
 //!
-//! Guarantees: sums saturate, they never wrap. A file with several names is counted on disk once, and
-//! only when all its names go.
+//! Guarantees: sums saturate and never wrap. The disk space of a file with several hard links counts
+//! once, and as freed only if all its links are removed.
 
 use std::collections::HashMap;
 use std::ops::AddAssign;
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 /// A count of blobs and their logical size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// How many.
+    /// The number of blobs.
     pub blobs: u64,
-    /// Their logical size together, in bytes.
+    /// Their total logical size, in bytes.
     pub bytes: u64,
 }
 
 impl Tally {
-    /// Counts one more.
+    /// Adds one blob.
     pub fn add(&mut self, size_bytes: u64) {
         *self += Self { blobs: 1, bytes: size_bytes };
     }
@@ -31,16 +31,17 @@ impl AddAssign for Tally {
     }
 }
 
-/// What the removal of names frees on disk, foretold.
+/// Predicts the disk space that removing names frees.
 #[derive(Debug, Default)]
 pub(crate) struct DiskLedger {
     freed_bytes: u64,
-    /// For files of several names, by inode: how many names are still to go, and what it occupies.
+    /// For files with several hard links, by inode: the number of links left, and the space occupied on
+    /// disk.
     linked: HashMap<u64, (u32, u64)>,
 }
 
 impl DiskLedger {
-    /// Takes one name of the file `inode` off, which has `links` names and occupies `disk_bytes`.
+    /// Removes one name of the file `inode`, which has `links` names and occupies `disk_bytes`.
     pub(crate) fn remove_name(&mut self, inode: u64, links: u32, disk_bytes: u64) {
         if links > 1 {
             let (names_left, _) = self.linked.entry(inode).or_insert((links, disk_bytes));
@@ -50,13 +51,12 @@ impl DiskLedger {
         }
     }
 
-    /// What the files occupy of which names were taken off, each file once, whether or not all its names
-    /// were.
+    /// The disk space of all files that lost a name, each counted once, whether or not a name is left.
     pub(crate) fn occupied_bytes(&self) -> u64 {
         self.linked.values().fold(self.freed_bytes, |sum, (_, disk_bytes)| sum.saturating_add(*disk_bytes))
     }
 
-    /// The bytes on disk that are free once all names taken off are gone.
+    /// The disk space that is free once the names are removed.
     pub(crate) fn freed_bytes(&self) -> u64 {
         let last_names = self.linked.values().filter(|(names_left, _)| *names_left == 0);
         last_names.fold(self.freed_bytes, |sum, (_, disk_bytes)| sum.saturating_add(*disk_bytes))

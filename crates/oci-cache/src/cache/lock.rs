@@ -1,10 +1,10 @@
-//! The lock of a cache: at most one prune of it at a time.
+//! The lock of a cache.
 //!
-//! Guarantees: at most one holder at a time; what the lock is on is the directory that the path leads to at
-//! that moment. It goes when the guard is dropped, and with the process.
+//! Guarantees: at most one process holds the lock at a time. At the moment it is taken, the lock is on
+//! the directory that the path leads to. It is released when the guard is dropped or the process ends.
 //!
-//! What it does not guarantee: `flock(2)` is advisory, it holds off only those who take it. Pullers may hold
-//! prunes off with a shared lock.
+//! What it does not guarantee: `flock(2)` is advisory, so the lock stops only processes that take it
+//! too. A puller may block prunes with a shared lock.
 
 use std::os::fd::OwnedFd;
 use std::thread;
@@ -18,30 +18,32 @@ use crate::error::Error;
 use crate::os::status::FileId;
 use crate::progress::Progress;
 
-/// What is being done when the lock is asked for.
+/// Name of the operation that takes the lock.
 const OPERATION: &str = "lock oci cache";
-/// How often it is asked for.
+/// Interval between two attempts.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The right to change a cache: applying a plan needs it.
+/// The right to change a cache; needed to apply a plan.
 #[derive(Debug)]
 #[must_use = "the lock goes when it is dropped"]
 pub struct Lock {
-    /// Of the same open file description as the cache's own; none without a cache, or without locks.
+    /// Shares the cache's open file description; `None` if the cache does not exist or locks are
+    /// unsupported.
     locked: Option<OwnedFd>,
     id: Option<FileId>,
     is_exclusive: bool,
 }
 
 impl Lock {
-    /// Whether other prunes are kept out. Some network file systems have no locks; there the guard is given
-    /// all the same.
+    /// Whether other prunes are excluded.
+    ///
+    /// Some network file systems do not support locks; the guard is then given without one.
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         self.is_exclusive
     }
 
-    /// The directory that is locked; none for a cache that does not exist.
+    /// The locked directory; `None` if the cache does not exist.
     pub(crate) const fn id(&self) -> Option<FileId> {
         self.id
     }
@@ -50,23 +52,23 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         if let Some(locked) = &self.locked {
-            // Nothing is lost if it fails: the lock then goes with the last descriptor.
+            // A failure does no harm: closing the last descriptor releases the lock too.
             let _ = flock(locked, FlockOperation::NonBlockingUnlock);
         }
     }
 }
 
 impl CacheDir {
-    /// Tries to become the one prune of this cache.
+    /// Tries to take the lock of this cache.
     ///
-    /// Returns `None` while another prune, or a puller that holds prunes off, has the lock. If the directory
-    /// at the path was exchanged for another in the meantime, as the aside strategy does, the new one
-    /// is opened and locked.
+    /// Returns `None` while another prune, or a puller with a shared lock, holds it. If another
+    /// directory has replaced the one at the path, as the aside strategy does, opens and locks the new
+    /// one.
     ///
     /// # Errors
     ///
-    /// As [`CacheDir::open`]; also [`Error::Io`] if the lock fails for another reason than that the file
-    /// system has none: see [`Lock::is_exclusive`].
+    /// As [`CacheDir::open`]; also [`Error::Io`] if locking fails. It is not an error if the file system
+    /// does not support locks: see [`Lock::is_exclusive`].
     pub fn try_lock(&mut self) -> Result<Option<Lock>, Error> {
         loop {
             let Some(root) = self.root() else {
@@ -77,7 +79,7 @@ impl CacheDir {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(Errno::INTR) => continue,
-                // EBADF is NFS's answer for a directory.
+                // NFS answers EBADF for a directory.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
                     return Ok(Some(Lock { locked: None, id: Some(id), is_exclusive: false }));
                 }
@@ -95,8 +97,9 @@ impl CacheDir {
         }
     }
 
-    /// Waits to become the one prune of this cache; calls `on_wait` once if it has to. Returns `None` if a
-    /// stop was asked for meanwhile.
+    /// Waits for the lock of this cache; calls `on_wait` once if it has to wait.
+    ///
+    /// Returns `None` if a stop is requested while it waits.
     ///
     /// # Errors
     ///
@@ -140,7 +143,7 @@ mod tests {
         let lock = first.try_lock().unwrap().unwrap();
         assert!(lock.is_exclusive() && second.try_lock().unwrap().is_none());
 
-        // The lock outlives the directory that it was taken through.
+        // The lock outlives the `CacheDir` through which it was taken.
         drop(first);
         assert!(second.try_lock().unwrap().is_none());
         let mut waits = 0;

@@ -1,10 +1,11 @@
-//! Which names mean what: the one place that knows the layouts and the temporary files of downloaders.
+//! Classifies names: the only module that knows the cache layouts and the temporary files of
+//! downloaders.
 //!
-//! Guarantees: pure; a name that is not listed here is foreign.
+//! Guarantees: classification is pure. A name that is not listed here is foreign.
 //!
-//! Sources: flat caches, go-containerregistry `pkg/v1/cache/fs.go`; nested caches and layouts, OCI
-//! image specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`,
-//! umoci `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
+//! Sources: flat caches, go-containerregistry `pkg/v1/cache/fs.go`; nested caches and layouts, OCI image
+//! specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`, umoci
+//! `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,22 +17,22 @@ use rustix::io::Errno;
 
 use crate::cache::digest::{Algorithm, Digest, Spelling};
 
-/// The directory of a nested cache that holds one directory for each algorithm.
+/// The directory of a nested cache that contains one directory per algorithm.
 pub(crate) const BLOBS: &[u8] = b"blobs";
-/// The directory beside `blobs` in which containerd and ORAS write what is still arriving.
+/// The directory beside `blobs` in which containerd and ORAS write incoming content.
 pub(crate) const INGEST: &[u8] = b"ingest";
 /// The file that marks an OCI image layout.
 pub(crate) const OCI_LAYOUT: &CStr = c"oci-layout";
-/// The file from which a layout's blobs are reachable.
+/// The file that references a layout's blobs, directly or through manifests.
 pub(crate) const INDEX: &CStr = c"index.json";
-/// What precedes the random part of the name under which a new index is written.
+/// Prefix of the temporary name under which a new index is written; a random suffix follows.
 pub(crate) const OWN_TEMPORARY: &str = "index.json.pruning-";
-/// What precedes the random part of an aside's name.
+/// What follows the cache's name in the name of an aside directory; a random suffix follows.
 const PRUNING: &[u8] = b".pruning-";
-/// How many hex digits the random part has.
+/// The number of hex digits in a random suffix.
 const SUFFIX_DIGITS: usize = 16;
 
-/// The kind of directory that a name stands in.
+/// The kind of directory that contains a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// The cache directory itself.
@@ -44,17 +45,17 @@ pub(crate) enum Place {
     Ingest,
 }
 
-/// Where the index of a layout is, for messages.
+/// The path of a layout's index, for messages.
 pub(crate) fn index_path(root: &Path) -> PathBuf {
     root.join(OsStr::from_bytes(INDEX.to_bytes()))
 }
 
-/// The algorithm for which a directory below `blobs/` is named.
+/// The algorithm that a directory below `blobs/` is named after.
 pub(crate) fn algorithm_directory(name: &[u8]) -> Option<Algorithm> {
     Algorithm::ALL.into_iter().find(|algorithm| algorithm.name().as_bytes() == name)
 }
 
-/// The digest that a file of this name holds.
+/// The digest that a blob's file name spells; `None` if the name is not a blob's.
 pub(crate) fn blob(place: Place, name: &[u8]) -> Option<(Digest, Spelling)> {
     match place {
         Place::Root => Digest::from_flat_name(name),
@@ -65,7 +66,8 @@ pub(crate) fn blob(place: Place, name: &[u8]) -> Option<(Digest, Spelling)> {
     }
 }
 
-/// Whether an entry of this name is the temporary file, or directory of such, of a known downloader.
+/// Whether the name is that of a temporary file, or a directory of temporary files, of a known
+/// downloader.
 pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
     let is_temporary =
         |prefix: &[u8], is_random: fn(&[u8]) -> bool| name.strip_prefix(prefix).is_some_and(is_random);
@@ -80,36 +82,37 @@ pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
     }
 }
 
-/// What Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix.
+/// Whether this is a suffix as added by Go's `os.CreateTemp` and `os.MkdirTemp`.
 fn is_decimal(random: &[u8]) -> bool {
     !random.is_empty() && random.iter().all(u8::is_ascii_digit)
 }
 
-/// What this crate puts behind a prefix.
+/// Whether this is a random suffix as added by this crate.
 fn is_random_suffix(random: &[u8]) -> bool {
     random.len() == SUFFIX_DIGITS && random.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// Whether a file of this name is temporary where blobs stand beside it.
+/// Whether a file of this name is temporary if there are blobs in the same directory.
 pub(crate) fn is_partial_beside_blobs(place: Place, name: &[u8]) -> bool {
     matches!(place, Place::Root | Place::Algorithm(_)) && name.ends_with(b".tmp")
 }
 
-/// Whether a directory of this name, inside the cache or beside it, is what a killed prune left.
+/// Whether a directory of this name, in the cache or beside it, is one that a killed prune left behind.
 pub(crate) fn is_leftover(name: &[u8], cache_name: &[u8]) -> bool {
     let suffix = name.strip_prefix(cache_name).unwrap_or(name).strip_prefix(PRUNING);
     suffix.is_some_and(is_random_suffix)
 }
 
-/// A fresh name for an aside of the cache `cache_name`.
+/// A new random name for an aside of the cache `cache_name`.
 pub(crate) fn random_aside(cache_name: &[u8]) -> Result<Vec<u8>, Errno> {
     Ok([cache_name, PRUNING, random_suffix()?.as_bytes()].concat())
 }
 
-/// 16 random hex digits.
+/// Returns 16 random hex digits.
 pub(crate) fn random_suffix() -> Result<String, Errno> {
     let mut random = [0; SUFFIX_DIGITS / 2];
-    // From the kernel, and an error where it has none to give: the thread's generator would panic.
+    // Read from the kernel: this returns an error if no randomness is available, where the thread's
+    // generator would panic.
     SysRng.try_fill_bytes(&mut random).map_err(|_| Errno::NOSYS)?;
     Ok(hex::encode(random))
 }

@@ -1,6 +1,6 @@
 //! Partials: temporary files of known downloaders, and directories of such files.
 //!
-//! Guarantees: a directory that holds anything but regular files is no partial.
+//! Guarantees: a directory that contains anything but regular files is not a partial.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub struct Partial {
     pub(crate) files: Vec<PartialFile>,
 }
 
-/// One file of a partial. For a partial that is a file, its name is the partial's own.
+/// One file of a partial. If the partial itself is a file, both have the same name.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialFile {
     pub(crate) name: CString,
@@ -26,23 +26,23 @@ pub(crate) struct PartialFile {
 }
 
 impl Partial {
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The logical size of its files together, in bytes.
+    /// Total logical size of its files, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.status.size_bytes).fold(0, u64::saturating_add)
     }
 
-    /// When it last changed in any way: written, read, renamed, its mode set.
+    /// When it last changed in any way: by a write, a read, a rename or a change of mode.
     #[must_use]
     pub fn last_used(&self) -> Timestamp {
         let of = |status: &Status| status.modified.max(status.accessed).max(status.changed);
-        // Listing a directory moves its access time, so that says nothing.
+        // Listing a directory updates its access time, so that time is ignored.
         let own = self.status.modified.max(self.status.changed);
         self.files.iter().map(|file| of(&file.status)).fold(own, Timestamp::max)
     }

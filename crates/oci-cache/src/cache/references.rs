@@ -1,35 +1,35 @@
-//! What the index of an OCI image layout leads to.
+//! What the index of an OCI image layout references.
 //!
-//! Guarantees: an image is complete only if everything that it leads to is known.
+//! Guarantees: an image counts as complete only if all its references are known.
 
 use std::collections::HashMap;
 
 use crate::cache::digest::Digest;
 use crate::error::Failure;
 
-/// An entry of the layout's index, and the blobs that it leads to.
+/// An entry of the layout's index, and the blobs that it references, directly or through manifests.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The digest that the entry names.
+    /// The digest in the entry.
     pub digest: Digest,
     /// Its name, if it has one.
     pub name: Option<String>,
-    /// The blobs that it leads to and that are there: positions in the inventory, in ascending order.
+    /// The blobs that it references and that exist: indexes into the inventory, in ascending order.
     pub blobs: Vec<usize>,
-    /// The indexes and manifests among what it leads to, itself included, there or not.
+    /// The indexes and manifests among its references, whether or not they exist, including its own.
     pub(crate) documents: Vec<Digest>,
-    /// Whether everything that it leads to is known.
+    /// Whether all its references are known.
     pub is_complete: bool,
-    /// What it leads to and is not there.
+    /// References to blobs that do not exist.
     pub(crate) missing: Vec<Digest>,
-    /// Its position in the index.
+    /// The position of the entry in the index.
     pub(crate) position: usize,
 }
 
-/// What the index of an OCI image layout leads to.
+/// What the index of an OCI image layout references.
 #[derive(Debug, Default)]
 pub struct References {
-    /// Whether they were read.
+    /// Whether the references have been read.
     pub(crate) is_read: bool,
     /// Whether there is an index.
     pub has_index: bool,
@@ -37,18 +37,18 @@ pub struct References {
     pub images: Vec<Image>,
     /// Documents that are missing or cannot be read.
     pub problems: Vec<Failure>,
-    /// The sizes that descriptors give for blobs, in bytes, by position in the inventory.
+    /// Blob sizes given by descriptors, in bytes, by index into the inventory.
     pub(crate) sizes: HashMap<usize, u64>,
 }
 
 impl References {
-    /// Whether all that the index leads to is known. If not, no blob is surely unreferenced.
+    /// Whether all references of the index are known. If not, no blob is certain to be unreferenced.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty()
     }
 
-    /// For each blob of the inventory, how many images lead to it.
+    /// The number of images that reference each blob of the inventory.
     pub(crate) fn counts(&self, blobs: usize) -> Vec<u32> {
         let mut counts = vec![0; blobs];
         for &blob in self.images.iter().flat_map(|image| &image.blobs) {

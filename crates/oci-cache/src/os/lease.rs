@@ -1,14 +1,14 @@
-//! Is anyone using this file? A write lease answers.
+//! Finds out whether anyone has a file open, by taking a write lease.
 //!
-//! Guarantees: `InUse` if any process on this kernel has the file open, for reading or for writing,
-//! through whatever mount of the same file system, bind or hard link; the file is not changed, no time
-//! stamp moves, and nobody else is disturbed: whoever opens the file while the lease is held waits until
-//! it is released, and then gets the file. While a lease is held, nobody has the file open.
+//! Guarantees: `InUse` if any process on this kernel has the file open, for reading or writing, through
+//! any mount or bind mount of the same file system or any hard link. The file is not changed, no
+//! timestamp changes and no other process fails: a process that opens the file while the lease is held
+//! waits for its release and then gets the file. While a lease is held, nobody has the file open.
 //!
-//! What it does not guarantee: `O_PATH` descriptors are not seen, nor are clients of a network file
-//! system. Probed through an overlay, a file that was opened by the path of its layer is not seen; the
-//! other way round it is. A lease on a FUSE file system tells of users through that mount only. Where leases
-//! do not work the answer is `Unknown`.
+//! What it does not guarantee: `O_PATH` descriptors and clients of a network file system are not seen. A
+//! probe through an overlay misses a file that was opened by the path of its layer; a probe by the path
+//! of the layer sees a file that was opened through the overlay. On a FUSE file system, a lease shows
+//! only the users of that mount. If leases do not work, the answer is `Unknown`.
 //!
 //! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
 
@@ -20,24 +20,26 @@ use rustix::io::Errno;
 
 use crate::os::sys::{Lease, set_lease};
 
-/// What the probe found.
+/// The result of a probe.
 #[derive(Debug)]
 pub(crate) enum Probe {
-    /// Nobody has the file open, nor can anyone until the descriptor is closed or the lease released.
+    /// Nobody has the file open, and nobody can open it until the descriptor is closed or the lease
+    /// released.
     Idle(OwnedFd),
-    /// Somebody has it open.
+    /// Some process has it open.
     InUse,
     /// Leases do not work for this file.
     Unknown,
-    /// The name is gone, or holds something else than a regular file.
+    /// The name is gone, or is not a regular file any more.
     Gone,
-    /// It could not be found out.
+    /// The probe failed.
     Failed(Errno),
 }
 
 /// Probes the file `name` of `directory`.
 pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
-    // Non-blocking: somebody else's lease, or a fifo in the blob's place, must not hold up the prune.
+    // Non-blocking, so that neither another process's lease nor a fifo in the blob's place can block the
+    // prune.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
         Ok(descriptor) => descriptor,
@@ -56,7 +58,7 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
     }
 }
 
-/// Whether somebody has the file open for writing; `None` where leases do not work.
+/// Whether any process has the file open for writing; `None` if leases do not work.
 pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
     match rustix::io::retry_on_intr(|| set_lease(descriptor, Lease::Read)) {
         Ok(()) => {
@@ -68,9 +70,9 @@ pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
     }
 }
 
-/// Releases the lease, so that whoever waits for the file goes on at once.
+/// Releases the lease, so that a process waiting for the file continues at once.
 pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
-    // Closing releases it too: a failure here only makes somebody wait for that.
+    // Closing the file releases it too; after a failure, a waiting process only waits longer.
     let _ = set_lease(descriptor, Lease::Released);
 }
 

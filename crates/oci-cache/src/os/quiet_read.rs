@@ -1,7 +1,8 @@
-//! Reads files and leaves no trace: neither in their access times nor in the page cache.
+//! Reads files without changing their access times or the page cache.
 //!
-//! Guarantees: access times stay where `O_NOATIME` is allowed. Pages that were cached before stay cached. Pages that were not are dropped again after they were
-//! read, where the kernel tells which those are (`RWF_NOWAIT`, `preadv2(2)`); where it does not, all stay.
+//! Guarantees: access times do not change where `O_NOATIME` is allowed. Pages that were already cached
+//! stay cached. Other pages are dropped again after they are read, if the kernel can tell which pages
+//! are cached (`RWF_NOWAIT`, `preadv2(2)`); if it cannot, all pages stay.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -13,16 +14,16 @@ use std::os::unix::fs::FileExt as _;
 use rustix::fs::{Advice, Mode, OFlags, fadvise, openat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-/// The size of a page of the page cache; where pages are larger, less is dropped.
+/// Page size of the page cache. Where pages are larger, less is dropped.
 const PAGE_BYTES: u64 = 4096;
-/// The unit in which a file that is read from start to end is looked at: a window of which the first or the last
-/// page is cached is left alone.
+/// Window in which a sequentially read file is checked for cached pages. If the first or the last page
+/// of a window is cached, none of its pages are dropped.
 const WINDOW_BYTES: u64 = 256 << 10;
-/// How far ahead of such reading it is looked at: further than the kernel reads ahead.
+/// How far ahead of a sequential read the windows are checked: further than the kernel reads ahead.
 const AHEAD_BYTES: u64 = 64 << 20;
 
-/// Opens the entry `name` of `directory`, without moving its access time where that is allowed: for its
-/// owner and for root (`open(2)`, `O_NOATIME`).
+/// Opens the entry `name` of `directory` without changing its access time, where that is allowed: for
+/// the owner and for root (`open(2)`, `O_NOATIME`).
 pub(crate) fn open_without_atime(
     directory: BorrowedFd<'_>,
     name: &CStr,
@@ -41,14 +42,14 @@ pub(crate) fn open_quietly(directory: BorrowedFd<'_>, name: &CStr) -> Result<Fil
     open_without_atime(directory, name, flags).map(File::from)
 }
 
-/// Reads a file whole, but not more than a little above the size that it had.
+/// Reads a whole file, but at most one byte more than the given size.
 pub(crate) fn read_limited(file: File, size_bytes: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(size_bytes.saturating_add(1)).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Reads exactly so much at the position.
+/// Reads exactly `bytes.len()` bytes at `position`.
 pub(crate) fn read_exact_quietly(file: &File, bytes: &mut [u8], position: u64) -> io::Result<()> {
     let cached = read_cached(file, bytes, position);
     if cached == Ok(bytes.len()) {
@@ -62,14 +63,14 @@ pub(crate) fn read_exact_quietly(file: &File, bytes: &mut [u8], position: u64) -
     Ok(())
 }
 
-/// Which windows of a file were cached before it was read from start to end.
+/// Records which windows of a file were cached before it was read sequentially.
 #[derive(Debug, Default)]
 pub(crate) struct Windows {
     were_cached: Vec<bool>,
 }
 
 impl Windows {
-    /// Looks at the windows up to well ahead of the position, which is where the next read begins.
+    /// Checks the windows up to [`AHEAD_BYTES`] past `position`, the position of the next read.
     pub(crate) fn look_ahead(&mut self, file: &File, size_bytes: u64, position: u64) {
         let is_cached = |position| read_cached(file, &mut [0], position) != Err(Errno::AGAIN);
         let end = size_bytes.min(position.saturating_add(AHEAD_BYTES));
@@ -83,7 +84,7 @@ impl Windows {
         }
     }
 
-    /// Drops what was read of the windows in the range, unless they were cached.
+    /// Drops the pages read in the range, except in windows that were cached before.
     pub(crate) fn drop_read(&self, file: &File, from: u64, to: u64) {
         for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
             let was_cached = usize::try_from(window).ok().and_then(|window| self.were_cached.get(window));
@@ -94,14 +95,14 @@ impl Windows {
     }
 }
 
-/// Reads what is cached: `EAGAIN` if nothing is.
+/// Reads from the page cache only; `EAGAIN` if nothing is cached.
 fn read_cached(file: &File, bytes: &mut [u8], position: u64) -> Result<usize, Errno> {
     preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT)
 }
 
 fn drop_pages(file: &File, start: u64, end: u64) {
     if let Some(length) = end.checked_sub(start).and_then(NonZeroU64::new) {
-        // Advice: nothing is lost if it is not taken.
+        // This is advice only: nothing is lost if the kernel ignores it.
         let _ = fadvise(file, start, Some(length), Advice::DontNeed);
     }
 }

@@ -1,7 +1,7 @@
-//! What the kernel says of one file: `statx(2)`, relative to a held descriptor, following nothing.
+//! Reads the status of one file: `statx(2)`, relative to an open descriptor.
 //!
-//! Guarantees: no path of more than one component is resolved, no symbolic link is followed, and no
-//! time stamp moves.
+//! Guarantees: only single names are resolved, never longer paths. No symbolic link is followed and no
+//! timestamp changes.
 
 use std::ffi::CStr;
 use std::os::fd::BorrowedFd;
@@ -11,20 +11,21 @@ use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// A point in time: nanoseconds since the Unix epoch, from 1677 to 2262; what lies outside counts as
-/// the nearest of the two.
+/// A point in time, in nanoseconds since the Unix epoch.
+///
+/// The range is 1677 to 2262; times outside it are clamped to the nearest limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// The point that lies `age` before this one.
+    /// The time that is `age` earlier.
     #[must_use]
     pub fn before(self, age: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// How long before `now` this point lies; zero if it lies after.
+    /// The time from this point to `now`; zero if this point is later.
     #[must_use]
     pub fn age_at(self, now: Self) -> Duration {
         Duration::from_nanos(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
@@ -45,7 +46,7 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
-/// Which file it is: device and inode number.
+/// Identifies a file by device and inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileId {
     pub(crate) device: (u32, u32),
@@ -62,13 +63,13 @@ pub(crate) struct Status {
     pub(crate) group: u32,
     pub(crate) links: u32,
     pub(crate) size_bytes: u64,
-    /// What it occupies: `stx_blocks`, in units of 512 bytes.
+    /// Space occupied on disk, in bytes (from `stx_blocks`, which counts units of 512 bytes).
     pub(crate) disk_bytes: u64,
     pub(crate) modified: Timestamp,
     pub(crate) accessed: Timestamp,
     pub(crate) changed: Timestamp,
     pub(crate) is_mount_root: bool,
-    /// Whether the kernel tells of mount roots (Linux 5.8).
+    /// Whether the kernel reports mount roots (Linux 5.8).
     pub(crate) knows_mount_roots: bool,
 }
 
@@ -89,7 +90,7 @@ impl Status {
             .map(|statx| Self::from(&statx))
     }
 
-    /// Whether this is the same file with, as far as size and time tell, the same content.
+    /// Whether this is the same file and, judging by size and modification time, has the same content.
     pub(crate) fn is_same_content(&self, other: &Self) -> bool {
         (self.id, self.size_bytes, self.modified) == (other.id, other.size_bytes, other.modified)
     }

@@ -1,6 +1,7 @@
-//! System calls that no safe crate offers: the one module with `unsafe`.
+//! System calls that no safe crate offers; the only module with `unsafe` code.
 //!
-//! Guarantees: each function takes integers and descriptors only, and touches no memory of the process.
+//! Guarantees: each function passes only integers and descriptors to the kernel, and no system call
+//! touches the memory of the process.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
@@ -9,16 +10,16 @@ use rustix::io::Errno;
 
 use crate::os::errno_of;
 
-/// Chooses the signal by which the kernel tells of a broken lease: `F_SETSIG` of Linux's
+/// Selects the signal by which the kernel reports a lease break: `F_SETSIG` in Linux's
 /// `include/uapi/asm-generic/fcntl.h`, the same on every architecture.
 const F_SETSIG: libc::c_int = 10;
 
 /// A lease on an open file (`fcntl(2)`, "Leases").
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lease {
-    /// Any other open of the file stands against it.
+    /// Refused while the file is open through any other descriptor.
     Write,
-    /// Any open of the file for writing stands against it; it wants a descriptor for reading.
+    /// Refused while the file is open for writing. The descriptor must be open for reading only.
     Read,
     /// No lease.
     Released,
@@ -31,58 +32,65 @@ pub(crate) fn set_lease(descriptor: BorrowedFd<'_>, lease: Lease) -> Result<(), 
         Lease::Read => libc::F_RDLCK,
         Lease::Released => return fcntl(descriptor, libc::F_SETLEASE, libc::F_UNLCK),
     };
-    // Whoever opens the file breaks the lease, and the kernel tells the holder by a signal: by default
-    // SIGIO, which would end the process. SIGURG is ignored by default.
+    // Opening the file breaks the lease, and the kernel signals the holder. The default signal, SIGIO,
+    // would end the process; SIGURG is ignored by default.
     fcntl(descriptor, F_SETSIG, libc::SIGURG)?;
     fcntl(descriptor, libc::F_SETLEASE, argument)
 }
 
 #[expect(unsafe_code, reason = "F_SETSIG and F_SETLEASE are in no safe crate")]
 fn fcntl(descriptor: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int) -> Result<(), Errno> {
-    // SAFETY: the descriptor is open for as long as it is borrowed; both commands take an int and touch
-    // no memory of this process.
+    // SAFETY: the descriptor stays open while it is borrowed; both commands take an int and touch no
+    // memory of this process.
     let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), command, argument) };
     if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
 }
 
-/// Closes them all, with one system call for each run of neighbours (`close_range(2)`, Linux 5.9).
+/// Closes all descriptors, with one system call for each run of consecutive numbers (`close_range(2)`,
+/// Linux 5.9).
 #[expect(unsafe_code, reason = "close_range is in no safe crate")]
 pub(crate) fn close_all(descriptors: &mut Vec<OwnedFd>) {
     let mut numbers: Vec<RawFd> = descriptors.drain(..).map(IntoRawFd::into_raw_fd).collect();
     numbers.sort_unstable();
     for run in numbers.chunk_by(|left, right| left + 1 == *right) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-        // SAFETY: all that is open in that range was an `OwnedFd` of this function's.
+        // SAFETY: every descriptor in that range was an `OwnedFd` that this function owned.
         if unsafe { close_range(*first, *last, 0) }.is_err() {
-            // SAFETY: each was an `OwnedFd`, and none is closed yet: the call fails before the first.
+            // SAFETY: each was an `OwnedFd`, and none is closed yet: the call fails before it closes the
+            // first.
             run.iter().for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(*number) }));
         }
     }
 }
 
-/// A thread's own table of open files. Dropped, it closes all but the standard streams: a thread has ended for
-/// those who wait for it before the kernel has closed what it had open, and a lock on a directory would live on.
+/// A private descriptor table of one thread.
+///
+/// On drop it closes all descriptors but the standard streams. Otherwise a lock on a directory could
+/// outlive the thread: a thread can be joined before the kernel has closed its descriptors.
 #[derive(Debug)]
 pub(crate) struct OwnDescriptors(());
 
 impl OwnDescriptors {
-    /// Gives the calling thread a table of its own, in which only the standard streams and `kept` are open. What the
-    /// thread opens then has neighbouring numbers, and no other thread shares the table's lock. `None` where the
-    /// kernel refuses it: then the thread goes on in the table that it had.
+    /// Gives the calling thread a private descriptor table in which only the standard streams and `kept`
+    /// are open.
     ///
-    /// For a thread that was just started, and to be dropped as its last: it must own no descriptor, use no
-    /// other than `kept` and its own, and hand none to another thread.
+    /// Descriptors that the thread opens then get consecutive numbers, and no other thread contends for
+    /// the table's lock. Returns `None` if the kernel refuses; the thread then keeps the shared table.
+    ///
+    /// Call this on a newly started thread and drop the result last. The thread must own no descriptor,
+    /// use only `kept` and descriptors that it opens itself, and pass none to another thread.
     #[expect(unsafe_code, reason = "close_range is in no safe crate")]
     pub(crate) fn enter(kept: &[BorrowedFd<'_>]) -> Option<Self> {
         let mut kept: Vec<RawFd> = kept.iter().map(AsRawFd::as_raw_fd).chain([0, 1, 2]).collect();
         kept.sort_unstable();
         let above = kept.last().map_or(0, |last| last + 1);
-        // SAFETY: the process has another thread, the one that started this one, so this table becomes a copy. What
-        // lies above is not even copied.
+        // SAFETY: the process has another thread, which started this one, so this thread gets a copy of
+        // the table. Descriptors from `above` on are not even copied.
         unsafe { close_range(above, RawFd::MAX, libc::CLOSE_RANGE_UNSHARE) }.ok()?;
         let own = Self(());
         for pair in kept.windows(2).filter(|pair| pair[0] + 1 < pair[1]) {
-            // SAFETY: these are copies that nothing in this thread knows of. Should they stay open, nothing uses them.
+            // SAFETY: these are copies that nothing in this thread knows of. If one stays open, nothing
+            // uses it.
             let _ = unsafe { close_range(pair[0] + 1, pair[1] - 1, 0) };
         }
         Some(own)
@@ -92,34 +100,37 @@ impl OwnDescriptors {
 impl Drop for OwnDescriptors {
     #[expect(unsafe_code, reason = "close_range is in no safe crate")]
     fn drop(&mut self) {
-        // SAFETY: the table is this thread's own, and the thread uses no descriptor after this one.
+        // SAFETY: the table is private to this thread, and the thread uses no descriptor after this
+        // drop.
         let _ = unsafe { close_range(3, RawFd::MAX, 0) };
     }
 }
 
 /// # Safety
 ///
-/// Nothing may use what is open in that range afterwards, in any thread that shares the table.
+/// After the call, no thread that shares the table may use a descriptor in that range.
 #[expect(unsafe_code, reason = "close_range is in no safe crate")]
 unsafe fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<(), Errno> {
-    // SAFETY: as above; the call takes three ints and touches no memory of the process.
+    // SAFETY: the caller guarantees the above; the call takes three ints and touches no memory of the
+    // process.
     let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
 }
 
-/// The core that the calling thread is on, if the kernel tells (`sched_getcpu(3)`).
+/// The core that the calling thread runs on; `None` if the kernel does not report it
+/// (`sched_getcpu(3)`).
 #[expect(unsafe_code, reason = "the safe crate's call does not tell of its failure")]
 pub(crate) fn current_core() -> Option<usize> {
-    // SAFETY: the call takes nothing and touches no memory of the process.
+    // SAFETY: the call takes no arguments and touches no memory of the process.
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
-/// Gives the calling thread, and those that it starts from then on, the disk only when nobody else
-/// wants it (`ioprio_set(2)`, class idle).
+/// Gives the calling thread, and threads that it starts later, access to the disk only when no other
+/// process needs it (`ioprio_set(2)`, class idle).
 ///
 /// # Errors
 ///
-/// What the system call gives.
+/// The error of the system call.
 #[expect(unsafe_code, reason = "ioprio_set is in no safe crate")]
 pub fn set_idle_io_priority() -> io::Result<()> {
     const WHO_PROCESS: libc::c_int = 1;
@@ -129,7 +140,7 @@ pub fn set_idle_io_priority() -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// What the lease on a file is to become, while somebody waits for it.
+/// The type that the lease will be broken to while an opener waits, or the current type.
 #[cfg(test)]
 #[expect(unsafe_code, reason = "F_GETLEASE is in no safe crate")]
 pub(crate) fn lease_target(descriptor: BorrowedFd<'_>) -> libc::c_int {
@@ -147,7 +158,7 @@ mod tests {
 
     use rustix::fs::{FlockOperation, flock};
 
-    /// The descriptors of the calling thread, but for the one that lists them.
+    /// The descriptors of the calling thread, except the one used for listing them.
     fn open_descriptors() -> Vec<RawFd> {
         let numbers = fs::read_dir("/proc/thread-self/fd").unwrap();
         let numbers = numbers.map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap());
@@ -194,7 +205,8 @@ mod tests {
         thread::spawn(work).join().unwrap();
     }
 
-    /// In a process of its own: a program that another test starts there would hold the lock for a moment.
+    /// Runs in a separate process: here, a program that another test starts could hold the lock for a
+    /// moment.
     #[test]
     fn a_lock_does_not_outlive_the_work() {
         const ALONE: &str = "OCI_CACHE_TEST_ALONE";

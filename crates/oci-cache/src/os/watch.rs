@@ -1,12 +1,12 @@
-//! Who opens files of the cache from now on? `inotify(7)` tells.
+//! Watches who opens files of the cache, with `inotify(7)`.
 //!
-//! Guarantees: an open, by whatever process and mount of the file system on this kernel, is seen even if
-//! the file was closed again and its access time did not move (`relatime`, `noatime`). Nothing is changed
-//! and nobody waits.
+//! Guarantees: every open after the start is seen, by any process on this kernel and through any mount
+//! of the file system, even if the file was closed again and its access time did not change (`relatime`,
+//! `noatime`). Nothing is changed and no process waits.
 //!
-//! What it does not guarantee: where inotify is not to be had, opens are missed; the probe for users and
-//! the file's times still stand. Of an overlay, opens by the paths of its layers are missed. If the kernel's
-//! queue overflows, everything counts as opened.
+//! What it does not guarantee: where inotify is unavailable, opens are missed; the lease probe and the
+//! file's timestamps still protect a file. On an overlay, opens by the paths of its layers are missed.
+//! If the kernel's event queue overflows, every file counts as opened.
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
@@ -21,16 +21,16 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 #[derive(Debug)]
 pub(crate) struct Watch {
     notifier: OwnedFd,
-    /// The names opened so far, with the directories' watch descriptors.
+    /// Names opened so far, each with the watch descriptor of its directory.
     opened: Mutex<HashSet<(i32, CString)>>,
-    /// Whether opens were lost.
+    /// Whether the event queue overflowed, so that opens were lost.
     has_overflowed: AtomicBool,
-    /// The watch descriptor of each directory.
+    /// The watch descriptor of each directory; `None` if it could not be watched.
     descriptors: Vec<Option<i32>>,
 }
 
 impl Watch {
-    /// Starts to watch; `None` where inotify is not to be had.
+    /// Starts to watch; `None` if inotify is unavailable.
     pub(crate) fn start<'a>(directories: impl Iterator<Item = BorrowedFd<'a>>) -> Option<Self> {
         let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let watch = |directory: BorrowedFd<'_>| {
@@ -50,12 +50,12 @@ impl Watch {
         self.descriptors.iter().all(Option::is_some)
     }
 
-    /// Takes in what was opened since the last time.
+    /// Records the files opened since the last update.
     pub(crate) fn update(&self) {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.notifier, &mut buffer);
-        // It ends when no event is left, or with an error that leaves nothing to be told.
+        // The loop ends when no event is left or on an error; nothing more can be read after either.
         while let Ok(event) = events.next() {
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 self.has_overflowed.store(true, Ordering::Relaxed);
@@ -66,7 +66,7 @@ impl Watch {
         }
     }
 
-    /// Whether the entry of this name, of the directory at this position, was opened, as of the last update.
+    /// Whether the entry `name` of the directory at index `directory` was opened, as of the last update.
     pub(crate) fn saw(&self, directory: u16, name: &CStr) -> bool {
         if self.has_overflowed.load(Ordering::Relaxed) {
             return true;
@@ -95,7 +95,8 @@ mod tests {
         watch.update();
         assert!(watch.saw(0, c"blob") && !watch.saw(0, c"other"));
 
-        // What is no directory is refused, as is one for which the user has no watch left.
+        // A file that is not a directory cannot be watched, nor can a directory once the user has no
+        // watches left.
         let blob = File::open(&blob).unwrap();
         let watch = Watch::start([opened.as_fd(), blob.as_fd()].into_iter()).unwrap();
         assert!(!watch.is_whole());

@@ -1,34 +1,34 @@
-//! The fate of an entry, and the reason for it.
+//! The fate of an entry: removed or kept, and the reason.
 
-/// What is to become of an entry.
+/// The fate of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes.
+    /// It will be removed.
     Remove(Remove),
-    /// It stays.
+    /// It will be kept.
     Keep(Keep),
 }
 
 impl Fate {
-    /// Whether it goes.
+    /// Whether the entry will be removed.
     #[must_use]
     pub const fn goes(self) -> bool {
         matches!(self, Self::Remove(_))
     }
 }
 
-/// Why an entry goes.
+/// Why an entry is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remove {
-    /// Everything goes.
+    /// The prune removes everything.
     Everything,
-    /// It was not used for long enough.
+    /// It was last used long enough ago.
     Old,
-    /// The layout's index does not lead to it.
+    /// The layout's index does not reference it.
     Unreferenced,
     /// The cache is over its budget.
     OverBudget,
-    /// The file system has too little room.
+    /// The file system has too little free space.
     LowSpace,
     /// Its content does not hash to its name.
     Corrupt,
@@ -36,31 +36,31 @@ pub enum Remove {
     Listed,
 }
 
-/// Why an entry stays.
+/// Why an entry is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// A process has it open, or a pull that is under way may count on it.
+    /// A process has it open, or a pull in progress may depend on it.
     InUse,
     /// It was used too recently.
     Recent,
-    /// The layout's index leads to it.
+    /// The layout's index references it.
     Referenced,
-    /// It was named to be kept.
+    /// The policy pins it by its digest.
     Pinned,
-    /// The goal is met without it.
+    /// The goal is met without removing it.
     GoalMet,
-    /// It is not what it was when the plan was made.
+    /// It has changed since the plan was made.
     Changed,
     /// The saved plan does not list it.
     Unlisted,
-    /// It is not corrupt, and only what is corrupt goes.
+    /// It is not corrupt, and only corrupt blobs are removed.
     Intact,
-    /// It could not be read, or its turn did not come, and only what is corrupt goes.
+    /// It was not read successfully, and only corrupt blobs are removed.
     Unread,
 }
 
 impl Keep {
-    /// The reason as it is named in JSON and metrics.
+    /// The name of the reason in JSON and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

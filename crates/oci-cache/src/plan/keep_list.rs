@@ -1,7 +1,7 @@
-//! Lists of digests to keep.
+//! Parses lists of digests to keep.
 //!
-//! Guarantees: pure; a list in which anything is not understood is refused whole, and so is one without
-//! any digest: a list that came out empty by mistake must not let everything go.
+//! Guarantees: parsing is pure. A list with anything invalid in it is refused as a whole. So is a list
+//! without digests: a list that is empty by mistake must not cause everything to be removed.
 
 use std::collections::HashSet;
 
@@ -10,30 +10,32 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cache::digest::{Digest, ParseDigestError};
 
-/// Why a list of digests to keep is not understood.
+/// Why a list of digests to keep is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// A line holds something else.
+    /// A line is not a digest.
     #[error("line {line}")]
     Line {
-        /// Its number, from 1.
+        /// The number of the line, from 1.
         line: usize,
         /// What is wrong with it.
         source: ParseDigestError,
     },
-    /// It begins as JSON and is none.
+    /// It starts like JSON but is not valid JSON.
     #[error("it looks like an OCI index or manifest, and is not one")]
     Json(#[source] serde_json::Error),
-    /// It is neither text nor JSON.
+    /// It is not UTF-8 text.
     #[error("it is not text")]
     NotText,
-    /// There is no digest in it.
+    /// It contains no digest.
     #[error("no digest is in it")]
     Empty,
 }
 
-/// Reads a list: a digest a line, with comments from `#` on and empty lines; or an OCI index or manifest,
-/// of which every digest is meant, and its own.
+/// Parses a list of digests to keep.
+///
+/// The list has one digest per line; comments start with `#`, and empty lines are ignored. It may also
+/// be an OCI index or manifest: then the list is every digest in it, and its own.
 ///
 /// # Errors
 ///
@@ -62,7 +64,7 @@ fn strip(line: &str) -> &str {
     line.split_once('#').map_or(line, |(digest, _)| digest).trim()
 }
 
-/// Collects what stands in fields named `digest`. The parser bounds the depth.
+/// Collects the digests in fields named `digest`. The JSON parser limits the depth.
 fn collect(value: &Value, digests: &mut HashSet<Digest>) {
     match value {
         Value::Object(fields) => {

@@ -1,4 +1,4 @@
-//! The policy: filters that narrow what may go, and goals that say when it is enough.
+//! The policy: filters that limit what may be removed, and goals at which the prune stops.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -7,38 +7,40 @@ use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
 use crate::plan::fate::Remove;
 
-/// Which entries may be removed, and when to stop. By default, all are removed.
+/// Which entries may be removed, and when to stop. The default removes everything.
 ///
-/// Start from [`Policy::default`] and set what is wanted.
+/// Start from [`Policy::default`] and set the fields you need.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Only what was neither written nor read for so long.
+    /// Remove only entries that were neither written nor read for at least this long.
     pub older_than: Option<Duration>,
-    /// Only blobs that the layout's index does not lead to.
+    /// Remove only blobs that the layout's index does not reference.
     pub unreferenced: bool,
-    /// Only corrupt blobs, as [`crate::verify()`] found them: none, if the inventory was not verified. An entry
-    /// of the layout's index that leads to one leaves the index; the rest of its image stays.
+    /// Remove only blobs that [`crate::verify()`] found corrupt; none if the inventory was not verified.
+    /// Index entries that reference a corrupt blob are removed from the layout's index; the other blobs
+    /// of those images stay.
     pub corrupt: bool,
-    /// Not these digests; not an image, if its manifest or an index or manifest below it is among them.
+    /// Keep the blobs with these digests. Keep an image if one of its manifests or indexes has such a
+    /// digest.
     pub keep: HashSet<Digest>,
-    /// Stop when the cache's files have at most this logical size together, in bytes.
+    /// Stop when the total logical size of the cache's files is at most this, in bytes.
     pub max_used_bytes: Option<u64>,
-    /// Stop when the file system has at least so much room.
+    /// Stop when the file system has at least this much free space.
     pub min_free: Option<FreeSpace>,
 }
 
-/// An amount of room on a file system.
+/// An amount of free space on a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FreeSpace {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
-    /// So many hundredths of the file system's size; above 100 is never met.
+    /// A percentage of the file system's size; a goal above 100 is never met.
     Percent(u8),
 }
 
 impl FreeSpace {
-    /// The amount in bytes, on a file system of such a size.
+    /// The amount in bytes, on a file system of the size in `space`.
     #[must_use]
     pub fn bytes_of(self, space: Space) -> u64 {
         match self {
@@ -52,25 +54,25 @@ impl FreeSpace {
 }
 
 impl Policy {
-    /// Whether everything goes.
+    /// Whether the policy removes everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {
         let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt;
         !has_filter && self.keep.is_empty() && !self.has_goal()
     }
 
-    /// Whether there is a goal.
+    /// Whether the policy has a goal.
     #[must_use]
     pub const fn has_goal(&self) -> bool {
         self.max_used_bytes.is_some() || self.min_free.is_some()
     }
 
-    /// Whether it depends on what the layout's index leads to. A prune of everything does not.
+    /// Whether the policy depends on the index's references. A prune of everything does not.
     pub(crate) fn wants_references(&self) -> bool {
         !self.is_everything()
     }
 
-    /// Why an entry goes, if no goal stops it.
+    /// Why an entry is removed, if no goal is met first.
     pub(crate) fn reason(&self) -> Remove {
         if self.corrupt {
             Remove::Corrupt

@@ -1,7 +1,7 @@
-//! One entry of a saved plan: what it names, and by what it is recognised.
+//! One entry of a saved plan: its path and its identity.
 //!
-//! Guarantees: a path that is sound stays in the cache, or beside it for a leftover. An entry is recognised
-//! by device, inode, size and time of the last write.
+//! Guarantees: a sound path stays in the cache; that of a leftover may also be beside it. An entry is
+//! identified by device, inode, size and modification time.
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::plan::fate::{Fate, Keep, Remove};
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedEntry {
     pub(crate) kind: Kind,
-    /// Relative to the cache, escaped.
+    /// The path relative to the cache, escaped.
     pub(crate) path: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) digest: Option<String>,
@@ -39,7 +39,8 @@ pub(crate) enum Kind {
 }
 
 impl SavedEntry {
-    /// Whether its path stays in the cache, or beside it if it may, and a blob's name is its digest.
+    /// Whether the path stays in the cache, or beside it for a leftover, and a blob's name matches its
+    /// digest.
     pub(crate) fn is_sound(&self) -> bool {
         let below = match self.kind {
             Kind::Leftover => self.path.strip_prefix("../").unwrap_or(&self.path),
@@ -71,13 +72,15 @@ impl SavedEntry {
     }
 }
 
-/// What a partial is recognised by: of a directory, its files count by their size together.
+/// The identity of a partial: size, device, inode and modification time. The size of a directory is the
+/// total size of its files.
 pub(crate) fn identity(partial: &Partial) -> (u64, (u32, u32), u64, Timestamp) {
     let Status { id, modified, .. } = partial.status;
     (partial.size_bytes(), id.device, id.inode, modified)
 }
 
-/// The path of an entry in a plan: relative to the cache, or with `../` beside it, escaped.
+/// The escaped path of an entry in a saved plan: relative to the cache, with `../` for entries beside
+/// it.
 pub(crate) fn relative(inventory: &Inventory, path: &Path) -> String {
     match path.strip_prefix(&inventory.path) {
         Ok(below) => escape_path(below),

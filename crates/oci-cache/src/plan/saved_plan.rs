@@ -1,9 +1,10 @@
-//! A plan on disk: written by one run, carried out by another.
+//! A saved plan: written by one run, applied by another.
 //!
-//! Guarantees: what is read back is checked before anything is done with it: format, version, every
-//! field, and the directory that it was made for, by device and inode. It names entries of that directory
-//! only: its paths are compared with those of a fresh scan, never opened. An entry goes only if it is
-//! still the very file that was listed (device, inode, size, time of the last write).
+//! Guarantees: a plan is checked before it is used: format, version, every field, and the directory it
+//! was made for, by device and inode. It can name entries of that directory only: its paths are compared
+//! with those of a new scan and are never opened. An entry is removed only if it is still the same file
+//! (device, inode, size and modification time) or, for a leftover, the same directory (device and
+//! inode).
 //!
 //! Format: one JSON object, see `docs/saved-plan.md`.
 
@@ -23,12 +24,12 @@ use crate::plan::fate::{Fate, Keep};
 use crate::plan::saved_entry::{Kind, SavedEntry, identity, relative};
 use crate::scan::references::read_references;
 
-/// What the `format` field says.
+/// The value of the `format` field.
 const FORMAT: &str = "oci-cache prune plan";
-/// The version written, and the newest that is read.
+/// The version that is written, and the newest that can be read.
 const VERSION: u32 = 1;
 
-/// A plan as read from disk.
+/// A plan read from a file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedPlan {
@@ -43,13 +44,13 @@ pub struct SavedPlan {
     entries: Vec<SavedEntry>,
 }
 
-/// Why a file is not a plan that can be carried out.
+/// Why a saved plan cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum SavedPlanError {
-    /// It is no plan, or a damaged one.
+    /// It is not a saved plan, or it is damaged.
     #[error("it is not a saved plan, or a damaged one")]
     NotAPlan(#[source] Option<serde_json::Error>),
-    /// A later version of this program wrote it.
+    /// A newer version of this program wrote it.
     #[error("it has version {0}, and this program knows versions up to {VERSION}")]
     Newer(u32),
     /// It was made for another directory.
@@ -57,7 +58,7 @@ pub enum SavedPlanError {
     AnotherDirectory(String),
 }
 
-/// The fields that tell whether the rest can be read.
+/// The fields that show whether the rest can be read.
 #[derive(Deserialize)]
 struct Header {
     format: String,
@@ -86,7 +87,7 @@ impl SavedPlan {
         Ok(plan)
     }
 
-    /// Whether it lists nothing twice, and nothing that no plan lists.
+    /// Whether every entry is sound and none is listed twice.
     fn is_sound(&self) -> bool {
         let mut seen = HashSet::new();
         self.entries.iter().all(|entry| seen.insert((entry.kind, &entry.path)) && entry.is_sound())
@@ -106,7 +107,8 @@ impl SavedPlan {
         if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.cache_dir.clone())) }
     }
 
-    /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays.
+    /// Makes a plan for a new inventory: removes entries that are listed, unchanged and not referenced
+    /// by another image, and keeps all others.
     #[must_use]
     pub fn select(&self, mut inventory: Inventory, now: Timestamp) -> PrunePlan {
         read_references(&mut inventory);
@@ -147,7 +149,8 @@ impl SavedPlan {
         plan
     }
 
-    /// For each blob, whether an image leads to it that the plan did not mean to remove.
+    /// For each blob, whether an image references it that the plan did not include. If some references
+    /// are unknown, every blob of a layout counts as referenced.
     fn still_referenced(&self, plan: &PrunePlan) -> Vec<bool> {
         let mut referenced = vec![!plan.inventory.references.is_complete(); plan.blob_fates.len()];
         for (blob, is_referenced) in plan.inventory.tree.blobs.iter().zip(&mut referenced) {
@@ -162,19 +165,21 @@ impl SavedPlan {
         referenced
     }
 
-    /// A tally of what is listed and not there any more.
+    /// Counts the listed entries that no longer exist.
     fn missing(&self, found: usize) -> Tally {
         let missing = self.entries.len().saturating_sub(found) as u64;
         Tally { blobs: missing, bytes: 0 }
     }
 }
 
-/// Writes a plan as JSON. First reads what the layout's index leads to, if that was not done yet: it belongs
-/// to the plan which images go.
+/// Writes a plan as JSON.
+///
+/// Reads the references of the layout's index first, unless already read, because the plan lists the
+/// images that lose blobs.
 ///
 /// # Errors
 ///
-/// What the writer gives.
+/// The error of the writer.
 pub fn save_plan(plan: &mut PrunePlan, cache: &CacheDir, mut writer: impl io::Write) -> io::Result<()> {
     read_references(&mut plan.inventory);
     let id = cache.root().map(|root| root.status.id);
@@ -207,7 +212,7 @@ struct Document<'a> {
     entries: Entries<'a>,
 }
 
-/// The entries of a plan, made one by one as they are written.
+/// The entries of a plan, built one at a time while writing.
 struct Entries<'a>(&'a PrunePlan);
 
 impl Serialize for Entries<'_> {

@@ -1,12 +1,13 @@
-//! The policy: filters that narrow what may go, and goals that say when it is enough.
+//! Applies a policy to an inventory: filters limit what may be removed, goals stop the prune.
 //!
-//! Guarantees: [`select`] is pure: it reads no clock and no disk, and the same inventory, references,
-//! policy, time and space give the same plan, in whatever order the scan found the entries. All filters
-//! must hold. Of the candidates the least recently used goes first; at the same time the larger, then
-//! the smaller digest: so of a layer that lies there compressed and uncompressed, which can be made from
-//! the other, the larger goes. Without a goal all candidates go; with several, candidates go until all
-//! goals are met. In an OCI image layout an image goes as a whole or not at all, and a blob that any
-//! other image leads to stays.
+//! Guarantees: [`select`] is pure once the references are read: it uses no clock and no disk. The same
+//! inventory, references, policy, time and space give the same plan, in whatever order the scan found
+//! the entries. An entry must pass all filters to be a candidate. Candidates are removed in order of
+//! last use, the least recent first; on a tie the larger first, then the one with the smaller digest. So
+//! if a layer exists both compressed and uncompressed, and each can be rebuilt from the other, the
+//! larger copy is removed. Without a goal, all candidates are removed; with several goals, candidates
+//! are removed until all goals are met. In an OCI image layout an image is removed as a whole or not at
+//! all, and a blob that any other image references stays.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -24,14 +25,14 @@ use crate::plan::policy::Policy;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::scan::references::read_references;
 
-/// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
+/// Makes a plan for the inventory, as of `now` and with the free space in `space`.
 ///
-/// First reads what the layout's index leads to, if the policy depends on it and it was not read yet; from
+/// Reads the index's references first, if the policy depends on them and they were not read yet. From
 /// then on it is pure.
 ///
 /// # Errors
 ///
-/// [`Error::NoIndex`] if only what is unreferenced is to go, and there is no index.
+/// [`Error::NoIndex`] if the policy removes only unreferenced blobs and there is no index.
 pub fn select(
     mut inventory: Inventory,
     policy: &Policy,
@@ -47,8 +48,8 @@ pub fn select(
     Ok(select_around(inventory, policy, &HashMap::new(), now, space))
 }
 
-/// As [`select`], on an inventory with its references; keeps also the files `held`, by inode number, for the
-/// reason given.
+/// As [`select`], for an inventory whose references have been read. Also keeps the files in `held`, by
+/// inode number, for the given reason.
 pub(crate) fn select_around(
     inventory: Inventory,
     policy: &Policy,
@@ -70,7 +71,7 @@ pub(crate) fn select_around(
     }
     take_until_met(&mut plan, &candidates, policy, space);
     plan.index_change = plan.entries_without_their_blobs();
-    // Who asks for corrupt blobs gets those and nothing else, and need not know what leads where.
+    // A prune of corrupt blobs removes nothing else, and does not need all references.
     if policy.corrupt {
         plan.leftovers_go.fill(false);
     }
@@ -78,7 +79,7 @@ pub(crate) fn select_around(
     plan
 }
 
-/// Something that goes as a whole.
+/// An entry, or an image, that is removed as a whole.
 struct Candidate {
     last_used: Timestamp,
     size_bytes: u64,
@@ -89,12 +90,12 @@ struct Candidate {
 enum What {
     Blob(usize),
     Partial(usize),
-    /// An image of the layout, with the blobs that no image that stays leads to.
+    /// An image of the layout, with those of its blobs that no remaining image references.
     Image(usize),
 }
 
 impl Candidate {
-    /// The least recently used first, then the larger, then by digest, then by path.
+    /// Orders by least recent use, then larger size, then digest, then path.
     fn compare(&self, other: &Self, plan: &PrunePlan) -> Ordering {
         let by_use = self.last_used.cmp(&other.last_used);
         by_use
@@ -115,7 +116,7 @@ impl Candidate {
     }
 }
 
-/// The filters.
+/// Applies the filters.
 struct Selection<'a> {
     plan: &'a mut PrunePlan,
     policy: &'a Policy,
@@ -124,7 +125,7 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    /// What passes the filters. The fate of everything else is settled here.
+    /// Returns the entries that pass the filters; sets the fate of all others.
     fn candidates(mut self) -> Vec<Candidate> {
         let counts = self.plan.inventory.references.counts(self.plan.blob_fates.len());
         let all_known = self.plan.inventory.references.is_complete();
@@ -132,7 +133,7 @@ impl Selection<'_> {
         for (index, count) in counts.iter().enumerate() {
             let blob = &self.plan.inventory.tree.blobs[index];
             let (last_used, size_bytes) = (blob.last_used().min(self.now), blob.size_bytes);
-            // Where a manifest cannot be read, any blob of the layout may be one that it leads to.
+            // If a manifest cannot be read, it may reference any blob of the layout.
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if self.policy.keep.contains(&blob.digest) {
                 Some(Keep::Pinned)
@@ -175,8 +176,8 @@ impl Selection<'_> {
         }
     }
 
-    /// Images whose every blob passes the filters. One that is incomplete stays: what goes with it is
-    /// not known.
+    /// Adds the images that pass the filters as a whole. An incomplete image is kept, because it is
+    /// unknown which blobs belong to it.
     fn add_images(&mut self, candidates: &mut Vec<Candidate>) {
         for index in 0..self.plan.inventory.references.images.len() {
             let image = &self.plan.inventory.references.images[index];
@@ -199,7 +200,7 @@ impl Selection<'_> {
             };
             for &blob in &self.plan.inventory.references.images[index].blobs {
                 let fate = &mut self.plan.blob_fates[blob];
-                // Of several reasons the one that binds most: a pin, then recency, then the reference.
+                // The strongest reason wins: a pin, then recent use, then a reference.
                 if *fate == Fate::Keep(Keep::Referenced) || reason == Keep::Pinned {
                     *fate = Fate::Keep(reason);
                 }
@@ -207,7 +208,7 @@ impl Selection<'_> {
         }
     }
 
-    /// Why the blob does not pass for corrupt, if that is asked for.
+    /// If the policy removes only corrupt blobs, why this blob is not one of them.
     fn not_corrupt(&self, index: usize) -> Option<Keep> {
         if !self.policy.corrupt {
             return None;
@@ -227,7 +228,7 @@ impl Selection<'_> {
     }
 }
 
-/// The goals: takes candidates in their order until they are met.
+/// Applies the goals: removes candidates in order until all goals are met.
 fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: Space) {
     let reason = policy.reason();
     let mut counts = plan.inventory.references.counts(plan.blob_fates.len());
@@ -263,8 +264,8 @@ fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Polic
     }
 }
 
-/// The blobs whose fate is the image's: none that is pinned, and if it goes, none that another image
-/// leads to.
+/// The blobs that share the fate of the image. These are never pinned blobs and, if the image is
+/// removed, only blobs that no remaining image references.
 fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) -> Vec<usize> {
     let mut own = Vec::new();
     for &blob in &plan.inventory.references.images[index].blobs {
@@ -296,7 +297,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
-    /// A flat cache of blobs given by last use and size.
+    /// A flat cache with one blob for each last use and size.
     fn inventory(blobs: &[(i64, u64)]) -> Inventory {
         let root = OwnedFd::from(std::fs::File::open("/").unwrap());
         let status = Status::of_descriptor(root.as_fd()).unwrap();
@@ -331,7 +332,7 @@ mod tests {
         select(inventory(blobs), policy, NOW, space).unwrap()
     }
 
-    /// The positions of the blobs that go.
+    /// The indexes of the blobs to be removed.
     fn goes(plan: &PrunePlan) -> Vec<usize> {
         let fates = plan.blobs().enumerate();
         fates.filter(|(_, (_, fate))| fate.goes()).map(|(index, _)| index).collect()
@@ -436,7 +437,7 @@ mod tests {
             };
             let preview = plan.preview();
             prop_assert_eq!(is_met(&preview), is_met(&everything.preview()), "met exactly when it can be");
-            // Without the last one to go the goal would not be met.
+            // If the last blob were not removed, the goal would not be met.
             let last = goes(&plan).into_iter().max_by_key(|&index| {
                 let blob = &plan.inventory.tree.blobs[index];
                 (blob.last_used().min(NOW), std::cmp::Reverse(blob.size_bytes), blob.digest.clone())

@@ -1,12 +1,14 @@
-//! The aside strategy: the whole cache leaves in one atomic step, then is removed where nobody looks.
+//! The aside strategy: renames the whole cache aside in one atomic step, then removes it under the new
+//! name.
 //!
-//! Guarantees: before the step nothing is touched; after it the cache's path holds an empty directory of
-//! the same mode and owner. Where the kernel can exchange two names (`RENAME_EXCHANGE`, `rename(2)`)
-//! there is no moment without a cache; elsewhere the cache is renamed and a prepared directory takes its
-//! place, and if that fails the cache goes back. If the process is killed, the next prune of either
-//! strategy removes what is left. Where it cannot work it refuses.
+//! Guarantees: no blob is touched before the step; only leftovers in the cache are removed and an empty
+//! directory is made beside it. After the step, the cache's path holds an empty directory with the same
+//! mode and owner. Where the kernel can exchange two names (`RENAME_EXCHANGE`, `rename(2)`), the cache
+//! exists at every moment. Elsewhere the cache is renamed and a prepared directory takes its place; if
+//! that fails, the cache is renamed back. If the process is killed, the next prune of either strategy
+//! removes what is left. Where the strategy cannot work, it refuses.
 //!
-//! What it does not guarantee: anything to a pull in flight, whose directory goes away beneath it.
+//! What it does not guarantee: that a pull in progress succeeds; its directory is removed while it runs.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -32,14 +34,16 @@ use crate::prune::confine::confined;
 use crate::prune::leftovers;
 use crate::prune::report::PruneReport;
 
-/// Carries out a plan that removes everything by taking the cache aside.
+/// Applies a plan that removes everything, by the aside strategy.
 ///
-/// Take the lock before the scan. A cache that does not exist stays so; leftovers go in any case.
+/// Take the lock before the scan. A cache that does not exist is not created; leftovers are removed in
+/// any case.
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] or [`Error::OtherLock`], with nothing touched, if the strategy cannot work there or the
-/// lock is another cache's; [`Error::Io`] or [`Error::NotRestored`] if the cache could not be taken aside.
+/// [`Error::Refused`] if the strategy cannot work on this cache, or [`Error::OtherLock`] if the lock is
+/// on another directory; then nothing was changed. [`Error::Io`] or [`Error::NotRestored`] if the cache
+/// could not be renamed aside.
 pub fn apply_aside(
     cache: &CacheDir,
     lock: &Lock,
@@ -59,21 +63,21 @@ pub fn apply_aside(
 
 fn prune(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<PruneReport, Error> {
     let mut report = plan.report_of_kept();
-    // All that can be refused is refused before anything is touched.
+    // Make every refusal before anything is changed.
     let prepared = match check(cache, plan)? {
         Some((root, surroundings)) if !progress.is_stopped() => {
             Some((root, Prepared::make(cache, root, surroundings)?))
         }
         _ => None,
     };
-    // Those in the cache first: they must not leave with it.
+    // Remove the leftovers in the cache first: they must not move aside with it.
     let (children, siblings): (Vec<_>, Vec<_>) = plan.leftovers().partition(|leftover| leftover.is_child);
     let are_gone =
         children.iter().all(|leftover| !progress.is_stopped() && leftover.remove(progress, &mut report));
     match prepared {
         Some((_, prepared)) if !are_gone || progress.is_stopped() => prepared.discard(),
         Some((root, prepared)) => match take_aside(cache, root, prepared, progress, &mut report) {
-            // Something went already, and must be reported.
+            // Some leftovers are already removed, and the report must say so.
             Err(error) if report.leftovers_freed > 0 => {
                 let error = std::io::Error::other(error);
                 report.failures.push(Failure::new("take aside oci cache", cache.path().to_owned(), error));
@@ -91,7 +95,7 @@ fn prune(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<Prun
     Ok(report)
 }
 
-/// Whether the strategy can work, as far as that can be told without touching anything.
+/// Checks whether the strategy can work, as far as that is possible without changing anything.
 ///
 /// # Errors
 ///
@@ -100,7 +104,7 @@ pub fn check_aside(cache: &CacheDir, plan: &PrunePlan) -> Result<(), Error> {
     check(cache, plan).map(|_| ())
 }
 
-/// The cache and where it stands; none if there is no cache.
+/// The cache and its parent; `None` if there is no cache.
 fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, &'a Surroundings)>, Error> {
     let Some(root) = cache.root() else { return Ok(None) };
     if !plan.is_everything() {
@@ -134,7 +138,7 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
         .ok_or_else(|| refused(cache, "its parent directory cannot be opened".to_owned()))
 }
 
-/// Takes the cache aside and removes it.
+/// Renames the cache aside and removes it.
 fn take_aside(
     cache: &CacheDir,
     root: &Root,
@@ -143,7 +147,7 @@ fn take_aside(
     report: &mut PruneReport,
 ) -> Result<(), Error> {
     let surroundings = prepared.surroundings;
-    // From here on the lock of the new directory is held too, until this one is gone.
+    // From here on, the new directory stays locked too, until the old one is removed.
     let (aside, _new) = prepared.take_the_place(cache, root)?;
     let path = surroundings.path_of(&aside);
     let descriptor = root.descriptor.try_clone();
@@ -163,7 +167,7 @@ fn refused(cache: &CacheDir, why: String) -> Error {
     Error::Refused { path: cache.path().to_owned(), reason: Refusal::NotAside(why) }
 }
 
-/// A name beside the cache that nobody has.
+/// An unused name beside the cache.
 fn fresh_name(cache: &CacheDir, surroundings: &Surroundings) -> Result<CString, Error> {
     let operation = "draw a random name for an aside of oci cache";
     let name = names::random_aside(surroundings.name.as_bytes());
@@ -192,7 +196,7 @@ impl<'a> Prepared<'a> {
                 fchown(&descriptor, Some(Uid::from_raw(owner)), Some(Gid::from_raw(group)))?;
             }
             fchmod(&descriptor, Mode::from_raw_mode(root.status.mode))?;
-            // Who opens the cache from now on finds it locked, as before.
+            // A process that opens the cache from now on finds it locked, as before.
             flock(&descriptor, FlockOperation::NonBlockingLockExclusive)?;
             Ok(descriptor)
         });
@@ -205,8 +209,9 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// Puts the prepared directory in the cache's place. Returns the name under which the cache is now, and
-    /// the new directory, locked.
+    /// Puts the prepared directory in the cache's place.
+    ///
+    /// Returns the new name of the old cache, and the new directory, locked.
     fn take_the_place(self, cache: &CacheDir, root: &Root) -> Result<(CString, OwnedFd), Error> {
         let (parent, cache_name) = (&self.surroundings.parent, &self.surroundings.name);
         match renameat_with(parent, cache_name, parent, &self.name, RenameFlags::EXCHANGE) {
@@ -219,7 +224,7 @@ impl<'a> Prepared<'a> {
         }
     }
 
-    /// What was exchanged must be the very directory that was scanned.
+    /// Checks that the directory that was exchanged is the one that was scanned.
     fn check_exchanged(self, cache: &CacheDir, root: &Root) -> Result<(CString, OwnedFd), Error> {
         let parent = &self.surroundings.parent;
         let is_the_cache =
@@ -233,7 +238,8 @@ impl<'a> Prepared<'a> {
         Err(Error::io("rename oci cache aside", cache.path())(Errno::AGAIN))
     }
 
-    /// The original way, where names cannot be exchanged.
+    /// Fallback if names cannot be exchanged: renames the cache, then puts the new directory in its
+    /// place.
     fn rename_and_recreate(self, cache: &CacheDir) -> Result<(CString, OwnedFd), Error> {
         let Surroundings { parent, name: cache_name, .. } = self.surroundings;
         let aside = fresh_name(cache, self.surroundings).inspect_err(|_| self.discard())?;
@@ -241,7 +247,7 @@ impl<'a> Prepared<'a> {
             self.discard();
             return Err(Error::io("rename oci cache aside", cache.path())(errno));
         }
-        // Somebody may have made the cache anew in between: theirs stays.
+        // If another process has recreated the cache meanwhile, its directory stays.
         let recreated = renameat_with(parent, &self.name, parent, cache_name, RenameFlags::NOREPLACE)
             .or_else(|errno| match errno {
                 Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
@@ -273,7 +279,7 @@ impl<'a> Prepared<'a> {
     }
 
     fn discard(&self) {
-        // It is empty; should it stay, the next prune takes it for what it is, a leftover.
+        // The directory is empty. If it stays, the next prune removes it as a leftover.
         let _ = unlinkat(&self.surroundings.parent, &self.name, AtFlags::REMOVEDIR);
     }
 }

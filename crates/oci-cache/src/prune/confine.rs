@@ -1,10 +1,12 @@
-//! Confines a prune to the cache: the kernel refuses removals anywhere else (Landlock).
+//! Confines a prune to the cache with Landlock: the kernel refuses removals anywhere else.
 //!
-//! Guarantees, where the kernel has Landlock: the thread that prunes, and those that it starts, can remove
-//! files and directories beneath the cache's directory and its leftovers only, whatever the code above
-//! gets wrong; where something beside the cache must go, directories, but no files, beside it. The calling
-//! thread keeps its rights. Where it has not, or a filter of system calls stands against it, the prune
-//! goes on as it is: every removal is relative to a held directory in any case.
+//! Guarantees, if the kernel supports Landlock: the pruning thread, and threads that it starts, can
+//! remove files and directories only beneath the cache's directory and its leftovers, even if the other
+//! code has a bug. If something beside the cache must be removed, they can also remove directories, but
+//! not files, beneath the parent. The calling thread keeps its rights.
+//!
+//! If the kernel does not support Landlock, or a filter of system calls blocks it, the prune runs
+//! unconfined. Every removal is relative to an open directory in any case.
 //!
 //! Source: `landlock(7)`, `LANDLOCK_ACCESS_FS_REMOVE_FILE` and `_DIR`.
 
@@ -18,8 +20,10 @@ use landlock::{
 
 use crate::plan::PrunePlan;
 
-/// Runs `prune` where it can remove only what the plan is about, and directories beneath `beside`. Returns
-/// also whether the kernel enforced that.
+/// Runs `prune` with permission to remove only the plan's files and directories, and directories beneath
+/// `beside`.
+///
+/// Also returns whether the kernel enforced that.
 pub(crate) fn confined<T: Send>(
     plan: &PrunePlan,
     beside: Option<BorrowedFd<'_>>,
@@ -30,7 +34,7 @@ pub(crate) fn confined<T: Send>(
             .is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced);
         (prune(), is_enforced)
     };
-    // The domain cannot be left again, so it is entered by a thread that ends with the prune.
+    // A thread cannot leave a Landlock domain, so a separate thread enters it and ends with the prune.
     let done = thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, work).ok()?;
         match thread.join() {
@@ -56,7 +60,7 @@ fn restrict_this_thread(
     }
     for leftover in plan.leftovers().filter(|leftover| !leftover.is_child) {
         rules = rules.add_rule(PathBeneath::new(leftover.parent(), directories))?;
-        // One that cannot be opened cannot be removed either: the removal will say why.
+        // A leftover that cannot be opened cannot be removed either; the removal reports why.
         if let Ok(opened) = leftover.open() {
             rules = rules.add_rule(PathBeneath::new(opened.as_fd(), everything))?;
         }

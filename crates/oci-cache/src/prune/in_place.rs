@@ -1,15 +1,15 @@
-//! The in-place strategy: carries out a plan blob by blob, beside running pulls.
+//! The in-place strategy: applies a plan blob by blob, while pulls may be running.
 //!
-//! Guarantees: no directory of the cache is removed, replaced or changed in mode or owner, so a pull
-//! always finds the directory it is about to write to, and bind mounts, mount points and symbolic links
-//! to the cache stay good. Every point at which the prune may be killed leaves a valid, smaller cache.
-//! A blob that a process has open stays. A blob used in the last half second is looked at again after as
-//! long a wait, and goes only if nobody touched it: so a pull that closes a blob and opens it again
-//! finds it. In an OCI image layout the index is emptied before its blobs go; while a pull is under way
-//! there, they stay.
+//! Guarantees: no directory of the cache is removed, replaced or changed in mode or owner. A pull
+//! therefore always finds the directory that it will write to, and bind mounts, mount points and
+//! symbolic links to the cache stay valid. Wherever the prune is killed, it leaves a valid, smaller
+//! cache. A blob that a process has open stays. A blob used in the last half second is checked again
+//! after a wait of half a second, and removed only if nobody used it meanwhile: so a pull that closes a
+//! blob and opens it again finds it. In an OCI image layout, the index loses its references to blobs
+//! before these are removed; while a pull into the layout is in progress, all its blobs stay.
 //!
-//! What it does not guarantee: a pull that looked a blob up earlier than half a second ago, and opens it
-//! later, can find it gone. `docs/prune-protocol.md` has the measured rates.
+//! What it does not guarantee: a pull that looked a blob up more than half a second ago, and opens it
+//! later, may find it gone. `docs/prune-protocol.md` has the measured rates.
 
 use std::os::fd::AsFd as _;
 
@@ -28,12 +28,12 @@ use crate::prune::removal::remove_blobs;
 use crate::prune::report::{Outcome, PruneReport};
 use crate::prune::worker::OpenFiles;
 
-/// Carries out the plan in place. Take the lock before the scan.
+/// Applies the plan in place. Take the lock before the scan.
 ///
 /// # Errors
 ///
-/// [`Error::OtherLock`], with nothing touched, if the lock is another cache's. What fails for a single entry
-/// is in [`PruneReport::failures`].
+/// [`Error::OtherLock`] if the lock is on another directory; then nothing was changed. Failures of
+/// single entries are in [`PruneReport::failures`].
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
     let total = plan.total();
@@ -62,7 +62,7 @@ fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     report
 }
 
-/// Starts to watch who opens what, and waits for entries to settle.
+/// Starts to watch who opens files, and waits for recently used entries to become idle.
 fn settle(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) -> Option<Watch> {
     let directories = plan.inventory.tree.directories.iter();
     let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
@@ -71,7 +71,8 @@ fn settle(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) -> Op
     watch
 }
 
-/// Waits for entries to settle, and takes in meanwhile what is opened: the kernel's queue is bounded.
+/// Waits for recently used entries to become idle. Meanwhile reads the watch's events, because the
+/// kernel's queue is bounded.
 fn wait(watch: Option<&Watch>, progress: &Progress) {
     const SLICES: u32 = 25;
     for _ in 0..SLICES {
@@ -83,7 +84,7 @@ fn wait(watch: Option<&Watch>, progress: &Progress) {
 }
 
 impl PrunePlan {
-    /// Whether something that goes was used so recently that it must be looked at twice.
+    /// Whether any entry to be removed was used so recently that it must be checked twice.
     fn has_fresh_entries(&self) -> bool {
         let settled = self.planned_at.before(SETTLE);
         self.blobs().any(|(blob, fate)| fate.goes() && blob.last_used() > settled)
@@ -96,8 +97,8 @@ impl PrunePlan {
     }
 }
 
-/// Removes the blobs that go, those of a layout only if it is ready for that. Returns the index that is left
-/// there.
+/// Removes the planned blobs; those of a layout only if the layout is ready. Returns the index that is
+/// left in the layout.
 fn remove_planned_blobs(
     plan: &PrunePlan,
     guard: Option<&Guard<'_>>,
@@ -112,7 +113,7 @@ fn remove_planned_blobs(
     };
     let mut doomed = plan.doomed_blobs();
     let mut kept = Vec::new();
-    // A flat cache may stand in the same directory: its blobs go in any case.
+    // The same directory may also be a flat cache: its blobs are removed in any case.
     if !matches!(readiness, Readiness::Ready(_)) {
         let tree = &plan.inventory.tree;
         (doomed, kept) = doomed.into_iter().partition(|&index| !plan.is_nested(&tree.blobs[index]));

@@ -1,9 +1,10 @@
-//! An OCI image layout's `index.json`, changed without a moment in which it is wrong.
+//! Changes an OCI image layout's `index.json` atomically.
 //!
-//! Guarantees: the index is replaced by a rename, so a reader sees the old one or the new one, whole.
-//! It keeps its mode and, where that is allowed, its owner, and every field but its manifests. On a full
-//! disk, where no new file can be written, an index of which nothing would be left is removed rather than
-//! left naming blobs that are about to go: the next pull writes it anew. One that keeps images stays.
+//! Guarantees: a rename replaces the index, so a reader sees either the whole old index or the whole new
+//! one. The index keeps its mode, all fields but its manifests and, where that is allowed, its owner. If
+//! the disk is full and no new file can be written, an index that would become empty is removed, so that
+//! it does not reference blobs that will be removed; the next pull writes it again. An index that keeps
+//! images stays.
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
 
@@ -22,16 +23,16 @@ use crate::os::status::Status;
 use crate::plan::IndexChange;
 use crate::scan::index::{index_status, read_index};
 
-/// What became of a change.
+/// The result of a change.
 #[derive(Debug)]
 pub(crate) enum Changed {
-    /// The index is now as wanted; it has this status, or none if it had to be removed.
+    /// The index is as requested, with this status; `None` if it had to be removed.
     To(Option<Status>),
-    /// It was not the index that had been seen, and was left alone.
+    /// The index had changed since it was seen, and was left alone.
     NotTheOneSeen,
 }
 
-/// Takes entries from the index, which had the status `seen`.
+/// Removes entries from the index, if its status is still `seen`.
 pub(crate) fn change_index(
     root: BorrowedFd<'_>,
     seen: &Status,
@@ -45,7 +46,7 @@ pub(crate) fn change_index(
         None => Ok(Changed::To(Some(status))),
         Some(content) => {
             match replace_index(root, &content, &status) {
-                // Nothing it says is worth keeping: to remove it needs no space.
+                // The new index would be empty, so remove the file instead: that needs no space.
                 Err(Errno::NOSPC | Errno::DQUOT) if change.leaves_nothing(&content) => {
                     unlinkat(root, INDEX, AtFlags::empty())?;
                 }
@@ -56,8 +57,8 @@ pub(crate) fn change_index(
     }
 }
 
-/// The index after the change; `None` if that makes no difference. Where everything goes, what is no index
-/// becomes an empty one.
+/// The content of the index after the change; `None` if it stays the same. A prune of everything
+/// replaces a malformed index by an empty one.
 fn changed(content: &[u8], change: &IndexChange) -> Option<Vec<u8>> {
     let mut index: Value = serde_json::from_slice(content).unwrap_or_default();
     let empty =
@@ -74,7 +75,7 @@ fn changed(content: &[u8], change: &IndexChange) -> Option<Vec<u8>> {
     Some(index.to_string().into_bytes())
 }
 
-/// The index without the entries at the positions.
+/// The index without the entries at `positions`.
 fn without(mut index: Value, positions: &[usize]) -> Option<Vec<u8>> {
     let entries = index.get_mut("manifests")?.as_array_mut()?;
     if positions.is_empty() {
@@ -85,22 +86,22 @@ fn without(mut index: Value, positions: &[usize]) -> Option<Vec<u8>> {
     Some(index.to_string().into_bytes())
 }
 
-/// Puts a new index in the place of the old.
+/// Replaces the index.
 pub(crate) fn replace_index(root: BorrowedFd<'_>, content: &[u8], old: &Status) -> Result<(), Errno> {
-    // Should the prune be killed here, the next one knows this name as that of a partial.
+    // If the prune is killed here, the next one recognises this name as that of a partial.
     let Ok(temporary) = CString::new(format!("{}{}", OWN_TEMPORARY, random_suffix()?)) else {
         return Err(Errno::INVAL);
     };
     let written = write_temporary(root, &temporary, content, old)
         .and_then(|()| renameat(root, &temporary, root, INDEX));
     let Err(errno) = written else { return Ok(()) };
-    // It may never have come to be.
+    // The file may not exist: creating it may have failed.
     let _ = unlinkat(root, &temporary, AtFlags::empty());
     Err(errno)
 }
 
 impl IndexChange {
-    /// Whether the index, as it would be after the change, names no image.
+    /// Whether the index references no image after the change.
     fn leaves_nothing(&self, content: &[u8]) -> bool {
         let index: Value = serde_json::from_slice(content).unwrap_or_default();
         *self == Self::Empty || index.get("manifests").and_then(Value::as_array).is_some_and(Vec::is_empty)
@@ -110,7 +111,8 @@ impl IndexChange {
 fn write_temporary(root: BorrowedFd<'_>, name: &CString, content: &[u8], old: &Status) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let descriptor = rustix::io::retry_on_intr(|| openat(root, name, flags, Mode::RUSR | Mode::WUSR))?;
-    // Only root can give a file away; for others the index becomes theirs, as with any tool's rename.
+    // Only root can change the owner. Otherwise the index gets the caller as its owner, as with any tool
+    // that renames.
     let _ = fchown(&descriptor, Some(Uid::from_raw(old.owner)), Some(Gid::from_raw(old.group)));
     fchmod(&descriptor, Mode::from_raw_mode(old.mode))?;
     let mut file = File::from(descriptor);

@@ -1,10 +1,11 @@
-//! Keeps an OCI image layout valid while its blobs go.
+//! Keeps an OCI image layout valid while its blobs are removed.
 //!
-//! Guarantees: no blob goes while a pull into the layout shows itself, by a temporary file in use, by a
-//! directory or index that changed since the scan, or by reading the index: such a pull may count on a blob that it only looked up.
-//! What refers goes first: the index loses the entries that lead to blobs that go, before they go. A pull
-//! that was too early to be seen may write back entries that it had read before; if it does so within
-//! half a second after the prune, those that lead to removed blobs are taken out again.
+//! Guarantees: no blob is removed while there is a sign of a pull into the layout: a temporary file in
+//! use, a directory or index that changed since the scan, or a read of the index. Such a pull may depend
+//! on a blob that it only looked up. References are removed before the blobs: the index first loses the
+//! entries that reference blobs to be removed. A pull that started too early to be noticed may write
+//! back entries that it read before; if it does so within half a second after the prune, those that
+//! reference removed blobs are dropped again.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
@@ -30,24 +31,24 @@ use crate::scan::index::index_status;
 use crate::scan::references::read_tree;
 use crate::scan::tree::scan_tree;
 
-/// Whether the blobs of a layout may go.
+/// Whether blobs of a layout may be removed.
 #[derive(Debug)]
 pub(crate) enum Readiness {
-    /// They may: nothing refers to them any more.
+    /// They may: the index no longer references them.
     Ready(Option<LeftIndex>),
-    /// A stop was asked for.
+    /// A stop was requested.
     Stopped,
-    /// A pull is under way: this shows it.
+    /// A pull is in progress, as the file or directory at this path shows.
     PullInFlight(PathBuf),
-    /// The index could not be made ready.
+    /// The index could not be changed.
     Failed(Failure),
 }
 
-/// The index as the prune left it; none if it had to be removed.
+/// The index as the prune left it; `None` if it had to be removed.
 #[derive(Debug)]
 pub(crate) struct LeftIndex(Option<Status>);
 
-/// Guards a layout from which a plan removes blobs.
+/// Guards a layout while a plan removes blobs from it.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
     plan: &'a PrunePlan,
@@ -55,7 +56,7 @@ pub(crate) struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// The guard that the plan needs; none if it removes no blob of a layout.
+    /// The guard for the plan; `None` if it removes no blob of a layout.
     pub(crate) fn of(plan: &'a PrunePlan) -> Option<Self> {
         let tree = &plan.inventory.tree;
         let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
@@ -63,12 +64,12 @@ impl<'a> Guard<'a> {
         (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root })
     }
 
-    /// Makes the layout ready for the removal of its blobs.
+    /// Prepares the layout for the removal of its blobs.
     pub(crate) fn prepare(&self, watch: Option<&Watch>) -> Readiness {
         if let Some(path) = self.pull_in_flight() {
             return Readiness::PullInFlight(path);
         }
-        // Pulls read the index before they write anything, and write back what they read.
+        // A pull reads the index before it writes anything, and writes back what it read.
         if let Some(watch) = watch {
             watch.update();
             if watch.saw(0, INDEX) {
@@ -78,7 +79,7 @@ impl<'a> Guard<'a> {
         let fail = |errno| Readiness::Failed(Failure::new("rewrite the index", self.index_path(), errno));
         let tree = &self.plan.inventory.tree;
         let Some(index) = &tree.index else {
-            // A link or a mount in its place may name the blobs, and cannot be changed.
+            // A link or a mount in place of the index may reference the blobs, and cannot be changed.
             let is_odd = tree.foreign.iter().any(|foreign| foreign.path == self.index_path());
             let odd = tree.index_unknown.or(is_odd.then_some(Errno::NOTSUP));
             return odd.map_or(Readiness::Ready(None), fail);
@@ -94,7 +95,7 @@ impl<'a> Guard<'a> {
         index_path(&self.root.path)
     }
 
-    /// What shows that somebody writes to the layout.
+    /// The path of a file or directory which shows that a process is writing to the layout.
     fn pull_in_flight(&self) -> Option<PathBuf> {
         let tree = &self.plan.inventory.tree;
         let is_in_use = |partial: &&Partial| {
@@ -111,7 +112,8 @@ impl<'a> Guard<'a> {
         })
     }
 
-    /// Waits a little, and takes out what a pull wrote back into the index that leads to removed blobs.
+    /// Waits half a second, then removes entries that a pull wrote back and that reference removed
+    /// blobs.
     pub(crate) fn clean_up(&self, left: &LeftIndex, progress: &Progress, report: &mut PruneReport) {
         if left.0.is_none() {
             report.notes.index_removed = Some(self.index_path());
@@ -139,13 +141,13 @@ impl<'a> Guard<'a> {
             images.iter().filter(|image| image.missing.iter().any(|digest| removed.contains(digest)));
         let positions: Vec<usize> = dangling.map(|image| image.position).collect();
         match &tree.index {
-            // Should another pull be faster, its own index is the next prune's to look at.
+            // If another pull changes the index first, the next prune checks the result.
             Some(index) => change_index(root, index, &IndexChange::Drop(positions)).map(|_| ()),
             None => Ok(()),
         }
     }
 
-    /// The digests of the layout's blobs that the plan removed.
+    /// The digests of the layout's blobs that were removed.
     fn removed_digests(&self, report: &PruneReport) -> HashSet<&Digest> {
         let stayed: HashSet<usize> = report.notes.exceptions.iter().map(|(index, _)| *index).collect();
         let went = self.plan.blobs().enumerate().filter(|(index, (blob, fate))| {

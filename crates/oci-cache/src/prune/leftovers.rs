@@ -1,10 +1,11 @@
-//! Leftovers: directories that killed prunes left, found and removed.
+//! Removes leftovers: directories that killed prunes left behind.
 //!
-//! Guarantees: a leftover is known by its exact name, inside the cache or beside it; one that a live
-//! prune still holds locked is left alone. It goes by the rules of the cache itself: no link is followed,
-//! no mount entered, and what is foreign stays, with the directories above it, and is reported. Only its
-//! users are disregarded: nobody can open anything in it by the cache's path any more. Files that arrive
-//! late, from a pull that still held the directory, are found by another round.
+//! Guarantees: a leftover is recognised by its exact name, in the cache or beside it. One that a running
+//! prune holds locked is left alone. A leftover is removed by the rules of the cache: no symbolic link
+//! is followed and no mount is entered; foreign entries stay, with the directories above them, and are
+//! reported. Unlike in the cache, files in use are removed too: nobody can open them by the cache's path
+//! any more. Files that arrive late, from a pull that still had the directory open, are removed in
+//! another round.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -27,11 +28,12 @@ use crate::prune::worker::OpenFiles;
 use crate::scan::leftovers::errno_of_scan;
 use crate::scan::tree::scan_tree;
 
-/// How often a leftover is gone through for files that arrived late.
+/// Maximum number of passes over a leftover, for files that arrive late.
 const ROUNDS: usize = 16;
 
 impl Leftover {
-    /// Removes the leftover, if it is still the one that was found. Returns whether it is gone.
+    /// Removes the leftover, if it is still the directory that was found. Returns whether it was
+    /// removed.
     pub(crate) fn remove(&self, progress: &Progress, report: &mut PruneReport) -> bool {
         let is_gone = match self.open() {
             Ok(descriptor) => {
@@ -51,8 +53,10 @@ impl Leftover {
     }
 }
 
-/// Removes the directory `name` of `parent`, laid out as a cache and open as `descriptor`. Returns whether
-/// it is gone; what keeps it has been reported.
+/// Removes the directory `name` of `parent`, which has the layout of a cache and is open as
+/// `descriptor`.
+///
+/// Returns whether it was removed; if not, adds the cause to the report.
 pub(crate) fn remove_tree(
     parent: BorrowedFd<'_>,
     name: &CString,
@@ -98,7 +102,7 @@ fn sweep(
     Ok(false)
 }
 
-/// Removes everything in the tree but what is foreign.
+/// Removes everything in the tree except foreign entries.
 fn empty(tree: &Tree, progress: &Progress, report: &mut PruneReport) -> Result<(), Errno> {
     let doomed = (0..tree.blobs.len()).collect();
     remove_blobs(tree, doomed, OpenFiles::Disregard, progress).count_into(report);
@@ -127,8 +131,8 @@ fn empty(tree: &Tree, progress: &Progress, report: &mut PruneReport) -> Result<(
     Ok(())
 }
 
-/// Removes the directories below the root, deepest first. One that is not empty stays, and keeps those
-/// above it: the removal of the root then tells.
+/// Removes the directories below the root, the deepest first. A directory that is not empty stays, as do
+/// those above it; removing the root then fails and shows that.
 fn remove_directories(tree: &Tree) {
     for directory in tree.directories.iter().skip(1).rev() {
         let holder =

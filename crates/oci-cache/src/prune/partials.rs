@@ -1,8 +1,8 @@
-//! Partials: temporary files of known downloaders, and directories of such files.
+//! Removes partials: temporary files of known downloaders, and directories of such files.
 //!
-//! Guarantees: a partial is removed only when it is idle: nobody has one of its files open, nobody holds
-//! the directory locked (umoci does), and none of it changed since the scan. A directory that holds
-//! anything but regular files is not a partial. Nothing is followed.
+//! Guarantees: a partial is removed only if it is idle: no process has one of its files open, none holds
+//! the directory locked (umoci does), and nothing in it changed since the scan. A directory that
+//! contains anything but regular files is not a partial. No symbolic link is followed.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ use crate::prune::report::PruneReport;
 use crate::prune::worker::OpenFiles;
 
 impl Partial {
-    /// Looks whether the partial is idle and still what the scan saw.
+    /// Checks whether the partial is idle and unchanged since the scan.
     pub(crate) fn look(&self, directory: BorrowedFd<'_>) -> Look {
         match self.try_look(directory) {
             Ok(look) => look,
@@ -43,7 +43,8 @@ impl Partial {
         Ok(looks.unwrap_or(Look::Idle { opened: Some(opened), unprobed }))
     }
 
-    /// What stands against the removal of the files, if anything, and how many could not be probed.
+    /// Why the files must not be removed, if there is a reason, and the number of files that could not
+    /// be probed.
     fn look_at_files(&self, holder: BorrowedFd<'_>) -> Result<(Option<Look>, u64), Errno> {
         let mut unprobed = 0;
         for file in &self.files {
@@ -67,8 +68,10 @@ impl Partial {
         Ok((None, unprobed))
     }
 
-    /// Removes the partial, after [`Partial::look`] found it idle or if users are disregarded. Returns
-    /// whether it is gone: a file that came into use in the meantime is spared.
+    /// Removes the partial, once [`Partial::look`] found it idle or if files in use are to be removed
+    /// too.
+    ///
+    /// Returns whether it was removed: a file that is in use by now is kept.
     pub(crate) fn remove(
         &self,
         directory: BorrowedFd<'_>,
@@ -92,26 +95,26 @@ impl Partial {
 /// What [`Partial::look`] found.
 #[derive(Debug)]
 pub(crate) enum Look {
-    /// It may go. A directory is held open, and locked.
+    /// It may be removed. If it is a directory, it is held open and locked.
     Idle { opened: Option<OwnedFd>, unprobed: u64 },
-    /// Somebody has it open or locked.
+    /// A process has it open or locked.
     InUse,
-    /// It is not what the scan saw.
+    /// It has changed since the scan.
     Changed,
-    /// It is not there any more.
+    /// It no longer exists.
     Gone,
-    /// It could not be found out.
+    /// The check failed.
     Failed(Errno),
 }
 
-/// Removes a file under a lease, and counts it. Returns `false` if somebody uses it and is to be spared.
+/// Removes a file under a lease, and counts it. Returns `false` if it is in use and must be kept.
 fn remove_file(
     directory: BorrowedFd<'_>,
     name: &CStr,
     open_files: OpenFiles<'_>,
     report: &mut PruneReport,
 ) -> Result<bool, Errno> {
-    // Held until the name is gone.
+    // Holds the lease until the name is removed.
     let probed = probe(directory, name);
     let is_in_use = matches!(probed, Probe::InUse);
     if is_in_use && matches!(open_files, OpenFiles::Spare(_)) {

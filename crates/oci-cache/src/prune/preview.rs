@@ -1,4 +1,4 @@
-//! What a plan would do, as a report: the dry run, and where every prune starts from.
+//! Reports what a plan would do: the dry run, and the initial report of every prune.
 
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::error::Failure;
@@ -7,8 +7,8 @@ use crate::plan::fate::Fate;
 use crate::prune::report::{Kept, PruneReport};
 
 impl PrunePlan {
-    /// The report as it stands before anything is done: what stays by plan, what is foreign, and what
-    /// could not be inspected.
+    /// The report before anything is done: entries that the plan keeps, foreign entries, and entries
+    /// that could not be inspected.
     pub(crate) fn report_of_kept(&self) -> PruneReport {
         let mut kept = Kept::default();
         let kept_blobs = self.blobs().map(|(blob, fate)| (blob.size_bytes, fate));
@@ -30,7 +30,7 @@ impl PrunePlan {
         }
     }
 
-    /// What carrying out the plan would do, on a cache that nobody uses: the dry run.
+    /// Reports what applying the plan would do on a cache that nobody uses: the dry run.
     #[must_use]
     pub fn preview(&self) -> PruneReport {
         let mut report = self.report_of_kept();

@@ -1,36 +1,37 @@
-//! What the threads of a removal have still to take.
+//! The queue of blobs to be removed, shared by the threads of a removal.
 //!
-//! Guarantees: each blob is taken once. All names of one file fall to one thread: a second descriptor of the file,
-//! on another thread, would look like somebody using it. A large file is a batch of its own, so that no other
-//! waits for its close.
+//! Guarantees: each blob is taken once. One thread takes all hard links of a file: a second descriptor
+//! on another thread would look like a user of the file. A large file is a batch of its own, so that no
+//! other file waits for its close.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::cache::inventory::Tree;
 
-/// How many blobs a thread takes at a time, at most, but for further names of the last.
+/// Maximum number of blobs that a thread takes at a time; further hard links of the last file may exceed
+/// it.
 pub(crate) const BATCH: usize = 32;
-/// From this size on disk on, the kernel may free a file for longer than a thread takes to start.
+/// The kernel may take longer to free a file of this size on disk than a thread takes to start.
 const LARGE_BYTES: u64 = 1 << 20;
 
-/// The blobs of a tree that are to go.
+/// The blobs of a tree that are to be removed.
 #[derive(Debug)]
 pub(crate) struct Queue<'a> {
     tree: &'a Tree,
     doomed: Vec<usize>,
-    /// How many of them are taken.
+    /// The number of blobs taken so far.
     taken: Mutex<usize>,
 }
 
 impl<'a> Queue<'a> {
-    /// All blobs of `tree` at the indexes `doomed`.
+    /// A queue of the blobs of `tree` at the indexes `doomed`.
     pub(crate) fn new(tree: &'a Tree, mut doomed: Vec<usize>) -> Self {
-        // Directory blocks and inodes are then touched in the order of the disk, each once.
+        // In this order, directory blocks and inodes are accessed in disk order, each of them once.
         doomed.sort_unstable_by_key(|index| tree.blobs[*index].inode);
         Self { tree, doomed, taken: Mutex::new(0) }
     }
 
-    /// How many threads are worth their start: none, where one that is there already is as fast.
+    /// How many worker threads pay off; 0 if the caller alone is as fast.
     pub(crate) fn worthwhile_threads(&self) -> usize {
         let large = self.doomed.iter().filter(|index| self.is_large(**index)).count();
         match large + (self.doomed.len() - large) / (2 * BATCH) {
@@ -39,7 +40,7 @@ impl<'a> Queue<'a> {
         }
     }
 
-    /// The next blobs, about `count`; none if none are left.
+    /// Takes the next blobs, about `count`; returns none if the queue is empty.
     pub(crate) fn take(&self, count: usize) -> &[usize] {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let left = &self.doomed[*taken..];
@@ -58,7 +59,7 @@ impl<'a> Queue<'a> {
         &left[..end]
     }
 
-    /// The blobs, taken apart by the file that they are names of.
+    /// Groups the blobs by the file that they are names of.
     pub(crate) fn files<'b>(&self, blobs: &'b [usize]) -> impl Iterator<Item = &'b [usize]> {
         let inode = |index: &usize| self.tree.blobs[*index].inode;
         blobs.chunk_by(move |left, right| inode(left) == inode(right))

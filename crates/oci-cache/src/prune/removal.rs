@@ -1,10 +1,10 @@
-//! The engine of every prune: removes blobs of a tree, each only if it is still what the scan saw.
+//! Removes the blobs of a tree on several threads; every prune uses it.
 //!
-//! Guarantees: as [`crate::prune::worker`], for all of them.
+//! Guarantees: those of [`crate::prune::worker`], for all blobs.
 //!
-//! How it is fast: blobs go in inode order, on more threads than there are cores, for many file systems let
-//! each removal wait for the disk; each thread has a table of open files of its own, and closes neighbours with
-//! one call.
+//! How it is fast: blobs are removed in inode order. There are more threads than cores, because on many
+//! file systems each removal waits for the disk. Each thread has a private descriptor table, so it can
+//! close consecutive descriptors with one system call.
 
 use std::thread;
 
@@ -17,12 +17,13 @@ use crate::progress::Progress;
 use crate::prune::queue::{BATCH, Queue};
 use crate::prune::worker::{OpenFiles, Removal, Worker};
 
-/// How many threads remove, at most. Where nothing waits for the disk, more than there are cores cost a few
-/// hundredths of the time; where something does, as with ext4's `discard`, they save most of it.
+/// Maximum number of removing threads. Threads beyond the number of cores cost a few hundredths of the
+/// time where no removal waits for the disk. Where removals wait, as with ext4's `discard`, they save
+/// most of it.
 const THREADS: usize = 16;
-/// `OVERLAYFS_SUPER_MAGIC` of Linux's `include/uapi/linux/magic.h`.
+/// `OVERLAYFS_SUPER_MAGIC` in Linux's `include/uapi/linux/magic.h`.
 const OVERLAY: FsWord = 0x794c_7630;
-/// Share of the open-file limit that the workers may use.
+/// The workers may use the open-file limit divided by this.
 const SHARE_OF_OPEN_FILES: u64 = 8;
 
 /// Removes the blobs of `tree` at the indexes `doomed`.
@@ -55,8 +56,8 @@ pub(crate) fn remove_blobs(
     removal
 }
 
-/// Runs so many workers, each on a thread of its own; one on this thread, if there are none: few blobs, or no
-/// thread can be started.
+/// Runs `threads` workers, each on its own thread. Runs one worker on the calling thread if `threads` is
+/// 0, as for a few blobs, or if no thread can be started.
 fn on_threads<'a>(threads: usize, worker: &(impl Fn() -> Worker<'a> + Sync)) -> Removal {
     thread::scope(|scope| {
         let start = |_| {
@@ -94,7 +95,8 @@ mod tests {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// When the blobs were last used: so long before the plan that no prune waits for them or watches them.
+    /// When the blobs were last used: so long before the plan that no prune waits for them or watches
+    /// them.
     fn used() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)
     }
@@ -119,9 +121,9 @@ mod tests {
         let plan = select(scan(&cache).unwrap(), &everything, now, Space::default()).unwrap();
         assert_eq!(plan.total().blobs, 4);
 
-        // The size, the inode and the time of the last read are as they were.
+        // Size, inode and access time are unchanged.
         fs::write(&rewritten, "x").unwrap();
-        // All but the inode is as it was.
+        // Everything but the inode is unchanged.
         let other = directory.path().join("other");
         write_old(&other, "yy");
         fs::rename(&other, &replaced).unwrap();
@@ -144,7 +146,7 @@ mod tests {
     fn threads_agree_on_what_went() {
         let directory = tempfile::tempdir().unwrap();
         let path = |number: usize| directory.path().join(format!("sha256:{number:064x}"));
-        // 400 files: of each hundredth a second name, of the last two a name outside the cache.
+        // 400 files. Each hundredth one has a second name; the last two have a name outside the cache.
         let outside = tempfile::tempdir_in(directory.path().parent().unwrap()).unwrap();
         for number in 0..400 {
             write_old(&path(number), "four");

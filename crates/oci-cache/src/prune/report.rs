@@ -1,7 +1,7 @@
-//! What a prune did, or would do: the result that programs read.
+//! The report: what a prune did or would do, for programs to read.
 //!
-//! Guarantees: the figures count what left the disk and nothing else; sizes are bytes, never formatted;
-//! the JSON field names are stable, new ones may be added.
+//! Guarantees: the figures count only what was removed from the disk. Sizes are in bytes and never
+//! formatted. The JSON field names are stable; new ones may be added.
 
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
@@ -17,71 +17,72 @@ use crate::plan::fate::Keep;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PruneParams {
-    /// Only report what would go.
+    /// Only report what would be removed.
     #[serde(default)]
     pub dry_run: bool,
 }
 
-/// The result of a prune or, with `dry_run`, what a prune would do.
+/// The result of a prune; with `dry_run`, what a prune would do.
 #[derive(Debug, Default, Serialize)]
 pub struct PruneReport {
-    /// The logical size of the files removed, in bytes.
+    /// Total logical size of the removed files, in bytes.
     pub bytes_freed: u64,
-    /// How many files were removed: blobs, and the files of partials and leftovers.
+    /// The number of files removed: blobs, and the files of partials and leftovers.
     pub blobs_freed: u64,
-    /// Whether nothing was done.
+    /// Whether this was a dry run, which changes nothing.
     pub dry_run: bool,
-    /// The cache, absolute and escaped as [`escape_path`] does.
+    /// The cache's absolute path, escaped as by [`escape_path`].
     #[serde(serialize_with = "serialize_path")]
     pub cache_dir: PathBuf,
-    /// What the files whose last name went occupied on disk, in bytes.
+    /// Disk space of the files whose last name was removed, in bytes.
     pub disk_bytes_freed: u64,
-    /// Those of `blobs_freed` that were the temporary files of downloads.
+    /// How many of `blobs_freed` were temporary files of downloads.
     pub partials_freed: u64,
-    /// What stayed, by reason.
+    /// What was kept, by reason.
     pub kept: Kept,
-    /// How many entries are none of the cache's.
+    /// The number of foreign entries.
     pub foreign: u64,
-    /// How many directories that killed prunes had left were removed.
+    /// The number of leftovers, from killed prunes, that were removed.
     pub leftovers_freed: u64,
-    /// What could not be inspected or removed, and why.
+    /// Entries that could not be inspected or removed, and why.
     pub failures: Vec<Failure>,
-    /// Whether the prune was told to stop before its end.
+    /// Whether the prune was stopped before its end.
     pub interrupted: bool,
-    /// What people should know beside the figures.
+    /// Information for people, beyond the figures.
     #[serde(skip)]
     pub notes: Notes,
 }
 
-/// What a prune has to tell beside its figures.
+/// Information for people, beyond the figures of a prune.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// How many files were removed without the probe for users, since leases do not work there.
+    /// The number of files removed without a probe for users, because leases do not work there.
     pub unprobed: u64,
-    /// What became of blobs that the plan would remove and that were not removed: index in the
-    /// inventory and outcome, in the order of the index.
+    /// Blobs that the plan would remove but that were not removed: index in the inventory and outcome,
+    /// in order of index.
     pub exceptions: Vec<(usize, Outcome)>,
-    /// What became of each partial.
+    /// The outcome for each partial.
     pub partials: Vec<Outcome>,
-    /// What foreign entries leftovers hold, which keep them from being removed.
+    /// The foreign entries in leftovers, because of which those leftovers stay.
     pub foreign_in_leftovers: Vec<PathBuf>,
-    /// The layout's index, if it had to be removed since a new one could not be written.
+    /// The layout's index, if it had to be removed because a new one could not be written.
     pub index_removed: Option<PathBuf>,
-    /// Where the cache was left by the aside strategy, if it could not be removed to the end.
+    /// The path of the old cache, if the aside strategy could not remove all of it.
     pub left_aside: Option<PathBuf>,
-    /// The layout's index, if entries left it, and how many; of a prune of everything the number is not known.
+    /// The layout's index, if entries were removed from it, and their number, which is unknown for a
+    /// prune of everything.
     pub index_changed: Option<(PathBuf, Option<usize>)>,
     /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
     pub confined: bool,
-    /// Whether who opens what was to be watched, and could not be, or not everywhere (inotify).
+    /// Whether opens should have been watched with inotify, but could not be in at least one directory.
     pub unwatched: bool,
-    /// A download that was under way in the layout, for which its blobs stay.
+    /// A sign of a pull into the layout, because of which the layout's blobs stay.
     pub pull_in_flight: Option<PathBuf>,
 }
 
 impl PruneReport {
-    /// This report and that of a further prune of the same cache as one: what went and what failed is added up,
-    /// what stayed is as the later prune found it.
+    /// Combines this report with that of a later prune of the same cache. Adds up what was removed and
+    /// the failures; takes what was kept from the later report.
     #[must_use]
     pub fn followed_by(self, mut later: Self) -> Self {
         let is_new = |failure: &Failure| {
@@ -103,7 +104,7 @@ impl PruneReport {
         }
     }
 
-    /// Whether the whole plan was carried out.
+    /// Whether the whole plan was applied.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.failures.is_empty() && !self.interrupted
@@ -123,36 +124,36 @@ impl Notes {
     }
 }
 
-/// What stayed, by reason.
+/// What was kept, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// Open in some process, or part of a pull under way.
+    /// Open in some process, or possibly needed by a pull in progress.
     pub in_use: Tally,
     /// Used too recently.
     pub recent: Tally,
-    /// Reachable from the layout's index.
+    /// Referenced by the layout's index.
     pub referenced: Tally,
-    /// Named to be kept.
+    /// Pinned by the policy.
     pub pinned: Tally,
-    /// The goal was met before its turn came.
+    /// Not removed because the goal was already met.
     pub goal_met: Tally,
-    /// Not what it was when the plan was made, or not there any more.
+    /// Changed since the plan was made, or no longer there.
     pub changed: Tally,
     /// Not in the saved plan.
     pub unlisted: Tally,
-    /// Not corrupt, where only what is corrupt goes.
+    /// Not corrupt, when only corrupt blobs are removed.
     pub intact: Tally,
-    /// Not read, where only what is corrupt goes.
+    /// Not read successfully, when only corrupt blobs are removed.
     pub unread: Tally,
 }
 
 impl Kept {
-    /// Counts a blob under a reason.
+    /// Adds one blob to the tally of a reason.
     pub fn add(&mut self, reason: Keep, size_bytes: u64) {
         self.of_mut(reason).add(size_bytes);
     }
 
-    /// The reasons with their tallies.
+    /// Each reason with its tally.
     #[must_use]
     pub const fn by_reason(&self) -> [(Keep, Tally); 9] {
         [
@@ -191,18 +192,18 @@ impl AddAssign for Kept {
     }
 }
 
-/// What became of an entry.
+/// The outcome for one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was removed.
     Removed,
-    /// It stayed.
+    /// It was kept.
     Kept(Keep),
-    /// Somebody else removed it.
+    /// Another process removed it.
     Gone,
-    /// It could not be removed; the failure says why.
+    /// It could not be removed; the failure in the report says why.
     Failed,
-    /// The prune was stopped before its turn came.
+    /// The prune was stopped before it reached this entry.
     NotReached,
 }
 

@@ -1,7 +1,8 @@
-//! A prune to a goal: for what could not go, others go.
+//! Prunes to a goal: if an entry cannot be removed, another one is removed instead.
 //!
-//! Guarantees: the goal is missed only if nothing more may go, a pull is under way in the layout, or after
-//! [`MAX_ROUNDS`] rounds. What an earlier round could not take, no later round tries again.
+//! Guarantees: the goal is missed only if nothing more may be removed, a pull into the layout is in
+//! progress, or [`MAX_ROUNDS`] rounds were not enough. An entry that one round could not remove is not
+//! tried again.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,29 +21,29 @@ use crate::prune::report::{Outcome, PruneReport};
 use crate::scan::references::read_references;
 use crate::scan::scan;
 
-/// How often a prune to a goal scans and goes on, at most.
+/// Maximum number of rounds of scanning and removing.
 const MAX_ROUNDS: usize = 256;
 
-/// A plan that was carried out, or shown.
+/// A plan that was applied or previewed.
 #[derive(Debug)]
 pub struct Pruned {
-    /// The plan: of a prune to a goal, the last.
+    /// The plan; the last one in a prune to a goal.
     pub plan: PrunePlan,
-    /// What was done, in all rounds together.
+    /// The report of all rounds together.
     pub report: PruneReport,
-    /// What the cache's files have together afterwards, or would have: their logical size in bytes.
+    /// Total logical size of the cache's files after the prune, or after it would be applied, in bytes.
     pub used_bytes: u64,
 }
 
 impl Pruned {
-    /// A plan that is only shown: the dry run.
+    /// A plan that is only previewed: the dry run.
     #[must_use]
     pub fn preview(plan: PrunePlan) -> Self {
         let report = plan.preview();
         Self::new(plan, report)
     }
 
-    /// A plan, and what carrying it out came to.
+    /// A plan and the report of applying it.
     #[must_use]
     pub fn new(plan: PrunePlan, report: PruneReport) -> Self {
         let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
@@ -52,12 +53,15 @@ impl Pruned {
     }
 }
 
-/// Carries out in place a plan that was made for `policy`. If the policy has a goal and something could not go,
-/// plans and carries out further rounds around it; `each_round` is shown every round but the last.
+/// Applies in place a plan that was made for `policy`.
+///
+/// If the policy has a goal and some entries could not be removed, makes and applies further plans
+/// without them. Calls `each_round` after every round but the last.
 ///
 /// # Errors
 ///
-/// As [`apply`]. Should a later round fail, that is a failure in the report: what went must be told.
+/// As [`apply`]. The failure of a later round is only recorded in the report, because the report must
+/// tell what was removed.
 pub fn apply_to_goal(
     cache: &CacheDir,
     lock: &Lock,
@@ -70,20 +74,20 @@ pub fn apply_to_goal(
     let space = cache.space()?;
     let report = apply(&plan, lock, progress)?;
     let mut done = Pruned::new(plan, report);
-    // To look for what is corrupt once more would take too long.
+    // Looking for corrupt blobs again would take too long.
     if !policy.has_goal() || policy.corrupt {
         return Ok(done);
     }
     let mut all_held = HashMap::new();
     for _ in 1..MAX_ROUNDS {
         let held = held(&done.plan, &done.report);
-        // A pull under way keeps all of a layout.
+        // A pull in progress keeps all blobs of a layout.
         if held.is_empty() || done.report.notes.pull_in_flight.is_some() || progress.is_stopped() {
             break;
         }
         each_round(&done.plan, &done.report);
         all_held.extend(held);
-        // Some file systems give the room back later.
+        // Add what was freed to the initial free space: some file systems release it only later.
         let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
         let space = Space { available_bytes, ..space };
         match plan_around(cache, policy, &all_held, now, space)
@@ -113,7 +117,7 @@ fn plan_around(
     Ok(select_around(inventory, policy, held, now, space))
 }
 
-/// What could not go, by inode number, and why.
+/// The entries that could not be removed: inode number and reason.
 fn held(plan: &PrunePlan, report: &PruneReport) -> HashMap<u64, Keep> {
     let tree = &plan.inventory.tree;
     let blobs = report.notes.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
@@ -127,7 +131,7 @@ fn held(plan: &PrunePlan, report: &PruneReport) -> HashMap<u64, Keep> {
     held.collect()
 }
 
-/// The error and its causes in one line.
+/// The error and its causes on one line.
 fn with_source(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", with_source(source)))
 }

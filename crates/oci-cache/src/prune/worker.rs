@@ -1,8 +1,9 @@
-//! One thread of a removal: removes blobs of a tree, each only if it is still what the scan saw.
+//! One thread of a removal: removes blobs, each only if it is unchanged since the scan.
 //!
-//! Guarantees, for each blob: it is removed by one name in a held directory, no path is resolved; under
-//! a lease, where leases work, so nobody has it open at that moment; and only if it has the inode, size and
-//! times that were scanned. What is counted as removed was removed. One failure does not stop the rest.
+//! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
+//! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
+//! only if inode, size and timestamps are those of the scan. Everything counted as removed was removed.
+//! One failure does not stop the rest.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -22,17 +23,17 @@ use crate::progress::Progress;
 use crate::prune::queue::Queue;
 use crate::prune::report::{Kept, Outcome, PruneReport};
 
-/// What to do with a blob that somebody has open.
+/// What to do with a blob that a process has open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum OpenFiles<'a> {
-    /// It stays; so does one that was opened since the watch began, if there is one.
+    /// Keeps it. If there is a watch, also keeps a blob that was opened since the watch started.
     Spare(Option<&'a Watch>),
-    /// Removes it anyway: the directory was moved aside, so nobody can reach it. Its space does not count as
-    /// freed.
+    /// Removes it anyway: the directory was moved aside, so nobody can reach it. Its space does not
+    /// count as freed.
     Disregard,
 }
 
-/// What a removal did.
+/// The result of a removal.
 #[derive(Debug, Default)]
 pub(crate) struct Removal {
     pub(crate) freed: Tally,
@@ -53,7 +54,7 @@ impl Removal {
         self.failures.extend(other.failures);
     }
 
-    /// Adds what was done to a report.
+    /// Adds the result to a report.
     pub(crate) fn count_into(self, report: &mut PruneReport) {
         report.blobs_freed += self.freed.blobs;
         report.bytes_freed += self.freed.bytes;
@@ -75,13 +76,14 @@ pub(crate) struct Worker<'a> {
     pub(crate) is_overlay: bool,
     pub(crate) open_files: OpenFiles<'a>,
     pub(crate) progress: &'a Progress,
-    /// Files of the batch that are gone, and wait for their close: in it the kernel frees their space.
+    /// Removed files of the batch whose descriptors are still open. The kernel frees their space on
+    /// close.
     pub(crate) closing: Vec<OwnedFd>,
     pub(crate) removal: Removal,
 }
 
 impl<'a> Worker<'a> {
-    /// All that a worker uses and did not open itself: nothing else is open where it runs.
+    /// The descriptors that the worker uses but did not open; no others are open on its thread.
     pub(crate) fn needed_descriptors(&self) -> Vec<BorrowedFd<'a>> {
         let directories = self.tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = match self.open_files {
@@ -97,7 +99,7 @@ impl<'a> Worker<'a> {
             if batch.is_empty() {
                 return self.removal;
             }
-            // What this prune opens itself is seen too, but no name is looked at again after that.
+            // The watch also sees this prune's own opens, but each name is checked before it is opened.
             if let OpenFiles::Spare(Some(watch)) = self.open_files {
                 watch.update();
             }
@@ -112,7 +114,7 @@ impl<'a> Worker<'a> {
         &self.tree.blobs[index]
     }
 
-    /// Removes the names of one file.
+    /// Removes all names of one file.
     fn remove_file(&mut self, names: &[usize]) {
         let mut holder = Holder::NotProbed;
         let mut probed = None;
@@ -129,13 +131,13 @@ impl<'a> Worker<'a> {
                 Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
             }
             if outcome != Outcome::Removed {
-                // The name may have led to another file than the next one does.
+                // The next name may lead to another file than this one did.
                 (holder, probed) = (Holder::NotProbed, None);
                 self.removal.exceptions.push((index, outcome));
             }
             self.progress.add(1, size_bytes);
         }
-        // Of a file that has other names still, the lease ends here: somebody may be waiting for it.
+        // If the file still has other names, release its lease now: a process may be waiting for it.
         if let Holder::Nobody(lease) = holder
             && self.has_own_table
             && probed.is_some_and(|status| status.links == 1)
@@ -144,8 +146,10 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Removes one name, unless something stands against it. Who has the file open was perhaps found out by
-    /// another of its names: then `probed` is what the file was before that was removed.
+    /// Removes one name, unless there is a reason to keep it.
+    ///
+    /// Another name of the file may have been probed and removed before; `probed` is then the file's
+    /// status before that removal.
     fn remove_name(&mut self, index: usize, holder: &mut Holder, probed: &mut Option<Status>) -> Outcome {
         let blob = self.blob(index);
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
@@ -169,7 +173,8 @@ impl<'a> Worker<'a> {
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("inspect", index, errno),
         };
-        // Layers of an overlay number their files each by itself: the lease must be on this very file.
+        // Overlay layers number their inodes independently, so the lease may be on another file with the
+        // same number.
         if probed.replace(status).is_some_and(|before| before.id != status.id) {
             (*holder, *probed) = (Holder::NotProbed, None);
             return self.remove_name(index, holder, probed);
@@ -189,7 +194,7 @@ impl<'a> Worker<'a> {
         Outcome::Removed
     }
 
-    /// Finds out who has the file of this name open; or what becomes of the name, if that is settled.
+    /// Finds out who has the file of this name open. Returns the outcome instead, if that settles it.
     fn probe(&mut self, index: usize, name: &CStr) -> Result<Holder, Outcome> {
         let directory = self.tree.directory(self.blob(index).directory);
         match probe(directory.descriptor.as_fd(), name) {
@@ -202,8 +207,11 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The status of the open file, if that is surely what the name leads to: it answers faster than the name.
-    /// To move, link or cover a file moves the time of its last change; on an overlay that would not tell.
+    /// The status of the open file, if the name certainly still leads to it; faster than a lookup by
+    /// name.
+    ///
+    /// Renaming, linking or replacing a file updates its change time, so an unchanged one is proof, but
+    /// not on an overlay.
     fn status_of_held(&self, blob: &Blob, holder: &Holder) -> Option<Status> {
         let Holder::Nobody(lease) = holder else { return None };
         if self.is_overlay {
@@ -213,7 +221,8 @@ impl<'a> Worker<'a> {
         status.filter(|status| status.links == 1 && status.changed == blob.changed)
     }
 
-    /// The name did not open as a blob does: it is gone, or something else has its place.
+    /// The name could not be opened as a regular file: it is gone, or something else has taken its
+    /// place.
     fn gone_or_changed(&self, index: usize) -> Outcome {
         let blob = self.blob(index);
         let name = blob.digest.file_name(blob.spelling);
@@ -230,18 +239,18 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Who has the file open, as far as is known.
+/// Who has the file open, as far as known.
 enum Holder {
     NotProbed,
-    /// Nobody, for as long as the lease is held.
+    /// Nobody, while the lease is held.
     Nobody(OwnedFd),
-    /// Somebody, which is disregarded.
+    /// Some process, which is ignored.
     Somebody,
     /// Leases do not work for this file.
     Unknown,
 }
 
-/// Why the file is not the one that was scanned, or not as idle as it was.
+/// Why the blob must be kept: the file changed or was used since the scan.
 fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
     if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {
         Some(Keep::Changed)

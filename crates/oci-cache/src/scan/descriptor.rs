@@ -1,7 +1,7 @@
-//! Descriptors: how one document of a layout refers to another, or to a blob.
+//! Descriptors: references from a document of a layout to another document or to a blob.
 //!
-//! Guarantees: only the fields that are read must be well-formed; whatever else real tools write, or leave
-//! out, does not matter.
+//! Guarantees: only the fields that are read must be well-formed. Anything else that real tools add or
+//! leave out is ignored.
 //!
 //! Source: OCI image specification, `descriptor.md`, and `annotations.md` for the name of an image.
 
@@ -12,7 +12,7 @@ use crate::cache::digest::Digest;
 /// A reference to content.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Descriptor {
-    /// What it refers to, by whatever algorithm.
+    /// The digest of the content, of any algorithm.
     pub(crate) digest: String,
     /// The content's size in bytes.
     size: Option<u64>,
@@ -26,17 +26,17 @@ struct Annotations {
 }
 
 impl Descriptor {
-    /// The digest, if its algorithm is one by which blobs are named here.
+    /// The digest, if it is well-formed and its algorithm is supported.
     pub(crate) fn known_digest(&self) -> Option<Digest> {
         self.digest.parse().ok()
     }
 
-    /// The content's size in bytes, if it is given.
+    /// The content's size in bytes, if given.
     pub(crate) const fn size_bytes(&self) -> Option<u64> {
         self.size
     }
 
-    /// The image's name, if it is given one.
+    /// The image's name, if given.
     pub(crate) fn name(&self) -> Option<&str> {
         self.annotations.as_ref()?.name.as_deref()
     }

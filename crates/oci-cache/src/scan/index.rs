@@ -1,6 +1,6 @@
 //! Reads an OCI image layout's `index.json`.
 //!
-//! Guarantees: only a regular file is read, and no more of it than a limit; no access time moves where
+//! Guarantees: only a regular file is read, and only up to a size limit. No access time changes where
 //! `O_NOATIME` is allowed.
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
@@ -15,7 +15,8 @@ use crate::os::errno_of;
 use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::os::status::Status;
 
-/// The most that is read of an index: far above what registries take (4 MiB), far below what hurts.
+/// Maximum size of an index: far above what registries accept (4 MiB), far below what could exhaust
+/// memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
 
 /// The status of the index; `None` if there is none.
@@ -27,7 +28,7 @@ pub(crate) fn index_status(root: BorrowedFd<'_>) -> Result<Option<Status>, Errno
     }
 }
 
-/// Reads the index; `None` if there is none, or it is not a regular file.
+/// Reads the index; `None` if there is none or it is not a regular file.
 pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status)>, Errno> {
     let file = match open_quietly(root, INDEX) {
         Ok(file) => file,
@@ -45,7 +46,8 @@ pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status
     Ok(Some((content, status)))
 }
 
-/// Whether the file is an index: an object with a list of manifests. Files of this name are many.
+/// Whether the file is an image index: an object with a list of manifests. Other tools use this file
+/// name too.
 pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
     let content = read_index(root).ok().flatten().map(|(content, _)| content);
     let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());

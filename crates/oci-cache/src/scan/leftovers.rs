@@ -1,6 +1,7 @@
-//! Finds leftovers: directories that killed prunes left, in the cache and beside it.
+//! Finds leftovers: directories that killed prunes left in the cache or beside it.
 //!
-//! Guarantees: a leftover is known by its exact name; one that a live prune still holds locked is left alone.
+//! Guarantees: a leftover is recognised by its exact name. A leftover that a running prune holds locked
+//! is left alone.
 
 use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -22,9 +23,9 @@ use crate::os::directory::{list, open_directory};
 use crate::os::errno_of;
 use crate::scan::tree::scan_tree;
 
-/// What is being done when leftovers are looked for.
+/// Name of the operation that looks for leftovers.
 const LOOK: &str = "look for leftovers in";
-/// Finds the leftovers in the cache, of the given names, and beside it.
+/// Finds the leftovers with the names `children` in the cache, and all leftovers beside it.
 pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) -> Vec<Leftover> {
     let mut places = Vec::new();
     if let Some(root) = tree.directories.first() {
@@ -62,7 +63,7 @@ pub(crate) fn find(cache: &CacheDir, children: Vec<CString>, tree: &mut Tree) ->
     leftovers
 }
 
-/// The names beside the cache that are leftovers of it, and whether all were seen.
+/// The names of the cache's leftovers beside it, and whether the whole directory could be listed.
 fn siblings(surroundings: &Surroundings) -> (Vec<CString>, Result<(), Errno>) {
     let cache_name = surroundings.name.to_bytes();
     let mut names = Vec::new();
@@ -76,7 +77,7 @@ fn siblings(surroundings: &Surroundings) -> (Vec<CString>, Result<(), Errno>) {
 }
 
 impl Leftover {
-    /// Reads a leftover; `None` while a live prune is at work on it.
+    /// Reads a leftover; `None` while a running prune holds it locked.
     fn read(
         parent: Arc<OwnedFd>,
         path: PathBuf,
@@ -84,7 +85,7 @@ impl Leftover {
         is_child: bool,
     ) -> Result<Option<Self>, Errno> {
         let (descriptor, status) = open_directory(parent.as_fd(), &name)?;
-        // Shared: those who only look do not stand in each other's way.
+        // A shared lock: processes that only read do not block each other.
         if flock(&descriptor, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
             return Ok(None);
         }
@@ -103,7 +104,7 @@ impl Leftover {
     }
 }
 
-/// The error number behind a failed scan of a leftover.
+/// The error number of a failed scan of a leftover.
 pub(crate) fn errno_of_scan(error: Error) -> Errno {
     match error {
         Error::Io { source, .. } => errno_of(&source),

@@ -1,6 +1,7 @@
 //! Reads partials: temporary files of downloads, and directories of such files.
 //!
-//! Guarantees: nothing is followed; a directory that holds anything but regular files is not taken for one.
+//! Guarantees: no symbolic link is followed. A directory that contains anything but regular files is not
+//! a partial.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -12,7 +13,7 @@ use crate::cache::partial::{Partial, PartialFile};
 use crate::os::directory::{list, open_directory};
 use crate::os::status::Status;
 
-/// Reads the partial `name` of `directory`; `None` if it holds what a partial does not.
+/// Reads the partial `name` of `directory`; `None` if the entry is not a partial after all.
 pub(crate) fn read(
     directory: BorrowedFd<'_>,
     index: u16,

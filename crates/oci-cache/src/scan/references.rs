@@ -1,9 +1,10 @@
-//! Which blobs of an OCI image layout are reachable from its index, and through which image.
+//! Finds the blobs of an OCI image layout that are reachable from its index, and the images that
+//! reference them.
 //!
-//! Guarantees: nothing is guessed. Where a manifest is missing, too large or cannot be parsed, what it
-//! would lead to is unknown: the image is then incomplete, its problem is reported, and no blob of the
-//! cache counts as unreferenced. Each document is read once, within bounds of size and number, whatever cycles
-//! or depth the references have. Nothing is changed; access times do not move where `O_NOATIME` is allowed.
+//! Guarantees: nothing is guessed. If a manifest is missing, too large or malformed, its references are
+//! unknown: the image is then incomplete, the problem is reported, and no blob of the cache counts as
+//! unreferenced. Each document is read once, and limits on size and number hold for any cycles and any
+//! depth of references. Nothing is changed; access times do not change where `O_NOATIME` is allowed.
 //!
 //! Sources: OCI image specification, `image-index.md`, `manifest.md` (with `subject`); Docker image
 //! manifest version 2, schema 2 and its manifest list, which have the same fields.
@@ -24,36 +25,37 @@ use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::scan::descriptor::Descriptor;
 use crate::scan::index;
 
-/// The most that the documents of a cache may have together; what lies beyond counts as unreadable.
+/// Maximum total size of the documents read from a cache; documents beyond it count as unreadable.
 const MAX_TOTAL_BYTES: u64 = 64 << 20;
-/// The most that one manifest may have: what registries take (OCI distribution specification, "Pushing
+/// Maximum size of one manifest: what registries accept (OCI distribution specification, "Pushing
 /// manifests").
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
-/// How much of an unknown digest is shown, in characters.
+/// Maximum length of an unsupported digest in a message, in characters.
 const MAX_SHOWN: usize = 200;
-/// How many blobs the images may lead to, each image counted by itself; beyond, images count as incomplete.
+/// Maximum number of references followed, summed over all images; images beyond it count as incomplete.
 const MAX_REACHED: usize = 2 << 20;
 
-/// The fields of an index or a manifest that refer to something.
+/// The fields of an index or a manifest that reference content.
 #[derive(Default, Deserialize)]
 struct Document {
     manifests: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
-    /// Of the artifact manifest, a former kind.
+    /// Used by the artifact manifest, an obsolete format.
     blobs: Option<Vec<Descriptor>>,
     subject: Option<Descriptor>,
 }
 
 impl Document {
-    /// Whether it says of itself what it refers to. A document without any of the fields, such as a
-    /// manifest of Docker's schema 1, refers in a way that is not known here.
+    /// Whether the document has a supported format. A document without any of these fields, such as a
+    /// manifest of Docker's schema 1, stores its references in an unsupported way.
     const fn is_known(&self) -> bool {
         self.manifests.is_some() || self.config.is_some() || self.layers.is_some() || self.blobs.is_some()
     }
 }
 
-/// Reads the layout's index and all that it leads to, if that was not done yet; the inventory keeps it.
+/// Reads the layout's index and everything it references, unless already read; the inventory keeps the
+/// result.
 pub fn read_references(inventory: &mut Inventory) -> &References {
     if !inventory.references.is_read {
         inventory.references = References { is_read: true, ..read_tree(&inventory.tree) };
@@ -61,7 +63,7 @@ pub fn read_references(inventory: &mut Inventory) -> &References {
     &inventory.references
 }
 
-/// Reads the index of a tree and all that it leads to.
+/// Reads the index of a tree and everything it references.
 pub(crate) fn read_tree(tree: &Tree) -> References {
     if let (Some(errno), Some(root)) = (tree.index_unknown, tree.directories.first()) {
         let problem = Failure::new("read the index", index_path(&root.path), errno);
@@ -93,11 +95,11 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     references
 }
 
-/// Reads documents, each once.
+/// Reads documents, each of them once.
 struct DocumentReader<'a> {
     tree: &'a Tree,
     by_digest: HashMap<&'a Digest, Vec<usize>>,
-    /// What each document read so far refers to; `None` if that is not known.
+    /// The references of each document read so far; `None` if they are unknown.
     documents: HashMap<Digest, Option<Vec<Reference>>>,
     problems: Vec<Failure>,
     sizes: HashMap<usize, u64>,
@@ -106,7 +108,7 @@ struct DocumentReader<'a> {
     has_too_many: bool,
 }
 
-/// A reference: to what, and whether that refers on.
+/// A reference: the digest, and whether the content is a document with references of its own.
 #[derive(Clone)]
 struct Reference {
     digest: Digest,
@@ -175,7 +177,7 @@ impl<'a> DocumentReader<'a> {
         Image { digest, name, blobs, documents, is_complete, missing, position }
     }
 
-    /// Puts on record what size the descriptor gives.
+    /// Records the blob size that a descriptor gives.
     fn note_size(&mut self, digest: &Digest, descriptor: &Descriptor) {
         let Some(size_bytes) = descriptor.size_bytes() else { return };
         for &position in self.by_digest.get(digest).into_iter().flatten() {
@@ -183,7 +185,7 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Puts on record, once, that the images lead to more than is followed.
+    /// Records a problem, once, that the images have more references than the limit.
     fn too_many(&mut self, digest: &Digest) {
         if !self.has_too_many {
             self.has_too_many = true;
@@ -193,7 +195,8 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// What a document refers to; `None`, and a problem on record, if that cannot be told.
+    /// The references of the document `digest`; `None` if they are unknown, and then the problem is
+    /// recorded.
     fn document(&mut self, digest: &Digest) -> Option<Vec<Reference>> {
         if let Some(known) = self.documents.get(digest) {
             return known.clone();
@@ -219,19 +222,20 @@ impl<'a> DocumentReader<'a> {
         references
     }
 
-    /// Puts on record that a document is named by an algorithm that is not known here, so what is below it is
-    /// not known either.
+    /// Records a problem: the digest of a document has an unsupported algorithm, so the references below
+    /// it are unknown.
     fn unknown_algorithm(&mut self, descriptor: &Descriptor) {
         let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
         let error = io::Error::new(io::ErrorKind::Unsupported, "its digest is of no known algorithm");
-        // Not joined as a path: the digest may be any text, of any length.
+        // Do not join it as a path: the digest may be any text of any length.
         let mut path = root.join("blobs").into_os_string();
         path.push("/");
         path.push(descriptor.digest.chars().take(MAX_SHOWN).collect::<String>());
         self.problems.push(Failure::new("read manifest", path.into(), error));
     }
 
-    /// What a document refers to; `None`, and a problem on record, if that cannot be told.
+    /// The references in a parsed document; `None` if one of them is unknown, and then the problem is
+    /// recorded.
     fn references(&mut self, document: Document) -> Option<Vec<Reference>> {
         let documents = document.manifests.into_iter().flatten();
         let leaves = document.layers.into_iter().chain(document.blobs).flatten().chain(document.config);
@@ -248,11 +252,11 @@ impl<'a> DocumentReader<'a> {
                     self.unknown_algorithm(&descriptor);
                     return None;
                 }
-                // No blob of this inventory.
+                // It cannot be a blob of this inventory.
                 None => {}
             }
         }
-        // A subject that is not there is allowed: a signature may come before what it signs.
+        // The subject may be missing: a signature may arrive before the content that it signs.
         let subject = document.subject.and_then(|subject| subject.known_digest());
         let present = subject.filter(|digest| self.by_digest.contains_key(digest));
         references.extend(present.map(|digest| Reference { digest, is_document: true }));
@@ -271,7 +275,7 @@ impl<'a> DocumentReader<'a> {
         read_limited(opened, blob.size_bytes)
     }
 
-    /// Where a document is, or would be.
+    /// The path where a document is or would be.
     fn path_of(&self, digest: &Digest) -> PathBuf {
         match self.by_digest.get(digest).and_then(|positions| positions.first()) {
             Some(&position) => self.tree.path_of(&self.tree.blobs[position]),

@@ -1,13 +1,13 @@
-//! Lists directories, and reads the status of many entries at once.
+//! Reads the status of many entries of a directory at once.
 //!
-//! Guarantees: a directory is listed through its descriptor, so these are the entries of the directory
-//! that is held, whatever became of its path; no time stamp moves where `O_NOATIME` is allowed, not even
+//! Guarantees: status is read relative to the open directory, so the entries are those of that
+//! directory, whatever happens to its path. Where `O_NOATIME` is allowed, no timestamp changes, not even
 //! the directory's.
 //!
-//! How it is fast: names are read straight from the kernel's buffer, without an allocation each; while one
-//! thread lists, the others read the status of what it found, and make of it what is kept: no status is handed
-//! from thread to thread. Each helper has its own table of open files, and leaves the core of the thread that
-//! lists. A small directory starts no thread.
+//! How it is fast: names are read straight from the kernel's buffer, without an allocation for each.
+//! While one thread lists, the helper threads read the status of the names it found and build the final
+//! records, so no status passes between threads. Each helper has a private descriptor table and moves
+//! off the core of the listing thread. A small directory starts no thread.
 
 use std::mem;
 use std::os::fd::BorrowedFd;
@@ -22,16 +22,18 @@ use crate::cache::digest::{Digest, Spelling};
 use crate::os::status::Status;
 use crate::os::sys::{OwnDescriptors, current_core};
 
-/// How many names go to a thread at a time.
+/// The number of names in a batch, the unit of work for a thread.
 const BATCH: usize = 512;
-/// How many batches wait at most; the thread that lists takes what goes beyond.
+/// Maximum number of batches in the queue; the listing thread processes further ones itself.
 const BATCHES_IN_WAITING: usize = 16;
 
-/// A name that is a digest, taken apart.
+/// The parts of a name that is a digest.
 pub(crate) type Named = (Digest, Spelling);
 
-/// Reads the status of the entries of `directory` that `names` gives, on all cores; passes what `take_in` makes of
-/// each to `found`, in any order. `take_in` may run where no other descriptor is open than `directory`.
+/// Reads the status of the entries of `directory` that `names` yields, on all cores.
+///
+/// Passes the result of `take_in` for each entry to `found`, in any order. `take_in` may run on a thread
+/// that has no descriptor but `directory`.
 pub(crate) fn read_statuses<T: Send>(
     directory: BorrowedFd<'_>,
     names: impl FnOnce(&mut dyn FnMut(Named)) -> Result<(), Errno>,
@@ -71,7 +73,7 @@ pub(crate) fn read_statuses<T: Send>(
     })
 }
 
-/// The thread that lists.
+/// The state of the listing thread.
 struct Lister<'scope, 'found, T, R> {
     directory: BorrowedFd<'scope>,
     read: &'scope R,
@@ -79,32 +81,32 @@ struct Lister<'scope, 'found, T, R> {
     to_helpers: SyncSender<Vec<Named>>,
     to_lister: Sender<Vec<T>>,
     done: Receiver<Vec<T>>,
-    /// How many helpers may still be started, once that is known.
+    /// How many more helpers may be started; `None` until the number of cores is known.
     helpers_left: Option<usize>,
     found: &'found mut dyn FnMut(T),
 }
 
 impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Lister<'scope, '_, T, R> {
-    /// Gives a batch to the helpers, or reads it here if they have enough to do.
+    /// Gives a batch to the helpers, or processes it here if their queue is full.
     fn hand_over(&mut self, scope: &'scope Scope<'scope, '_>, batch: Vec<Named>) {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let helpers_left = self.helpers_left.get_or_insert_with(|| cores() - 1);
-        // One more for each batch: a directory of few batches needs few.
+        // Start one helper per batch, so that a directory with few batches starts few.
         if *helpers_left > 0 {
             *helpers_left -= 1;
             let core = current_core();
             let (directory, read) = (self.directory, self.read);
             let (waiting, to_lister) = (self.waiting, self.to_lister.clone());
-            // Where no thread is to be had, the lister reads all.
+            // If no thread can be started, the listing thread does all the work.
             let _ = thread::Builder::new().spawn_scoped(scope, move || {
                 let _own = OwnDescriptors::enter(&[directory]);
                 leave(core);
                 while let Some(batch) = next_batch(waiting) {
-                    // The lister waits for all, so it is there to receive.
+                    // The listing thread waits for all helpers, so the receiver still exists.
                     let _ = to_lister.send(read(batch));
                 }
             });
-            // A helper that was put on this core goes to another at once.
+            // Lets a helper that started on this core run and move to another core at once.
             thread::yield_now();
         }
         if let Err(TrySendError::Full(batch) | TrySendError::Disconnected(batch)) =
@@ -117,7 +119,7 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Lister<'scope
         }
     }
 
-    /// Reads what is left, and waits for the helpers.
+    /// Processes the remaining batches and waits for the helpers.
     fn finish(self, batch: Vec<Named>) {
         let Self { read, waiting, to_helpers, to_lister, done, found, .. } = self;
         drop((to_helpers, to_lister));
@@ -129,8 +131,10 @@ impl<'scope, T: Send + 'scope, R: Fn(Vec<Named>) -> Vec<T> + Sync> Lister<'scope
     }
 }
 
-/// Moves the calling thread off `core`, where there is another that it may use. The kernel often starts a helper on
-/// the core of the thread that started it, and leaves both there for longer than many a scan takes.
+/// Moves the calling thread off `core`, if it may use another core.
+///
+/// The kernel often starts a helper on the core of its parent, and leaves both there for longer than
+/// many scans take.
 fn leave(core: Option<usize>) {
     let (Some(core), Ok(all)) = (core, sched_getaffinity(None)) else { return };
     if core < CpuSet::MAX_CPU && all.is_set(core) && all.count() > 1 {
@@ -141,7 +145,7 @@ fn leave(core: Option<usize>) {
     }
 }
 
-/// The next batch; `None` once no more will come.
+/// The next batch; `None` when there are no more.
 fn next_batch(waiting: &Mutex<Receiver<Vec<Named>>>) -> Option<Vec<Named>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }

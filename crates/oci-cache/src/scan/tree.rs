@@ -1,4 +1,4 @@
-//! Goes through one directory tree that is laid out as a cache, and classifies its entries.
+//! Scans one directory tree with the layout of a cache, and classifies its entries.
 //!
 //! Guarantees: as [`crate::scan()`].
 
@@ -22,8 +22,9 @@ use crate::scan::index;
 use crate::scan::partials;
 use crate::scan::statuses::{Named, read_statuses};
 
-/// Scans one directory tree that is laid out as a cache. In a leftover there are no leftovers: prunes do not
-/// nest them, so there `cache_name` is none.
+/// Scans one directory tree with the layout of a cache.
+///
+/// `cache_name` is `None` in a leftover: prunes do not nest leftovers, so there are none to look for.
 pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -> Result<Tree, Error> {
     let status = Status::of_descriptor(root.as_fd()).map_err(Error::io(INSPECT, path))?;
     let mut scanner = Scanner { tree: Tree::default(), device: OwnDevice(status.id.device), cache_name };
@@ -39,7 +40,8 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Lists a directory, reads the status of what could be the cache's, and goes down where the layout does.
+    /// Lists a directory, reads the status of possible cache entries, and descends where the layout
+    /// does.
     fn scan_directory(&mut self, directory: Directory) -> Result<(), Errno> {
         let place = directory.place;
         let Ok(index) = u16::try_from(self.tree.directories.len()) else { return Err(Errno::MFILE) };
@@ -65,7 +67,7 @@ impl Scanner<'_> {
         )?;
         let is_for_blobs = matches!(place, Place::Algorithm(_));
         let has_blobs = is_for_blobs || self.tree.blobs.len() > blobs_before;
-        // What makes it a cache first: on that depends what the other names mean.
+        // Classify `blobs` and `oci-layout` first: they decide the meaning of the other names.
         others.sort_by_key(|name| name.to_bytes() != names::BLOBS && name.as_c_str() != names::OCI_LAYOUT);
         for name in others {
             self.add_other(index, name, has_blobs);
@@ -73,7 +75,7 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    /// Takes in an entry whose name is a digest, and that is no blob.
+    /// Adds an entry that has the name of a blob but is not one.
     fn add_other_than_a_blob(&mut self, index: u16, ((digest, spelling), status): Other) {
         let name = digest.file_name(spelling);
         match status {
@@ -83,7 +85,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Classifies an entry whose name is no digest.
+    /// Classifies an entry whose name is not a digest.
     fn add_other(&mut self, index: u16, c_name: CString, has_blobs: bool) {
         let directory = self.tree.directory(index);
         let place = directory.place;
@@ -129,12 +131,12 @@ impl Scanner<'_> {
         }
     }
 
-    /// Goes down into a directory of the layout.
+    /// Descends into a directory of the layout.
     fn scan_below(&mut self, index: u16, name: &OsStr, c_name: &CString, place: Place, status: &Status) {
         let parent = self.tree.directory(index);
         let path = parent.path.join(name);
         let opened = match open_directory(parent.descriptor.as_fd(), c_name) {
-            // A mount point: entering it would leave the file system.
+            // It is a mount point: entering it would leave the file system.
             Err(Errno::XDEV) => {
                 return self.add_foreign(index, name, &Status { is_mount_root: true, ..*status });
             }
@@ -180,7 +182,7 @@ impl Scanner<'_> {
 struct OwnDevice((u32, u32));
 
 impl OwnDevice {
-    /// What the status of an entry of the directory `index` makes of a name that is a digest.
+    /// Classifies an entry of the directory `index` whose name is a digest, by its status.
     fn take_in(self, index: u16, (digest, spelling): Named, status: Result<Status, Errno>) -> Sight {
         match status {
             Ok(status) if self.is_own_file(&status) => Sight::Blob(Blob {
@@ -199,8 +201,10 @@ impl OwnDevice {
         }
     }
 
-    /// Whether the entry is on the cache's own file system and not a mount. The device alone does not tell:
-    /// on an overlay, files of another layer than the directory's can have another.
+    /// Whether the entry is on the cache's file system and is not a mount.
+    ///
+    /// The device alone is not enough: on an overlay, a file may be in another layer than its directory
+    /// and so have another device.
     fn is_own(self, status: &Status) -> bool {
         let is_own_device = status.id.device == self.0;
         let is_own_file = status.is_regular_file() && status.knows_mount_roots;
@@ -220,7 +224,7 @@ enum Sight {
 
 type Other = (Named, Result<Status, Errno>);
 
-/// The directories that the layouts have, and the place that each is.
+/// The place of a subdirectory that belongs to a layout; `None` for any other name.
 fn below(place: Place, name: &[u8], is_nested: bool) -> Option<Place> {
     match place {
         Place::Root if name == names::BLOBS => Some(Place::Blobs),

@@ -1,12 +1,14 @@
-//! A quick look at a blob: signs that its content ends early, without reading it all.
+//! A quick check of a blob: looks for signs that its content is truncated, without reading all of it.
 //!
-//! Guarantees: a few reads for each blob, of a few bytes each, which leave nothing in the page cache that
-//! was not there. A sign is a suspicion, no more: the caller hashes what is suspect, so nothing intact is
-//! called corrupt. What it does not guarantee: finding everything. Changed bytes in the middle leave no
-//! sign, and one gzip file in 512 that is cut off leaves none.
+//! Guarantees: it does a few reads of a few bytes for each blob, and leaves no pages in the page cache
+//! that were not there before. A sign is only a suspicion: the caller hashes suspect blobs, so no intact
+//! blob is reported corrupt.
 //!
-//! Sources: RFC 1952 (gzip: 8 bytes of trailer, the last 4 the size modulo 2^32), RFC 8878 (zstd frames and
-//! blocks), POSIX.1 `pax` (ustar: 512-byte blocks, two of zeros at the end).
+//! What it does not guarantee: finding all damage. Changed bytes in the middle leave no sign, nor does
+//! one truncated gzip file in 512.
+//!
+//! Sources: RFC 1952 (gzip: 8 bytes of trailer, the last 4 the size modulo 2^32), RFC 8878 (zstd frames
+//! and blocks), POSIX.1 `pax` (ustar: 512-byte blocks, two of zeros at the end).
 
 use std::fs::File;
 use std::io;
@@ -15,12 +17,12 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::os::quiet_read::read_exact_quietly;
 
-/// Deflate's greatest ratio (RFC 1951: 258 bytes for two bits, rounded up).
+/// Maximum compression ratio of Deflate (RFC 1951: 258 bytes for two bits, rounded up).
 const DEFLATE_MOST: u64 = 1032;
-/// How many blocks and frames of a zstd file are walked; a layer of 1 GiB has 8,192 at the least.
+/// Maximum number of blocks and frames to walk in a zstd file; a layer of 1 GiB has at least 8,192.
 const MAX_ZSTD_BLOCKS: u32 = 1 << 18;
 
-/// What makes a blob suspect, if anything does.
+/// Why the blob is suspect; `None` if it is not.
 pub(crate) fn suspicion(
     file: &File,
     size_bytes: u64,
@@ -32,7 +34,7 @@ pub(crate) fn suspicion(
     if size_bytes == 0 {
         return Ok(Some("empty"));
     }
-    // Without readahead: what is read here and there is all that is wanted.
+    // Turn off readahead: only a few scattered bytes are needed.
     let _ = fadvise(file, 0, None, Advice::Random);
     let found = look(file, size_bytes);
     let _ = fadvise(file, 0, None, Advice::Normal);
@@ -55,8 +57,10 @@ fn look(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     }
 }
 
-/// The size in the trailer must be one that so many compressed bytes can have, and that an archive can have:
-/// a whole number of blocks. Other content than archives is suspect, and so hashed.
+/// Checks the size in the trailer: it must be possible for this compressed size, and be a whole number
+/// of tar blocks.
+///
+/// Content other than an archive often counts as suspect, and is then hashed.
 fn gzip(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     const SMALLEST: u64 = 20;
     let early = Ok(Some("a gzip file that ends early"));
@@ -72,12 +76,12 @@ fn gzip(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     if size_bytes >= u64::from(u32::MAX) / DEFLATE_MOST {
         return Ok(None); // Any such trailer is possible.
     }
-    // Stored blocks add 5 bytes for 16 KiB, headers at most some hundred.
+    // Stored blocks add 5 bytes for each 16 KiB; headers add a few hundred bytes at most.
     let least = size_bytes.saturating_sub(1024 + size_bytes / 1024);
     if content < least || content > size_bytes * DEFLATE_MOST { early } else { Ok(None) }
 }
 
-/// Walks the frames, block by block.
+/// Walks the frames block by block.
 fn zstd(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     let early = Ok(Some("a zstd file that ends early"));
     let mut position = 0;
@@ -113,7 +117,7 @@ fn zstd(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     if position > size_bytes { early } else { Ok(None) }
 }
 
-/// How long the rest of a frame's header is (RFC 8878, section 3.1.1.1).
+/// Length of the rest of a frame header, in bytes (RFC 8878, section 3.1.1.1).
 const fn frame_header_bytes(descriptor: u64) -> u64 {
     let is_single_segment = descriptor & 0x20 != 0;
     let window = if is_single_segment { 0 } else { 1 };
@@ -128,7 +132,7 @@ const fn frame_header_bytes(descriptor: u64) -> u64 {
     window + dictionary + content
 }
 
-/// A little-endian number of `length` bytes; `None` if the file ends before it does.
+/// Reads a little-endian number of `length` bytes; `None` if the file ends before its last byte.
 fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> io::Result<Option<u64>> {
     if position.saturating_add(length as u64) > size_bytes {
         return Ok(None);
@@ -138,7 +142,7 @@ fn word(file: &File, position: u64, length: usize, size_bytes: u64) -> io::Resul
     Ok(Some(u64::from_le_bytes(bytes)))
 }
 
-/// An archive has whole blocks, and two of zeros at its end.
+/// An archive consists of whole blocks and ends with two blocks of zeros.
 fn tar(file: &File, size_bytes: u64) -> io::Result<Option<&'static str>> {
     const END: u64 = 1024;
     let early = Ok(Some("a tar archive that ends early"));
@@ -161,8 +165,8 @@ mod tests {
         suspicion(&file, content.len() as u64, None).unwrap()
     }
 
-    /// Two frames: 3 raw bytes with a checksum, and a run of 7 with a content size of one byte; between
-    /// them a skippable frame of 2.
+    /// Two frames: 3 raw bytes with a checksum, then a run of 7 bytes with a content size of one byte.
+    /// Between them is a skippable frame of 2 bytes.
     fn zstd_file() -> Vec<u8> {
         let magic = [0x28, 0xb5, 0x2f, 0xfd];
         let first = [&magic[..], &[0x04, 0x00], &[0x19, 0, 0, b'a', b'b', b'c'], &[1, 2, 3, 4]].concat();
