@@ -469,7 +469,7 @@ fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
 
     For more information, try '--help'.
     ");
-    assert_snapshot!(cache.prune(&["--keep-from", "/dev/null"]).stderr, @"error: read the digests to keep from `/dev/null`: understand it: no digest is in it");
+    assert_snapshot!(cache.prune(&["--keep-from", "/dev/null"]).stderr, @"error: read the digests to keep from `/dev/null`: understand it: it contains no digest");
     assert_snapshot!(cache.prune(&["--keep", "sha256:1"]).stderr, @"
     error: invalid value 'sha256:1' for '--keep <DIGEST>': `sha256:1` is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case
 
@@ -625,32 +625,32 @@ fn bad_plans_are_refused() {
         plan.to_string()
     };
     let cases = [
-        (String::new(), "it is not a saved plan, or a damaged one: EOF"),
-        (good.to_string()[..200].to_owned(), "it is not a saved plan, or a damaged one: EOF"),
+        (String::new(), "it is not a saved plan, or it is damaged: EOF"),
+        (good.to_string()[..200].to_owned(), "it is not a saved plan, or it is damaged: EOF"),
         ("[]".to_owned(), "it is not a saved plan"),
         (change("format", json!("something else")), "it is not a saved plan"),
-        (change("version", json!(2)), "it has version 2, and this program knows versions up to 1"),
+        (change("version", json!(2)), "it has version 2, but this program reads only versions up to 1"),
         (
             change("inode", json!(1)),
-            "it was made for `[TMP]/oci`, which is not, or no longer, this directory",
+            "it was made for `[TMP]/oci`, but this is another directory, or a new one at that path",
         ),
         (
             change("entries", json!([{"path": "../../etc/passwd"}])),
-            "it is not a saved plan, or a damaged one",
+            "it is not a saved plan, or it is damaged",
         ),
-        (change("version", json!(0)), "it is not a saved plan, or a damaged one"),
+        (change("version", json!(0)), "it is not a saved plan, or it is damaged"),
         (
             change_entry(&|entry| entry["digest"] = json!(digest(77))),
-            "it is not a saved plan, or a damaged one",
+            "it is not a saved plan, or it is damaged",
         ),
-        (change_entry(&|entry| entry["digest"] = Value::Null), "it is not a saved plan, or a damaged one"),
+        (change_entry(&|entry| entry["digest"] = Value::Null), "it is not a saved plan, or it is damaged"),
         (change_entry(&|entry| entry["path"] = json!(format!("../{}", flat(1)))), "it is not a saved plan"),
         (change_entry(&|entry| entry["path"] = json!(format!("/{}", flat(1)))), "it is not a saved plan"),
         (
             change("entries", json!([good["entries"][0], good["entries"][0]])),
-            "it is not a saved plan, or a damaged one",
+            "it is not a saved plan, or it is damaged",
         ),
-        (change("more", json!(1)), "it is not a saved plan, or a damaged one: unknown field `more`"),
+        (change("more", json!(1)), "it is not a saved plan, or it is damaged: unknown field `more`"),
     ];
     for (content, why) in cases {
         fs::write(&plan, content).unwrap();
@@ -705,7 +705,7 @@ fn a_manifest_of_an_unknown_algorithm_keeps_what_it_may_lead_to() {
     let before = cache.tree();
     let ran = cache.prune(&["--unreferenced"]);
     assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
-    assert!(ran.stderr.contains("its digest is of no known algorithm"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("its digest has an unsupported algorithm"), "{}", ran.stderr);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn the_root_of_the_file_system_by_another_name() {
         r#"
         mkdir again; mount --rbind / again
         if prune again 2>error; then exit 1; else expect $? 2; fi
-        grep -q 'it is, or holds, `/`' error
+        grep -q 'it is, or contains, the protected directory `/`' error
         "#,
     );
 }

@@ -26,10 +26,15 @@ fn assert_refused(cache: &Cache, directory: &Path, home: &Path, why: &str) {
 #[test]
 fn the_root_directory() {
     let cache = Cache::new();
-    assert_refused(&cache, Path::new("/"), cache.base.path(), "it is, or holds, `/`");
-    assert_refused(&cache, Path::new("/usr/.."), cache.base.path(), "it is, or holds, `/`");
+    assert_refused(&cache, Path::new("/"), cache.base.path(), "contains, the protected directory `/`");
+    assert_refused(&cache, Path::new("/usr/.."), cache.base.path(), "contains, the protected directory `/`");
     symlink("/", cache.path().join("link")).unwrap();
-    assert_refused(&cache, &cache.path().join("link"), cache.base.path(), "it is, or holds, `/`");
+    assert_refused(
+        &cache,
+        &cache.path().join("link"),
+        cache.base.path(),
+        "contains, the protected directory `/`",
+    );
 }
 
 #[test]
@@ -40,11 +45,11 @@ fn the_home_and_what_holds_it() {
     fs::create_dir_all(&home).unwrap();
     cache.write(format!("users/me/{}", flat(1)), KIB);
     for directory in [&cache.path(), &home, &home.join("../me")] {
-        assert_refused(&cache, directory, &home, "it is, or holds, `[TMP]/oci/users/me`");
+        assert_refused(&cache, directory, &home, "contains, the protected directory `[TMP]/oci/users/me`");
     }
     let linked = cache.base.path().join("linked-home");
     symlink(&home, &linked).unwrap();
-    assert_refused(&cache, &cache.path(), &linked, "it is, or holds, `[TMP]/linked-home`");
+    assert_refused(&cache, &cache.path(), &linked, "contains, the protected directory `[TMP]/linked-home`");
 }
 
 #[test]
@@ -52,7 +57,7 @@ fn the_workspace_and_what_holds_it() {
     let cache = Cache::new();
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     for directory in [workspace, workspace.parent().unwrap()] {
-        assert_refused(&cache, directory, cache.base.path(), "it is, or holds, `");
+        assert_refused(&cache, directory, cache.base.path(), "contains, the protected directory `");
     }
 }
 

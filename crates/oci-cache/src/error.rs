@@ -17,7 +17,7 @@ use crate::escape::escape_path;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory must not be pruned. Nothing was changed.
-    #[error("refused to prune `{}`: {reason}", escape_path(.path))]
+    #[error("refusing `{}`: {reason}", escape_path(.path))]
     Refused {
         /// The directory, as given.
         path: PathBuf,
@@ -47,7 +47,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The policy removes only unreferenced blobs, but there is no index. Nothing was changed.
-    #[error("no index.json in `{}` from which blobs could be referenced, as an OCI image layout has", escape_path(.path))]
+    #[error("no index.json in `{}`: without one, no blob is known to be unreferenced", escape_path(.path))]
     NoIndex {
         /// The cache.
         path: PathBuf,
@@ -88,7 +88,7 @@ pub enum Refusal {
     #[error("it is not a directory")]
     NotADirectory,
     /// The directory is, or contains, `/` or a protected directory.
-    #[error("it is, or holds, `{}`", escape_path(.0))]
+    #[error("it is, or contains, the protected directory `{}`", escape_path(.0))]
     Protected(PathBuf),
     /// The directory has entries, but none of them belongs to a cache.
     #[error("nothing in it belongs to an OCI blob cache (the first of {entries}: `{example}`)")]

@@ -133,7 +133,7 @@ impl CacheDir {
     /// [`Error::Io`] if the file system does not report them.
     pub fn space(&self) -> Result<Space, Error> {
         let Some(root) = &self.root else { return Ok(Space::default()) };
-        let answer = fstatvfs(&root.descriptor).map_err(Error::io("ask for the space around", &self.path))?;
+        let answer = fstatvfs(&root.descriptor).map_err(Error::io("read the free space of", &self.path))?;
         let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
         Ok(Space { available_bytes: bytes(answer.f_bavail), total_bytes: bytes(answer.f_blocks) })
     }

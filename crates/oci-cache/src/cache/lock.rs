@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The right to change a cache; needed to apply a plan.
 #[derive(Debug)]
-#[must_use = "the lock goes when it is dropped"]
+#[must_use = "dropping it releases the lock"]
 pub struct Lock {
     /// Shares the cache's open file description; `None` if the cache does not exist or locks are
     /// unsupported.

@@ -22,13 +22,13 @@ pub enum KeepError {
         source: ParseDigestError,
     },
     /// It starts like JSON but is not valid JSON.
-    #[error("it looks like an OCI index or manifest, and is not one")]
+    #[error("it starts like an OCI index or manifest but is not valid JSON")]
     Json(#[source] serde_json::Error),
     /// It is not UTF-8 text.
-    #[error("it is not text")]
+    #[error("it is not UTF-8 text")]
     NotText,
     /// It contains no digest.
-    #[error("no digest is in it")]
+    #[error("it contains no digest")]
     Empty,
 }
 
@@ -112,11 +112,11 @@ mod tests {
             message(format!("{ONE}\nsha256:1\n").as_bytes())
                 .starts_with("line 2: `sha256:1` is not a digest")
         );
-        assert_eq!(message(b""), "no digest is in it");
-        assert_eq!(message(b"# nothing\n"), "no digest is in it");
-        assert_eq!(message(b"{}"), "no digest is in it");
-        assert!(message(b"{\"config\":").starts_with("it looks like"));
-        assert_eq!(message(b"\xff"), "it is not text");
+        assert_eq!(message(b""), "it contains no digest");
+        assert_eq!(message(b"# nothing\n"), "it contains no digest");
+        assert_eq!(message(b"{}"), "it contains no digest");
+        assert!(message(b"{\"config\":").starts_with("it starts like"));
+        assert_eq!(message(b"\xff"), "it is not UTF-8 text");
     }
 
     proptest! {

@@ -48,13 +48,13 @@ pub struct SavedPlan {
 #[derive(Debug, thiserror::Error)]
 pub enum SavedPlanError {
     /// It is not a saved plan, or it is damaged.
-    #[error("it is not a saved plan, or a damaged one")]
+    #[error("it is not a saved plan, or it is damaged")]
     NotAPlan(#[source] Option<serde_json::Error>),
     /// A newer version of this program wrote it.
-    #[error("it has version {0}, and this program knows versions up to {VERSION}")]
+    #[error("it has version {0}, but this program reads only versions up to {VERSION}")]
     Newer(u32),
     /// It was made for another directory.
-    #[error("it was made for `{0}`, which is not, or no longer, this directory")]
+    #[error("it was made for `{0}`, but this is another directory, or a new one at that path")]
     AnotherDirectory(String),
 }
 

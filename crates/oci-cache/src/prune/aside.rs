@@ -80,7 +80,7 @@ fn prune(cache: &CacheDir, plan: &PrunePlan, progress: &Progress) -> Result<Prun
             // Some leftovers are already removed, and the report must say so.
             Err(error) if report.leftovers_freed > 0 => {
                 let error = std::io::Error::other(error);
-                report.failures.push(Failure::new("take aside oci cache", cache.path().to_owned(), error));
+                report.failures.push(Failure::new("move oci cache aside", cache.path().to_owned(), error));
             }
             taken => taken?,
         },
@@ -108,7 +108,7 @@ pub fn check_aside(cache: &CacheDir, plan: &PrunePlan) -> Result<(), Error> {
 fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, &'a Surroundings)>, Error> {
     let Some(root) = cache.root() else { return Ok(None) };
     if !plan.is_everything() {
-        return Err(refused(cache, "it takes the whole cache, and something is to be kept".to_owned()));
+        return Err(refused(cache, "it removes the whole cache, but some entries are to be kept".to_owned()));
     }
     if root.status.is_mount_root {
         return Err(refused(cache, "the cache is a mount point".to_owned()));
@@ -119,17 +119,17 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
     if let Some(foreign) = foreign.next() {
         return Err(refused(
             cache,
-            format!("`{}` is not the cache's and would go with it", escape_path(foreign)),
+            format!("`{}` does not belong to the cache and would be removed with it", escape_path(foreign)),
         ));
     }
     if plan.inventory.tree.live_leftovers > 0 {
-        return Err(refused(cache, "another prune is at work on a leftover in it".to_owned()));
+        return Err(refused(cache, "another prune is removing a leftover in the cache".to_owned()));
     }
     if let Some(failure) = plan.inventory.failures().first() {
         let path = escape_path(&failure.path);
         return Err(refused(
             cache,
-            format!("`{path}` cannot be inspected and would go with it ({})", failure.error),
+            format!("`{path}` cannot be inspected and would be removed with the cache ({})", failure.error),
         ));
     }
     let surroundings = cache.surroundings();
@@ -169,7 +169,7 @@ fn refused(cache: &CacheDir, why: String) -> Error {
 
 /// An unused name beside the cache.
 fn fresh_name(cache: &CacheDir, surroundings: &Surroundings) -> Result<CString, Error> {
-    let operation = "draw a random name for an aside of oci cache";
+    let operation = "generate a random name beside oci cache";
     let name = names::random_aside(surroundings.name.as_bytes());
     let name = name.and_then(|name| CString::new(name).map_err(|_| Errno::INVAL));
     name.map_err(Error::io(operation, cache.path()))
@@ -187,7 +187,7 @@ impl<'a> Prepared<'a> {
         let name = fresh_name(cache, surroundings)?;
         let refuse = |errno: Errno| {
             let error = std::io::Error::from(errno);
-            refused(cache, format!("no directory can be made beside the cache ({error})"))
+            refused(cache, format!("no directory can be created beside the cache ({error})"))
         };
         mkdirat(&surroundings.parent, &name, Mode::RWXU).map_err(refuse)?;
         let made = open_directory(surroundings.parent.as_fd(), &name).and_then(|(descriptor, status)| {
@@ -233,7 +233,7 @@ impl<'a> Prepared<'a> {
             return Ok((self.name, self.descriptor));
         }
         let back = renameat_with(parent, &self.surroundings.name, parent, &self.name, RenameFlags::EXCHANGE);
-        back.map_err(Error::io("put back what was exchanged for oci cache", cache.path()))?;
+        back.map_err(Error::io("undo the exchange of oci cache", cache.path()))?;
         self.discard();
         Err(Error::io("rename oci cache aside", cache.path())(Errno::AGAIN))
     }

@@ -97,7 +97,7 @@ pub fn apply_to_goal(
             Err(error) => {
                 let error = io::Error::other(with_source(&error));
                 let path = cache.path().to_owned();
-                done.report.failures.push(Failure::new("make up for what is in use in", path, error));
+                done.report.failures.push(Failure::new("run another round on oci cache", path, error));
                 break;
             }
         }

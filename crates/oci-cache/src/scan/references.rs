@@ -189,7 +189,7 @@ impl<'a> DocumentReader<'a> {
     fn too_many(&mut self, digest: &Digest) {
         if !self.has_too_many {
             self.has_too_many = true;
-            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the images lead to too many blobs");
+            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the images reference too many blobs");
             let path = self.path_of(digest);
             self.problems.push(Failure::new("read manifest", path, error));
         }
@@ -226,7 +226,7 @@ impl<'a> DocumentReader<'a> {
     /// it are unknown.
     fn unknown_algorithm(&mut self, descriptor: &Descriptor) {
         let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
-        let error = io::Error::new(io::ErrorKind::Unsupported, "its digest is of no known algorithm");
+        let error = io::Error::new(io::ErrorKind::Unsupported, "its digest has an unsupported algorithm");
         // Do not join it as a path: the digest may be any text of any length.
         let mut path = root.join("blobs").into_os_string();
         path.push("/");

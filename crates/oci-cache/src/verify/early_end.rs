@@ -29,7 +29,7 @@ pub(crate) fn suspicion(
     expected_bytes: Option<u64>,
 ) -> io::Result<Option<&'static str>> {
     if expected_bytes.is_some_and(|expected| expected != size_bytes) {
-        return Ok(Some("not of the size that its descriptor gives"));
+        return Ok(Some("its size differs from that in its descriptor"));
     }
     if size_bytes == 0 {
         return Ok(Some("empty"));
