@@ -15,11 +15,14 @@ mod contenders;
 mod environment;
 mod half_gone;
 mod measure;
+mod numbers;
 mod observe;
 mod places;
 mod publish;
 mod record;
 mod report;
+#[cfg(test)]
+mod samples;
 mod unlink_loop;
 
 use std::fs;
@@ -38,7 +41,7 @@ use crate::bench::environment::Environment;
 use crate::bench::measure::Laboratory;
 use crate::bench::publish::Publication;
 use crate::bench::record::Record;
-use crate::workspace::workspace;
+use crate::kit::workspace::workspace;
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 use oci_cache_cli::signals::Signals;
@@ -105,7 +108,7 @@ fn run_until(arguments: &BenchArguments, program: &Path, stop: &AtomicBool) -> a
             publication.add(record)?;
         }
     }
-    output::complain(&format!("done after {}", report::seconds(started.elapsed().as_secs_f64().round())));
+    output::complain(&format!("done after {}", numbers::seconds(started.elapsed().as_secs_f64().round())));
     Ok(Exit::Done)
 }
 

@@ -5,9 +5,9 @@
 
 mod bench;
 mod cli;
+mod kit;
 mod smoke;
 mod torture;
-mod workspace;
 
 use std::process::ExitCode;
 

@@ -22,7 +22,6 @@ mod measured;
 mod mode;
 mod mounts;
 mod nested_pull;
-mod process;
 mod programs;
 mod puller;
 mod row;

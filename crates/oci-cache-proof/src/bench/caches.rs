@@ -19,7 +19,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tempfile::TempDir;
 
-use crate::bench::report::grouped;
+use crate::bench::numbers::grouped;
 
 /// How a cache is made.
 #[derive(Clone, Copy, Debug)]

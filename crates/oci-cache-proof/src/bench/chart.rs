@@ -102,7 +102,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::report::tests::{contender, record};
+    use crate::bench::samples::{contender, record};
 
     #[test]
     fn bars_are_measured_by_the_baseline() {

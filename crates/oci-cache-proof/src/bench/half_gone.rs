@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use crate::bench::measure::{complaint, quiet};
+use crate::kit::process::{complaint, quiet};
 
 const SAMPLES: usize = 64;
 const PAUSE: Duration = Duration::from_micros(500);

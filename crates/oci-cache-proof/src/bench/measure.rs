@@ -4,10 +4,8 @@
 //! machine that gets slower or faster favours nobody. Making a copy, syncing it and removing what is left
 //! of it are outside the timed part. The timed part is from before the start of a process to its end.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +19,7 @@ use crate::bench::half_gone;
 use crate::bench::observe::Observer;
 use crate::bench::places::{self, Place};
 use crate::bench::record::{ContenderRecord, Record};
+use crate::kit::process::{command, complaint, quiet};
 use oci_cache_cli::output;
 
 /// More blobs than this are too many to trace: millions of calls, each stopped twice. Then only the pruner's memory
@@ -217,24 +216,4 @@ impl Session<'_> {
         ensure!(left == expected, "{left} blobs are there after the run instead of {expected}");
         Ok(())
     }
-}
-
-/// A command from its program and arguments.
-pub(crate) fn command(line: &[OsString]) -> Command {
-    let mut parts = line.iter();
-    let mut command = Command::new(parts.next().map_or("true".as_ref(), OsString::as_os_str));
-    command.args(parts);
-    command
-}
-
-/// Without input and output, but for the errors.
-pub(crate) fn quiet(command: &mut Command) -> &mut Command {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
-}
-
-/// What to say of a command that failed.
-pub(crate) fn complaint(command: &Command, output: &Output) -> String {
-    let program = Path::new(command.get_program()).display();
-    let said = String::from_utf8_lossy(&output.stderr);
-    format!("`{program}` failed ({}): {}", output.status, said.trim())
 }

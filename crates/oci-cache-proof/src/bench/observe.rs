@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 use crate::bench::contenders::find_program;
-use crate::bench::measure::{command, complaint, quiet};
+use crate::kit::process::{command, complaint, quiet};
 
 /// Watches commands.
 #[derive(Clone, Copy, Debug)]

@@ -103,7 +103,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::bench::report::tests::{contender, record};
+    use crate::bench::samples::{contender, record};
 
     #[test]
     fn text_outside_the_marks_stays() {

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use banger_fmt::format_bytes;
 
 use crate::bench::environment::Environment;
+use crate::bench::numbers::{grouped, seconds, two_digits};
 use crate::bench::record::{ContenderRecord, Record, ratio};
 
 const HOW: &str = "\
@@ -200,10 +201,6 @@ fn absent() -> String {
     "–".to_owned()
 }
 
-fn two_digits(figure: f64) -> String {
-    format!("{figure:.2}")
-}
-
 /// The lowest and the highest.
 fn range(figures: &[f64]) -> Option<String> {
     let lowest = figures.iter().copied().min_by(f64::total_cmp)?;
@@ -211,69 +208,10 @@ fn range(figures: &[f64]) -> Option<String> {
     Some(format!("{} to {}", seconds(lowest), seconds(highest)))
 }
 
-/// A time in the unit that suits it, with three digits or more.
-pub(crate) fn seconds(seconds: f64) -> String {
-    match seconds {
-        _ if seconds >= 10.0 => format!("{seconds:.1} s"),
-        _ if seconds >= 1.0 => format!("{seconds:.2} s"),
-        _ if seconds >= 0.01 => format!("{:.1} ms", seconds * 1e3),
-        _ if seconds >= 0.001 => format!("{:.2} ms", seconds * 1e3),
-        _ => format!("{:.2} µs", seconds * 1e6),
-    }
-}
-
-/// A count with its thousands apart: `100,000`.
-pub(crate) fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    pub(crate) fn environment() -> Environment {
-        Environment {
-            processor: "Some CPU".to_owned(),
-            cores: 2,
-            memory: "8.0 GiB".to_owned(),
-            kernel: "6.1".to_owned(),
-            disk: "ext4 (relatime) on a virtio disk".to_owned(),
-            pruner: "oci-cache 0.1.0".to_owned(),
-            tools: vec!["rm: rm 9.1".to_owned()],
-        }
-    }
-
-    pub(crate) fn contender(name: &str, wall_seconds: &[f64]) -> ContenderRecord {
-        ContenderRecord {
-            name: name.to_owned(),
-            command: format!("{name} DIR"),
-            wall_seconds: wall_seconds.to_vec(),
-            ..ContenderRecord::default()
-        }
-    }
-
-    pub(crate) fn record(name: &str, contenders: Vec<ContenderRecord>) -> Record {
-        Record {
-            name: name.to_owned(),
-            about: "About it.".to_owned(),
-            cache: "10 blobs".to_owned(),
-            blobs: 10,
-            file_system: "ext4".to_owned(),
-            date: "2026-01-01".to_owned(),
-            load_average: "0.00 0.00 0.00".to_owned(),
-            environment: environment(),
-            not_measured: None,
-            contenders,
-        }
-    }
+    use crate::bench::samples::{contender, record};
 
     #[test]
     fn a_section_compares_the_pruner_with_each() {
@@ -311,13 +249,5 @@ pub(crate) mod tests {
         let records = [record("one", Vec::new()), other, record("two", Vec::new())];
         let names: Vec<_> = environments(&records).into_iter().map(|(_, names)| names).collect();
         assert_eq!(names, [vec!["one", "two"], vec!["other"]]);
-    }
-
-    #[test]
-    fn numbers_for_people() {
-        let counts = [0, 999, 1000, 1_000_000].map(grouped);
-        assert_eq!(counts, ["0", "999", "1,000", "1,000,000"]);
-        let times = [12.34, 1.234, 0.1234, 0.001_234, 0.000_012_34].map(seconds);
-        assert_eq!(times, ["12.3 s", "1.23 s", "123.4 ms", "1.23 ms", "12.34 µs"]);
     }
 }

@@ -20,7 +20,7 @@ const MAX_MILLISECONDS: u64 = 150;
 
 /// The near end of the way.
 #[derive(Debug)]
-pub(super) struct Distance {
+pub(crate) struct Distance {
     address: SocketAddr,
     is_closed: Arc<AtomicBool>,
     doorkeeper: Option<JoinHandle<()>>,
@@ -32,7 +32,7 @@ impl Distance {
     /// # Errors
     ///
     /// If no port can be opened.
-    pub(super) fn to(registry_port: u16) -> io::Result<Self> {
+    pub(crate) fn to(registry_port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let is_closed = Arc::new(AtomicBool::new(false));
@@ -51,7 +51,7 @@ impl Distance {
     }
 
     /// The port of the near end.
-    pub(super) const fn port(&self) -> u16 {
+    pub(crate) const fn port(&self) -> u16 {
         self.address.port()
     }
 }

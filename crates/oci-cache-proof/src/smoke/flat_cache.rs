@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use super::flat_pull::RemoteBlob;
-use super::prune::Prune;
-use super::table::Row;
-use super::tally::Tally;
-use super::tree::{Total, Tree};
+use crate::smoke::flat_pull::RemoteBlob;
+use crate::smoke::prune::Prune;
+use crate::smoke::table::Row;
+use crate::smoke::tally::Tally;
+use crate::smoke::tree::{Total, Tree};
 
 const IN_PLACE: Duration = Duration::from_secs(10);
 const ASIDE: Duration = Duration::from_secs(4);
@@ -30,7 +30,7 @@ const FAVOURITES: u64 = 32;
 /// # Errors
 ///
 /// If it cannot be carried out.
-pub(super) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result<Vec<Row>> {
     let cache = directory.join("flat-in-place");
     let (mut in_place, written) = run(prune, &cache, jobs, IN_PLACE, &[])?;
     let freed = Total { blobs: in_place.blobs_freed, bytes: in_place.bytes_freed };

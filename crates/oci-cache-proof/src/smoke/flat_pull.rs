@@ -19,8 +19,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use super::tally::{Failure, Tally};
-use super::tree::Total;
+use crate::smoke::tally::{Failure, Tally};
+use crate::smoke::tree::Total;
 
 /// A blob that a registry would have.
 #[derive(Clone, Copy, Debug)]

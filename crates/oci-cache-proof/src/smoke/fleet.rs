@@ -18,12 +18,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use xshell::{Cmd, Shell, cmd};
 
-use super::idle::{fill_flat, fill_layout};
-use super::images::{Images, output_of};
-use super::prune::{Prune, report_of};
-use super::table::Row;
-use super::tally::{Failure, Tally};
-use crate::workspace::workspace;
+use crate::kit::workspace::workspace;
+use crate::smoke::idle::{fill_flat, fill_layout};
+use crate::smoke::images::{Images, output_of};
+use crate::smoke::prune::{Prune, report_of};
+use crate::smoke::table::Row;
+use crate::smoke::tally::{Failure, Tally};
 
 /// The validator of manifests, on PyPI: it has the schemas with it.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
@@ -51,7 +51,7 @@ struct Fleet<'a> {
 /// # Errors
 ///
 /// If it cannot be carried out.
-pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let shell = Shell::new().context("failed to find the current directory")?;
     let fleet =
         Fleet { prune, shell, files: workspace().join("docs/fleet"), directory: directory.join("fleet") };

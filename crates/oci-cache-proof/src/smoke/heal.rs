@@ -15,10 +15,10 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use xshell::{Shell, cmd};
 
-use super::images::{Images, output_of};
-use super::prune::Prune;
-use super::table::Row;
-use super::tally::{Failure, Tally};
+use crate::smoke::images::{Images, output_of};
+use crate::smoke::prune::Prune;
+use crate::smoke::table::Row;
+use crate::smoke::tally::{Failure, Tally};
 
 /// The image that is pulled: its largest layer takes two seconds at this rate.
 const IMAGE: &str = "large";
@@ -68,7 +68,7 @@ struct Corrupt {
 /// # Errors
 ///
 /// If it cannot be carried out.
-pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let exercise = Exercise {
         cache: directory.join("poisoned"),
         blobs: images.blobs_url(IMAGE),

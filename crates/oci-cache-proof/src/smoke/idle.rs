@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::flat_pull::RemoteBlob;
-use super::images::Images;
-use super::prune::{Prune, Report};
-use super::registry::Way;
-use super::table::Row;
-use super::tally::{Failure, Tally};
-use super::tree::{Total, Tree};
+use crate::smoke::flat_pull::RemoteBlob;
+use crate::smoke::images::Images;
+use crate::smoke::prune::{Prune, Report};
+use crate::smoke::registry::Way;
+use crate::smoke::table::Row;
+use crate::smoke::tally::{Failure, Tally};
+use crate::smoke::tree::{Total, Tree};
 
 /// What was used just now may count as recent.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -29,7 +29,7 @@ const FLAT_BLOBS: u64 = 300;
 /// # Errors
 ///
 /// If it cannot be carried out.
-pub(super) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Vec<Row>> {
     let (layout, flat) = (directory.join("idle-layout"), directory.join("idle-flat"));
     let mut in_layout = fill_layout(images, &layout);
     let mut in_flat = fill_flat(&flat);
@@ -48,7 +48,7 @@ pub(super) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyh
 }
 
 /// Pulls every image into a layout.
-pub(super) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
+pub(crate) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
     let mut tally = Tally::default();
     for image in Images::names() {
         tally.add_pull(images.pull(image, layout, Way::Near));
@@ -57,7 +57,7 @@ pub(super) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
 }
 
 /// Pulls some blobs into a flat cache.
-pub(super) fn fill_flat(cache: &Path) -> Tally {
+pub(crate) fn fill_flat(cache: &Path) -> Tally {
     let mut tally = Tally::default();
     for seed in 0..FLAT_BLOBS {
         tally.pull_blob(RemoteBlob { seed }, cache, &mut Total::default());

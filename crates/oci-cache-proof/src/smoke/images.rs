@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use rand::{Rng as _, RngExt as _};
 use xshell::{Shell, cmd};
 
-use super::registry::{Registry, Way};
+use crate::smoke::registry::{Registry, Way};
 
 const KIB: usize = 1 << 10;
 /// The layers that all images share.
@@ -28,7 +28,7 @@ const IMAGES: [(&str, &[usize]); 6] = [
 
 /// The images in the registry.
 #[derive(Debug)]
-pub(super) struct Images<'a> {
+pub(crate) struct Images<'a> {
     registry: &'a Registry,
 }
 
@@ -38,7 +38,7 @@ impl<'a> Images<'a> {
     /// # Errors
     ///
     /// If umoci or skopeo fails.
-    pub(super) fn build_and_push(registry: &'a Registry, directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn build_and_push(registry: &'a Registry, directory: &Path) -> anyhow::Result<Self> {
         let shell = Shell::new().context("failed to find the current directory")?;
         let layout = directory.join("built");
         let content = directory.join("content");
@@ -56,22 +56,22 @@ impl<'a> Images<'a> {
     }
 
     /// The names of the images.
-    pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         IMAGES.into_iter().map(|(name, _)| name)
     }
 
     /// How skopeo names an image in the registry.
-    pub(super) fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         self.registry.reference(name, Way::Near)
     }
 
     /// Where the registry has the blobs of an image, for HTTP.
-    pub(super) fn blobs_url(&self, name: &str) -> String {
+    pub(crate) fn blobs_url(&self, name: &str) -> String {
         self.registry.blobs_url(name)
     }
 
     /// The name of one of them, at random.
-    pub(super) fn any_name() -> &'static str {
+    pub(crate) fn any_name() -> &'static str {
         IMAGES[rand::rng().random_range(0..IMAGES.len())].0
     }
 
@@ -80,7 +80,7 @@ impl<'a> Images<'a> {
     /// # Errors
     ///
     /// If skopeo fails; the error has what it said.
-    pub(super) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
+    pub(crate) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
         let shell = Shell::new().context("failed to find the current directory")?;
         let reference = self.registry.reference(name, way);
         let copy = cmd!(shell, "skopeo --insecure-policy copy --quiet --src-tls-verify=false {reference}");
@@ -93,7 +93,7 @@ impl<'a> Images<'a> {
 /// # Errors
 ///
 /// If it cannot be run or fails; the error has the last that it said on stderr.
-pub(super) fn output_of(command: xshell::Cmd<'_>) -> anyhow::Result<String> {
+pub(crate) fn output_of(command: xshell::Cmd<'_>) -> anyhow::Result<String> {
     let command = command.quiet().ignore_status();
     let output = command.output()?;
     if output.status.success() {

@@ -13,7 +13,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 use xshell::{Shell, cmd};
 
-use super::images::output_of;
+use crate::smoke::images::output_of;
 
 #[derive(Debug, Deserialize)]
 struct Index {
@@ -58,12 +58,12 @@ impl Descriptor {
 /// # Errors
 ///
 /// If the index cannot be read.
-pub(super) fn tags(layout: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn tags(layout: &Path) -> anyhow::Result<Vec<String>> {
     Ok(read_index(layout)?.iter().map(|manifest| manifest.tag().to_owned()).collect())
 }
 
 /// What is wrong with the layout.
-pub(super) fn problems(layout: &Path) -> Vec<String> {
+pub(crate) fn problems(layout: &Path) -> Vec<String> {
     let manifests = match read_index(layout) {
         Ok(manifests) => manifests,
         Err(error) => return vec![format!("{error:#}")],
@@ -81,7 +81,7 @@ pub(super) fn problems(layout: &Path) -> Vec<String> {
 /// # Errors
 ///
 /// If the current directory cannot be found out.
-pub(super) fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
     let shell = Shell::new().context("failed to find the current directory")?;
     let problems = problems(layout);
     if !problems.is_empty() || !layout.join("index.json").exists() {

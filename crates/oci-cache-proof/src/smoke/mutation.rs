@@ -6,7 +6,7 @@
 
 /// What strace is told to show: every call that changes a name, a content or an attribute, or that could
 /// do so unseen. A question mark is for calls that not every machine has.
-pub(super) const TRACED: &str = "?open,openat,openat2,?creat,?open_by_handle_at,\
+pub(crate) const TRACED: &str = "?open,openat,openat2,?creat,?open_by_handle_at,\
     ?unlink,unlinkat,?rename,?renameat,renameat2,?mkdir,mkdirat,?rmdir,?link,linkat,?symlink,symlinkat,\
     ?mknod,mknodat,truncate,ftruncate,fallocate,?chmod,fchmod,fchmodat,?fchmodat2,?chown,fchown,?lchown,\
     fchownat,?utime,?utimes,?futimesat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,\
@@ -26,7 +26,7 @@ const WRITABLE: &[&str] = &["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFI
 const HARMLESS: [&str; 3] = ["\"/dev/null\"", "\"/dev/tty\"", "\"/dev/pts/"];
 
 /// The name of the call in a line of strace, if it is one that changes something.
-pub(super) fn mutating_call(line: &str) -> Option<&str> {
+pub(crate) fn mutating_call(line: &str) -> Option<&str> {
     // With `-f` to a file each line starts with the number of the thread.
     let line = line.trim_start_matches(|letter: char| letter.is_ascii_digit()).trim_start();
     let (name, arguments) = line.split_once('(')?;

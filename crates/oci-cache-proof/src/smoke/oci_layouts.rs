@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rand::RngExt as _;
 
-use super::images::Images;
-use super::layout;
-use super::prune::Prune;
-use super::registry::Way;
-use super::table::Row;
-use super::tally::{Failure, Tally};
+use crate::smoke::images::Images;
+use crate::smoke::layout;
+use crate::smoke::prune::Prune;
+use crate::smoke::registry::Way;
+use crate::smoke::table::Row;
+use crate::smoke::tally::{Failure, Tally};
 
 /// How long a round without prunes is.
 const ALONE: Duration = Duration::from_secs(3);
@@ -52,7 +52,7 @@ struct Layout {
 /// # Errors
 ///
 /// If they cannot be carried out.
-pub(super) fn rows(
+pub(crate) fn rows(
     prune: &Prune,
     images: &Images<'_>,
     directory: &Path,
@@ -149,7 +149,7 @@ impl Exercise<'_> {
 
 impl Tally {
     /// Counts a pull by skopeo.
-    pub(super) fn add_pull(&mut self, pulled: anyhow::Result<()>) {
+    pub(crate) fn add_pull(&mut self, pulled: anyhow::Result<()>) {
         self.pulls += 1;
         if let Err(error) = pulled {
             self.fail(Failure::Pull("skopeo"), &format!("{error:#}"));

@@ -28,7 +28,7 @@ const PROGRAMS: [Program; 9] = [
 /// # Errors
 ///
 /// If one is not there.
-pub(super) fn check() -> anyhow::Result<()> {
+pub(crate) fn check() -> anyhow::Result<()> {
     let missing = missing_from(&env::var_os("PATH").unwrap_or_default());
     if !missing.is_empty() {
         let (programs, packages): (Vec<_>, Vec<_>) = missing.into_iter().unzip();

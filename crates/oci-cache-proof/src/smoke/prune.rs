@@ -12,23 +12,23 @@ use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use xshell::{Cmd, Shell};
 
-use super::tally::{Failure, Tally};
+use crate::smoke::tally::{Failure, Tally};
 
 /// The program.
 #[derive(Debug)]
-pub(super) struct Prune {
+pub(crate) struct Prune {
     program: PathBuf,
 }
 
 /// What a prune reports; the part of it that the exercises check.
 #[derive(Debug, Deserialize)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// How many files went, or would go.
-    pub(super) blobs_freed: u64,
+    pub(crate) blobs_freed: u64,
     /// Their sizes.
-    pub(super) bytes_freed: u64,
+    pub(crate) bytes_freed: u64,
     /// How many entries are none of the cache's.
-    pub(super) foreign: u64,
+    pub(crate) foreign: u64,
     dry_run: bool,
     kept: BTreeMap<String, Kept>,
     failures: Vec<serde_json::Value>,
@@ -41,24 +41,24 @@ struct Kept {
 
 impl Report {
     /// How many blobs stayed, for whatever reason.
-    pub(super) fn blobs_kept(&self) -> u64 {
+    pub(crate) fn blobs_kept(&self) -> u64 {
         self.kept.values().map(|kept| kept.blobs).sum()
     }
 }
 
 impl Prune {
     /// The pruner at this path.
-    pub(super) fn new(program: &Path) -> Self {
+    pub(crate) fn new(program: &Path) -> Self {
         Self { program: program.to_owned() }
     }
 
     /// The program's path.
-    pub(super) fn program(&self) -> &Path {
+    pub(crate) fn program(&self) -> &Path {
         &self.program
     }
 
     /// The words of the command that prunes `cache`.
-    pub(super) fn argv<'a>(
+    pub(crate) fn argv<'a>(
         &'a self,
         cache: &'a Path,
         flags: &'a [&'a str],
@@ -73,7 +73,7 @@ impl Prune {
     /// # Errors
     ///
     /// If the prune does not do all that it should.
-    pub(super) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
+    pub(crate) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
         let shell = Shell::new().context("failed to find the current directory")?;
         let mut argv = self.argv(cache, flags);
         let program = argv.next().unwrap_or_default();
@@ -81,7 +81,7 @@ impl Prune {
     }
 
     /// Prunes `cache` again and again, without pause, until `end`.
-    pub(super) fn run_until(&self, end: Instant, cache: &Path, flags: &[&str]) -> Tally {
+    pub(crate) fn run_until(&self, end: Instant, cache: &Path, flags: &[&str]) -> Tally {
         let mut tally = Tally::default();
         while Instant::now() < end {
             tally.add_prune(self.run(cache, flags));
@@ -95,7 +95,7 @@ impl Prune {
 /// # Errors
 ///
 /// If it does not do all that it should.
-pub(super) fn report_of(command: Cmd<'_>, dry_run: bool) -> anyhow::Result<Report> {
+pub(crate) fn report_of(command: Cmd<'_>, dry_run: bool) -> anyhow::Result<Report> {
     let command = command.quiet().ignore_status();
     let output = command.output()?;
     let stdout = String::from_utf8_lossy(&output.stdout);
@@ -118,7 +118,7 @@ fn parse(stdout: &str) -> anyhow::Result<Report> {
 
 impl Tally {
     /// Counts a prune that has run, and what it freed.
-    pub(super) fn add_prune(&mut self, report: anyhow::Result<Report>) {
+    pub(crate) fn add_prune(&mut self, report: anyhow::Result<Report>) {
         if let Ok(report) = &report {
             self.blobs_freed += report.blobs_freed;
             self.bytes_freed += report.bytes_freed;
@@ -127,7 +127,7 @@ impl Tally {
     }
 
     /// Counts a prune that has freed nothing.
-    pub(super) fn add_dry_run(&mut self, report: anyhow::Result<Report>) {
+    pub(crate) fn add_dry_run(&mut self, report: anyhow::Result<Report>) {
         self.prunes += 1;
         if let Err(error) = report {
             self.fail(Failure::Prune, &format!("{error:#}"));

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use super::distance::Distance;
+use crate::smoke::distance::Distance;
 
 /// How many ports are tried, should somebody else take the one that was free.
 const ATTEMPTS: u32 = 5;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running registry.
 #[derive(Debug)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     process: Child,
     port: u16,
     distance: Distance,
@@ -31,7 +31,7 @@ pub(super) struct Registry {
 
 /// How near the registry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     /// On this machine.
     Near,
     /// As if over a network.
@@ -44,7 +44,7 @@ impl Registry {
     /// # Errors
     ///
     /// If it cannot be started or does not answer.
-    pub(super) fn start(directory: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(directory: &Path) -> anyhow::Result<Self> {
         let mut attempt = 1;
         loop {
             match Self::start_once(directory) {
@@ -55,7 +55,7 @@ impl Registry {
     }
 
     /// The reference of an image in this registry, as skopeo writes it.
-    pub(super) fn reference(&self, image: &str, way: Way) -> String {
+    pub(crate) fn reference(&self, image: &str, way: Way) -> String {
         let port = match way {
             Way::Near => self.port,
             Way::Far => self.distance.port(),
@@ -64,7 +64,7 @@ impl Registry {
     }
 
     /// Where the blobs of an image are, for HTTP.
-    pub(super) fn blobs_url(&self, image: &str) -> String {
+    pub(crate) fn blobs_url(&self, image: &str) -> String {
         format!("http://127.0.0.1:{}/v2/smoke/{image}/blobs", self.port)
     }
 

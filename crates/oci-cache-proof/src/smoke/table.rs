@@ -7,23 +7,23 @@ use std::io::{self, Write as _};
 
 use banger_fmt::format_bytes;
 
-use super::tally::{Failure, Tally};
+use crate::smoke::tally::{Failure, Tally};
 
 /// One exercise and its counts.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// What was exercised.
-    pub(super) exercise: &'static str,
+    pub(crate) exercise: &'static str,
     /// Whether its failures are expected: it shows what the others are spared.
-    pub(super) may_fail: bool,
+    pub(crate) may_fail: bool,
     /// The counts.
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
 }
 
 impl Row {
     /// What failed and must not: where failed pulls are expected, everything else, and their absence, since
     /// then nothing would show a failed pull anywhere.
-    pub(super) fn forbidden_failures(&self) -> u64 {
+    pub(crate) fn forbidden_failures(&self) -> u64 {
         let pulls = self.tally.failures_of(|failure| matches!(failure, Failure::Pull(_)));
         match self.may_fail {
             true => self.tally.failures() - pulls + u64::from(pulls == 0),
@@ -48,7 +48,7 @@ const HEADER: [&str; 8] = [
 /// # Errors
 ///
 /// If stdout cannot be written to.
-pub(super) fn print(rows: &[Row]) -> io::Result<()> {
+pub(crate) fn print(rows: &[Row]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(render(rows).as_bytes())?;
     stdout.flush()

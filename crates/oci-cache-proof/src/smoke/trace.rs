@@ -12,12 +12,12 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use xshell::{Shell, cmd};
 
-use super::idle::{fill_flat, fill_layout};
-use super::images::Images;
-use super::mutation::{TRACED, mutating_call};
-use super::prune::{Prune, report_of};
-use super::table::Row;
-use super::tally::{Failure, Tally};
+use crate::smoke::idle::{fill_flat, fill_layout};
+use crate::smoke::images::Images;
+use crate::smoke::mutation::{TRACED, mutating_call};
+use crate::smoke::prune::{Prune, report_of};
+use crate::smoke::table::Row;
+use crate::smoke::tally::{Failure, Tally};
 
 /// What was used just now may count as recent.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// If it cannot be carried out.
-pub(super) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
+pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let (layout, flat) = (directory.join("traced-layout"), directory.join("traced-flat"));
     let mut tally = fill_layout(images, &layout);
     tally.merge(fill_flat(&flat));

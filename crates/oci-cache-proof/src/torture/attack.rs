@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
-use super::Stage;
-use super::attack_arena::{Arena, Pair};
-use super::mode::command;
-use super::process::{self, Running};
-use super::row::Row;
+use crate::kit::process::{self, Running};
+use crate::torture::Stage;
+use crate::torture::attack_arena::{Arena, Pair};
+use crate::torture::mode::command;
+use crate::torture::row::Row;
 
 const PRUNE_LIMIT: Duration = Duration::from_secs(60);
 /// What the pruner that must lose is called.
@@ -47,7 +47,7 @@ const STRATEGIES: [Strategy; 5] = [
     Strategy { name: "aside", flags: &["--aside"], is_layout: false, has_landlock: true },
 ];
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for strategy in &STRATEGIES {
         rows.push(attack(stage, strategy)?);

@@ -19,10 +19,10 @@ use rustix::fs::{
 };
 use rustix::process::Signal;
 
-use super::Stage;
-use super::process::{self, Running};
-use super::sandbox::{flat_name, hex_name, old, write};
-use super::snapshot::Snapshot;
+use crate::kit::process::{self, Running};
+use crate::torture::Stage;
+use crate::torture::sandbox::{flat_name, hex_name, old, write};
+use crate::torture::snapshot::Snapshot;
 
 /// `nobody`, and its group.
 const NOBODY: u32 = 65534;
@@ -32,7 +32,7 @@ const LINK: &str = "link";
 
 /// What is swapped with a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pair {
+pub(crate) enum Pair {
     Algorithm,
     Blobs,
     Leftover,
@@ -42,7 +42,7 @@ pub(super) enum Pair {
 }
 
 impl Pair {
-    pub(super) const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Algorithm, Self::Blobs, Self::Leftover, Self::Blob, Self::Index, Self::Partial];
 
     /// The name in the cache.
@@ -68,7 +68,7 @@ impl Pair {
 
 /// A cache, a canary, and a link that is swapped with something of the cache.
 #[derive(Debug)]
-pub(super) struct Arena {
+pub(crate) struct Arena {
     directory: tempfile::TempDir,
     pair: Pair,
     is_layout: bool,
@@ -77,7 +77,7 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    pub(super) fn new(stage: &Stage, pair: Pair, is_layout: bool) -> anyhow::Result<Self> {
+    pub(crate) fn new(stage: &Stage, pair: Pair, is_layout: bool) -> anyhow::Result<Self> {
         let directory = tempfile::TempDir::with_prefix_in("attack-", &stage.scratch)?;
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
         for name in ["cache", "links"] {
@@ -93,16 +93,16 @@ impl Arena {
         Ok(arena)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub(super) fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.path().join("cache")
     }
 
     /// Starts to swap, as a user who owns the cache. Where a prune spares what changes, with pauses.
-    pub(super) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
+    pub(crate) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
         let user = NOBODY.to_string();
         let mut swapper = Command::new("setpriv");
         let role = stage.role("swapper");
@@ -113,7 +113,7 @@ impl Arena {
     }
 
     /// How the canary changed.
-    pub(super) fn change(&self) -> anyhow::Result<Option<String>> {
+    pub(crate) fn change(&self) -> anyhow::Result<Option<String>> {
         let after = Snapshot::of(&self.path().join("canary"))?;
         let new = after.entries.keys().find(|path| !self.before.entries.contains_key(*path));
         let new = new.map(|path| format!("{} is new", path.display()));
@@ -121,7 +121,7 @@ impl Arena {
     }
 
     /// Refills while the swapper rests: then most of it comes to something.
-    pub(super) fn refill_beside(&self, swapper: &Running) {
+    pub(crate) fn refill_beside(&self, swapper: &Running) {
         swapper.signal(Signal::STOP);
         // What cannot be made now may be made the next time.
         let _ = self.refill();

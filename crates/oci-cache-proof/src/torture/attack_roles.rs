@@ -12,7 +12,7 @@ use rand::RngExt as _;
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat};
 
 /// Swaps as the words say: the two names, milliseconds, whether to pause. Prints how often.
-pub(super) fn swap(words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
     let [own, link, milliseconds, manner] = words else { bail!("a swapper takes four words: {words:?}") };
     let end = Instant::now() + Duration::from_millis(milliseconds.parse()?);
     let mut swaps = 0_u64;
@@ -34,7 +34,7 @@ pub(super) fn swap(words: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Removes by path what is in the cache of an attack, as a prune must not.
-pub(super) fn remove(words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn remove(words: &[&str]) -> anyhow::Result<()> {
     let [directory] = words else { bail!("it takes one word: {words:?}") };
     let directory = Path::new(directory);
     let name = directory.file_name().unwrap_or_default();

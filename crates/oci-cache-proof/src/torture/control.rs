@@ -9,10 +9,10 @@ use std::thread;
 
 use anyhow::anyhow;
 
-use super::row::Row;
+use crate::torture::row::Row;
 
 /// Tries everything on `threads` threads, and adds up what they count.
-pub(super) fn try_all<T: Sync>(
+pub(crate) fn try_all<T: Sync>(
     things: &[T],
     threads: usize,
     total: &mut Row,

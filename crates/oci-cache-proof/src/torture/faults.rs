@@ -11,12 +11,12 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use super::control::try_all;
-use super::mode::Mode;
-use super::row::Row;
-use super::strace::{Point, Tampering};
-use super::sweep::Course;
-use super::{Stage, note};
+use crate::torture::control::try_all;
+use crate::torture::mode::Mode;
+use crate::torture::row::Row;
+use crate::torture::strace::{Point, Tampering};
+use crate::torture::sweep::Course;
+use crate::torture::{Stage, note};
 
 const ERRORS: [&str; 8] = ["EIO", "EACCES", "EPERM", "ENOSPC", "EMFILE", "ENOMEM", "EINTR", "EROFS"];
 /// How the start of a thread fails at a limit.
@@ -27,7 +27,7 @@ const THREADS: usize = 32;
 const SAMPLES: usize = 110;
 const SEED: u64 = 0x0c1;
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for mode in Mode::all(stage)? {
         let course = Course::of(mode, stage)?;

@@ -14,22 +14,22 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::Stage;
-use super::control::try_all;
-use super::hostile_documents::{
+use crate::kit::process::{self, Ended, while_none_starts};
+use crate::torture::Stage;
+use crate::torture::control::try_all;
+use crate::torture::hostile_documents::{
     SPECIALS, Special, mutated, mutated_plan, random_document, random_keep, random_name,
 };
-use super::hostile_rule::{Fate, State, kept_for};
-use super::mode::command;
-use super::process::{self, Ended, while_none_starts};
-use super::row::Row;
-use super::sandbox::{Sandbox, Shape, digest, hex_name};
+use crate::torture::hostile_rule::{Fate, State, kept_for};
+use crate::torture::mode::command;
+use crate::torture::row::Row;
+use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MAX_KIBIBYTES: u64 = 256 << 10;
 const THREADS: usize = 8;
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let peak = AtomicU64::new(0);
     let seeds: Vec<u64> = (0..if stage.quick { 240 } else { 4000 }).collect();
     let mut random = Row::new("hostile", "tmpfs", "random");

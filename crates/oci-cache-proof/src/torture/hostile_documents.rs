@@ -10,17 +10,17 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
-use super::sandbox::{digest, flat_name, hex_name, write};
+use crate::torture::sandbox::{digest, flat_name, hex_name, write};
 
 /// A cache that was thought up.
 #[derive(Debug)]
-pub(super) struct Special {
-    pub(super) name: &'static str,
+pub(crate) struct Special {
+    pub(crate) name: &'static str,
     /// Puts it into a layout.
-    pub(super) fill: fn(&Path) -> anyhow::Result<()>,
+    pub(crate) fill: fn(&Path) -> anyhow::Result<()>,
 }
 
-pub(super) const SPECIALS: [Special; 9] = [
+pub(crate) const SPECIALS: [Special; 9] = [
     Special { name: "cycle", fill: cycle },
     Special { name: "depth 10,000", fill: deep },
     Special { name: "manifest of 100 MB", fill: huge },
@@ -124,7 +124,7 @@ fn long_index(cache: &Path) -> anyhow::Result<()> {
 }
 
 /// Adds an entry of a bad name, or of a bad kind under a good one. What the file system refuses is left.
-pub(super) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
+pub(crate) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
     let mut name: Vec<u8> = match random.random_range(0..6) {
         0 => (0..random.random_range(1..255)).map(|_| random.random_range(1..=255)).collect(),
         1 => b"\x1b[2J\x1b]0;title\x07\nfreed 9 GiB across 9 blob(s) in /".to_vec(),
@@ -155,7 +155,7 @@ pub(super) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
 }
 
 /// A document that may be an index, a manifest, or nothing.
-pub(super) fn random_document(random: &mut StdRng) -> Vec<u8> {
+pub(crate) fn random_document(random: &mut StdRng) -> Vec<u8> {
     let fields = ["manifests", "layers", "config", "subject", "blobs", "schemaVersion", "annotations"];
     let mut document = serde_json::Map::new();
     for _ in 0..random.random_range(0..6) {
@@ -183,7 +183,7 @@ fn random_value(random: &mut StdRng, depth: u32) -> Value {
 }
 
 /// A list of digests to keep, or nearly one.
-pub(super) fn random_keep(random: &mut StdRng) -> Vec<u8> {
+pub(crate) fn random_keep(random: &mut StdRng) -> Vec<u8> {
     match random.random_range(0..3) {
         0 => random_document(random),
         1 => (0..random.random_range(0..200)).map(|_| random.random()).collect(),
@@ -196,7 +196,7 @@ pub(super) fn random_keep(random: &mut StdRng) -> Vec<u8> {
 }
 
 /// A plan of which some leaves are others, or some elements gone or there twice.
-pub(super) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> Vec<u8> {
+pub(crate) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> Vec<u8> {
     let Ok(mut plan) = serde_json::from_slice::<Value>(plan) else { return mutated(random, plan.to_vec()) };
     for _ in 0..random.random_range(1..4) {
         let (mut leaves, mut arrays) = (Vec::new(), Vec::new());
@@ -262,7 +262,7 @@ fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) ->
 
 /// The digests that must stay for the sake of `keep`: it, and where the index names it and documents can be
 /// read, all that it leads to.
-pub(super) fn image_of(cache: &Path, keep: &str) -> BTreeSet<String> {
+pub(crate) fn image_of(cache: &Path, keep: &str) -> BTreeSet<String> {
     let digest = |descriptor: &Value| descriptor["digest"].as_str().map(str::to_owned);
     let listed = |document: &Value, field: &str| -> Vec<String> {
         document[field].as_array().into_iter().flatten().filter_map(digest).collect()
@@ -290,7 +290,7 @@ fn read_json(path: &Path) -> Value {
 }
 
 /// Some bytes are another's, some are gone, some are there twice.
-pub(super) fn mutated(random: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn mutated(random: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..random.random_range(0..6) {
         let Some(last) = bytes.len().checked_sub(1) else { break };
         let position = random.random_range(0..=last);

@@ -8,13 +8,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::hostile_documents::image_of;
-use super::sandbox::Sandbox;
-use super::snapshot::Snapshot;
+use crate::torture::hostile_documents::image_of;
+use crate::torture::sandbox::Sandbox;
+use crate::torture::snapshot::Snapshot;
 
 /// What may become of an entry in a prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Stays,
     /// It may be another, or gone.
     MayChange,
@@ -26,14 +26,14 @@ pub(super) enum Fate {
 
 /// Everything in a sandbox.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) snapshot: Snapshot,
+pub(crate) struct State {
+    pub(crate) snapshot: Snapshot,
     /// Of each directory the inode, the mode and the owner: its times may change.
     directories: BTreeMap<PathBuf, (u64, u32, u32, u32)>,
 }
 
 impl State {
-    pub(super) fn of(sandbox: &Sandbox) -> anyhow::Result<Self> {
+    pub(crate) fn of(sandbox: &Sandbox) -> anyhow::Result<Self> {
         let snapshot = sandbox.snapshot()?;
         let mut directories = BTreeMap::new();
         for path in snapshot.entries.keys() {
@@ -47,7 +47,7 @@ impl State {
     }
 
     /// The first entry that is not what it may be. The blobs `kept` must stay.
-    pub(super) fn first_change(
+    pub(crate) fn first_change(
         &self,
         after: &Self,
         is_aside: bool,
@@ -74,7 +74,7 @@ impl State {
         changed.or_else(new)
     }
 
-    pub(super) fn fate(&self, path: &Path, is_aside: bool) -> Fate {
+    pub(crate) fn fate(&self, path: &Path, is_aside: bool) -> Fate {
         let parts: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
         let is_leftover = |name: &[u8]| name.strip_prefix(b".pruning-").is_some_and(|hex| is_hex(hex, 16));
         match parts[..] {
@@ -148,7 +148,7 @@ impl State {
 
 /// The paths of the blobs that must stay for the sake of a digest: its own wherever it is, and those of the
 /// image. What refers to a blob is a layout, so a flat blob beside it is none of its image's.
-pub(super) fn kept_for(cache: &Path, keep: &str) -> BTreeSet<PathBuf> {
+pub(crate) fn kept_for(cache: &Path, keep: &str) -> BTreeSet<PathBuf> {
     let flat = [keep.to_owned(), keep.replacen(':', "-", 1)].map(|name| Path::new("cache").join(name));
     let nested = |digest: String| Path::new("cache/blobs").join(digest.replacen(':', "/", 1));
     image_of(cache, keep).into_iter().map(nested).chain(flat).collect()

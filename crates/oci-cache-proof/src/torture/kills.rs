@@ -8,12 +8,12 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
-use super::control::try_all;
-use super::mode::Mode;
-use super::row::Row;
-use super::strace::Tampering;
-use super::sweep::Course;
-use super::{Stage, note};
+use crate::torture::control::try_all;
+use crate::torture::mode::Mode;
+use crate::torture::row::Row;
+use crate::torture::strace::Tampering;
+use crate::torture::sweep::Course;
+use crate::torture::{Stage, note};
 
 const THREADS: usize = 32;
 /// How many stops are tried of each mode, if not all.
@@ -49,7 +49,7 @@ impl Stop {
     }
 }
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for mode in Mode::all(stage)? {
         let course = Course::of(mode, stage)?;

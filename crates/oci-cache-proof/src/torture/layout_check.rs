@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::process::while_none_starts;
+use crate::kit::process::while_none_starts;
 
 /// The digests to which the index of `cache` leads and that are not there.
-pub(super) fn dangling(cache: &Path) -> BTreeSet<String> {
+pub(crate) fn dangling(cache: &Path) -> BTreeSet<String> {
     let read = |path: &Path| {
         while_none_starts(|| fs::read(path)).ok().and_then(|content| serde_json::from_slice(&content).ok())
     };

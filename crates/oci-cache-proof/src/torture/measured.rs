@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context as _;
 
-use super::row::{Row, table};
-use crate::workspace::workspace;
+use crate::kit::workspace::workspace;
+use crate::torture::row::{Row, table};
 use oci_cache_cli::clock;
 
 const BEGIN: &str = "<!-- measured -->";
@@ -19,7 +19,7 @@ const END: &str = "<!-- /measured -->";
 /// # Errors
 ///
 /// If a page has no such section, or cannot be written.
-pub(super) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
+pub(crate) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
     let source = machine(quick, time);
     write_section(&page("reliability.md"), &format!("\n{source}\n\n{}", table(rows)))?;
     write_section(&page("prune-protocol.md"), &format!("\n{source}\n\n{}", rates(rows)))

@@ -4,16 +4,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::Stage;
-use super::process::{self, Ended};
-use super::sandbox::{Sandbox, Shape, digest, hex_name};
+use crate::kit::process::{self, Ended};
+use crate::torture::Stage;
+use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
 
 /// How long a prune of a sandbox may take before it counts as one that hangs.
-pub(super) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A way to prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(crate) enum Mode {
     Flat,
     Layout,
     /// One of the images of a layout stays.
@@ -31,13 +31,13 @@ impl Mode {
         [Self::Flat, Self::Layout, Self::OneImage, Self::Aside, Self::FromPlan, Self::Goal, Self::Verify];
 
     /// The modes that this program has.
-    pub(super) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
+    pub(crate) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
         let help = process::run(Command::new(&stage.program).args(["verify", "--help"]), LIMIT)?;
         let has_verify = help.code == Some(0) && help.stdout.contains("--prune");
         Ok(Self::ALL.into_iter().filter(|mode| *mode != Self::Verify || has_verify).collect())
     }
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "in place, flat",
             Self::Layout => "in place, layout",
@@ -50,7 +50,7 @@ impl Mode {
     }
 
     /// A fresh cache for it.
-    pub(super) fn sandbox(self, stage: &Stage) -> anyhow::Result<Sandbox> {
+    pub(crate) fn sandbox(self, stage: &Stage) -> anyhow::Result<Sandbox> {
         let shape = match self {
             Self::Layout | Self::OneImage => Shape::Layout,
             Self::Aside => Shape::Pure,
@@ -60,7 +60,7 @@ impl Mode {
     }
 
     /// What must be done before each prune.
-    pub(super) fn prepare(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<()> {
+    pub(crate) fn prepare(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<()> {
         if self == Self::FromPlan {
             let mut command = command(&stage.program, "prune", &sandbox.cache());
             command.args(["--dry-run", "--save-plan"]).arg(sandbox.out("plan.json"));
@@ -70,7 +70,7 @@ impl Mode {
     }
 
     /// The words of the prune, its program first.
-    pub(super) fn command(self, stage: &Stage, sandbox: &Sandbox) -> Command {
+    pub(crate) fn command(self, stage: &Stage, sandbox: &Sandbox) -> Command {
         let name = if self == Self::Verify { "verify" } else { "prune" };
         let mut command = command(&stage.program, name, &sandbox.cache());
         match self {
@@ -88,7 +88,7 @@ impl Mode {
     }
 
     /// Calls that it must be seen to make, or what is tampered with is not the prune.
-    pub(super) const fn calls(self) -> &'static [&'static str] {
+    pub(crate) const fn calls(self) -> &'static [&'static str] {
         match self {
             Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
             Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat"],
@@ -100,7 +100,7 @@ impl Mode {
     }
 
     /// What is left of the cache's files, in order.
-    pub(super) fn leaves(self) -> Vec<String> {
+    pub(crate) fn leaves(self) -> Vec<String> {
         let nested = |numbers: &[usize]| -> Vec<String> {
             numbers.iter().map(|number| format!("cache/blobs/sha256/{}", hex_name(*number))).collect()
         };
@@ -113,18 +113,18 @@ impl Mode {
     }
 
     /// Prunes.
-    pub(super) fn run(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<Ended> {
+    pub(crate) fn run(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<Ended> {
         process::run(&mut self.command(stage, sandbox), LIMIT)
     }
 
     /// Whether the code is one with which this is documented to end, if no signal comes.
-    pub(super) fn may_end_with(self, ended: &Ended) -> bool {
+    pub(crate) fn may_end_with(self, ended: &Ended) -> bool {
         ended.is_documented() || self == Self::Verify && ended.code == Some(3)
     }
 }
 
 /// A command on a cache that prints JSON.
-pub(super) fn command(program: &Path, name: &str, cache: &Path) -> Command {
+pub(crate) fn command(program: &Path, name: &str, cache: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg(name).args(["--format", "json", "--quiet", "--cache-dir"]).arg(cache);
     command

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use std::process::Command;
 
-use super::process::{self, Running};
+use crate::kit::process::{self, Running};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// A file system to prune on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FileSystem {
+pub(crate) enum FileSystem {
     Ext4,
     Xfs,
     Btrfs,
@@ -24,10 +24,10 @@ pub(super) enum FileSystem {
 }
 
 impl FileSystem {
-    pub(super) const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs, Self::Overlay, Self::Bindfs];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
@@ -41,15 +41,15 @@ impl FileSystem {
 
 /// A mount, and what it needs to stay.
 #[derive(Debug)]
-pub(super) struct Mount {
-    pub(super) path: PathBuf,
+pub(crate) struct Mount {
+    pub(crate) path: PathBuf,
     server: Option<Running>,
     image: Option<PathBuf>,
 }
 
 impl Mount {
     /// Takes it down.
-    pub(super) fn unmount(self) -> anyhow::Result<()> {
+    pub(crate) fn unmount(self) -> anyhow::Result<()> {
         run("umount", &[self.path.as_os_str()])?;
         if let Some(server) = self.server {
             server.finish(LIMIT)?;
@@ -63,7 +63,7 @@ impl Mount {
 }
 
 /// Makes a file system and mounts it at `path`, where every read is recorded.
-pub(super) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
+pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
     fs::create_dir_all(path)?;
     let mut mount = Mount { path: path.to_owned(), server: None, image: None };
     match kind {
@@ -98,13 +98,13 @@ pub(super) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
 }
 
 /// Mounts memory.
-pub(super) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
+pub(crate) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
     let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(AsRef::as_ref);
     run("mount", &[&words[..], &[path.as_os_str()]].concat())
 }
 
 /// Makes a file system in a file beside `path`, and mounts it there.
-pub(super) fn image(
+pub(crate) fn image(
     make: &str,
     flags: &[&str],
     path: &Path,
@@ -139,7 +139,7 @@ fn bindfs(path: &Path) -> anyhow::Result<Running> {
 }
 
 /// A copy of the program that any user can run, and that no build replaces.
-pub(super) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let copy = scratch.join(name);
     fs::copy(program, &copy).with_context(|| format!("copy {}", program.display()))?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755)).context("make the copy executable")?;
@@ -147,6 +147,6 @@ pub(super) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow
 }
 
 /// Runs a program that must succeed.
-pub(super) fn run(program: &str, words: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
+pub(crate) fn run(program: &str, words: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     process::must(Command::new(program).args(words), LIMIT).map(drop)
 }

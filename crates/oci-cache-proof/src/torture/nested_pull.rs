@@ -14,33 +14,33 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::puller::{OVERSLEPT, is_older_than, think};
+use crate::torture::puller::{OVERSLEPT, is_older_than, think};
 use oci_cache_cli::clock;
 
 /// The step of a pull whose blob went although it had it open.
-pub(super) const LOST_WHILE_OPEN: &str = "lost while open";
+pub(crate) const LOST_WHILE_OPEN: &str = "lost while open";
 
 /// The step at which a pull broke, and why.
-pub(super) type Broken = (&'static str, io::Error);
+pub(crate) type Broken = (&'static str, io::Error);
 
 /// How long a pull is idle between two steps.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pauses {
+pub(crate) struct Pauses {
     /// For how long at the most, if nothing is to happen to a temporary file that is closed.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
     /// For how long it is where it waits for the network.
-    pub(super) stall: Duration,
+    pub(crate) stall: Duration,
 }
 
 /// A blob that is told by its number.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NestedBlob {
-    pub(super) number: u64,
+pub(crate) struct NestedBlob {
+    pub(crate) number: u64,
 }
 
 impl NestedBlob {
     /// Pulls as skopeo does.
-    pub(super) fn pull(self, cache: &Path, pauses: Pauses) -> Result<(), Broken> {
+    pub(crate) fn pull(self, cache: &Path, pauses: Pauses) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match fs::metadata(&path) {
             Ok(_) => {
@@ -72,7 +72,7 @@ impl NestedBlob {
     }
 
     /// Makes the directory, then the file.
-    pub(super) fn write_in_place(self, cache: &Path) -> Result<(), Broken> {
+    pub(crate) fn write_in_place(self, cache: &Path) -> Result<(), Broken> {
         let directory = cache.join("blobs/sha256");
         DirBuilder::new().recursive(true).create(directory).map_err(|error| ("mkdir", error))?;
         think();
@@ -81,13 +81,13 @@ impl NestedBlob {
     }
 
     /// Makes the directory, then the file, and has it open for reading.
-    pub(super) fn open_new(self, cache: &Path) -> Result<File, Broken> {
+    pub(crate) fn open_new(self, cache: &Path) -> Result<File, Broken> {
         self.write_in_place(cache)?;
         File::open(self.path_in(cache)).map_err(|error| ("reopen", error))
     }
 
     /// Whether the name still leads to the file that is open.
-    pub(super) fn is_still(self, cache: &Path, file: &File) -> Result<(), Broken> {
+    pub(crate) fn is_still(self, cache: &Path, file: &File) -> Result<(), Broken> {
         let error = |error| (LOST_WHILE_OPEN, error);
         let (open, named) =
             (file.metadata().map_err(error)?, fs::metadata(self.path_in(cache)).map_err(error)?);
@@ -112,7 +112,7 @@ impl NestedBlob {
         if is_right { Ok(()) } else { Err(("content", io::Error::other(format!("{} bytes", content.len())))) }
     }
 
-    pub(super) fn path_in(self, cache: &Path) -> PathBuf {
+    pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
         cache.join("blobs/sha256").join(format!("{:064x}", self.number))
     }
 

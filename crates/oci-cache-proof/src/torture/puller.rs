@@ -16,10 +16,10 @@ use oci_cache::{SETTLE, Timestamp};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::nested_pull::{Broken, NestedBlob, Pauses};
 use crate::smoke::flat_pull::RemoteBlob;
 use crate::smoke::tally::Tally;
 use crate::smoke::tree::Total;
+use crate::torture::nested_pull::{Broken, NestedBlob, Pauses};
 use oci_cache_cli::clock;
 
 /// How many blobs a puller has that wants any of them, and how many it wants half of the time.
@@ -33,15 +33,15 @@ const MEMORY: usize = 256;
 /// (`CLOCK_REALTIME_COARSE`, `clock_gettime(2)`), and the slowest has 100 a second.
 const TICK: Duration = Duration::from_millis(10);
 /// The steps that find a blob gone which was there.
-pub(super) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
+pub(crate) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
 /// The step of a pull that does not find a blob which is not as old as may go.
-pub(super) const TOO_EARLY: &str = "gone too early";
+pub(crate) const TOO_EARLY: &str = "gone too early";
 /// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
-pub(super) const OVERSLEPT: &str = "overslept";
+pub(crate) const OVERSLEPT: &str = "overslept";
 
 /// How a puller goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
+pub(crate) enum Manner {
     /// As go-containerregistry: in place, under the final name, in a flat cache.
     Flat,
     /// As skopeo: a temporary file that is renamed.
@@ -53,9 +53,9 @@ pub(super) enum Manner {
 }
 
 impl Manner {
-    pub(super) const ALL: [Self; 4] = [Self::Flat, Self::Renamed, Self::Plain, Self::Held];
+    pub(crate) const ALL: [Self; 4] = [Self::Flat, Self::Renamed, Self::Plain, Self::Held];
 
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "flat",
             Self::Renamed => "renamed",
@@ -65,23 +65,23 @@ impl Manner {
     }
 
     /// The cache that it pulls into, below a mount.
-    pub(super) fn cache(self, mount: &Path) -> PathBuf {
+    pub(crate) fn cache(self, mount: &Path) -> PathBuf {
         mount.join(if self == Self::Flat { "flat" } else { "nested" })
     }
 }
 
 /// What a puller counted.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Pulled {
-    pub(super) pulls: u64,
+pub(crate) struct Pulled {
+    pub(crate) pulls: u64,
     /// Pulls that broke, by the step.
-    pub(super) breaks: BTreeMap<String, u64>,
-    pub(super) details: Vec<String>,
+    pub(crate) breaks: BTreeMap<String, u64>,
+    pub(crate) details: Vec<String>,
 }
 
 /// Pulls as the words say: manner, cache, number of the puller, and in milliseconds its time, the age or 0, and
 /// how long it stalls between two steps.
-pub(super) fn play(words: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
     let [manner, cache, id, time, age, stall] = words else { bail!("a puller takes six words: {words:?}") };
     let manner = Manner::ALL.into_iter().find(|known| known.name() == *manner).context("no such manner")?;
     let milliseconds = |word: &str| word.parse().map(Duration::from_millis);
@@ -182,7 +182,7 @@ fn since(time: Timestamp) -> Duration {
 }
 
 /// Whether a file that was last used at that time may count as so old.
-pub(super) fn is_older_than(used: Timestamp, age: Duration) -> bool {
+pub(crate) fn is_older_than(used: Timestamp, age: Duration) -> bool {
     since(used) + TICK >= age
 }
 
@@ -249,7 +249,7 @@ impl Wants {
 }
 
 /// Does now and then what a pull does between two calls: computes a digest, waits for the network.
-pub(super) fn think() {
+pub(crate) fn think() {
     let mut random = rand::rng();
     if random.random_ratio(1, 8) {
         thread::sleep(Duration::from_micros(random.random_range(0..3000)));

@@ -24,35 +24,35 @@ const HEADER: [&str; 11] = [
 
 /// The counts of one exercise.
 #[derive(Debug, Default)]
-pub(super) struct Row {
-    pub(super) part: &'static str,
-    pub(super) file_system: String,
-    pub(super) strategy: String,
-    pub(super) faults: u64,
-    pub(super) kills: u64,
-    pub(super) pulls: u64,
-    pub(super) unlinks: u64,
-    pub(super) swaps: u64,
-    pub(super) executions: u64,
+pub(crate) struct Row {
+    pub(crate) part: &'static str,
+    pub(crate) file_system: String,
+    pub(crate) strategy: String,
+    pub(crate) faults: u64,
+    pub(crate) kills: u64,
+    pub(crate) pulls: u64,
+    pub(crate) unlinks: u64,
+    pub(crate) swaps: u64,
+    pub(crate) executions: u64,
     /// Pulls that failed, by kind.
-    pub(super) breaks: BTreeMap<String, u64>,
+    pub(crate) breaks: BTreeMap<String, u64>,
     /// What must not happen and did.
-    pub(super) lost: u64,
-    pub(super) details: Vec<String>,
+    pub(crate) lost: u64,
+    pub(crate) details: Vec<String>,
 }
 
 impl Row {
-    pub(super) fn new(part: &'static str, file_system: &str, strategy: &str) -> Self {
+    pub(crate) fn new(part: &'static str, file_system: &str, strategy: &str) -> Self {
         Self { part, file_system: file_system.into(), strategy: strategy.into(), ..Self::default() }
     }
 
     /// Counts something that must not happen.
-    pub(super) fn lose(&mut self, detail: impl Into<String>) {
+    pub(crate) fn lose(&mut self, detail: impl Into<String>) {
         self.lose_many(1, detail);
     }
 
     /// Counts something that must not happen and did so many times.
-    pub(super) fn lose_many(&mut self, count: u64, detail: impl Into<String>) {
+    pub(crate) fn lose_many(&mut self, count: u64, detail: impl Into<String>) {
         self.lost += count;
         if self.details.len() < DETAILS {
             self.details.push(detail.into());
@@ -60,14 +60,14 @@ impl Row {
     }
 
     /// Counts a loss, unless `holds`.
-    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         if !holds {
             self.lose(detail());
         }
     }
 
     /// Adds what another process or thread counted.
-    pub(super) fn merge(&mut self, other: Self) {
+    pub(crate) fn merge(&mut self, other: Self) {
         self.faults += other.faults;
         self.kills += other.kills;
         self.pulls += other.pulls;
@@ -103,7 +103,7 @@ impl Row {
 }
 
 /// The table, in Markdown, and below it what was lost.
-pub(super) fn table(rows: &[Row]) -> String {
+pub(crate) fn table(rows: &[Row]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(Row::cells));
     let mut width = [1; HEADER.len()];

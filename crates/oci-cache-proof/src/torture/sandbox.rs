@@ -13,14 +13,14 @@ use anyhow::Context as _;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::process::while_none_starts;
-use super::snapshot::Snapshot;
+use crate::kit::process::while_none_starts;
+use crate::torture::snapshot::Snapshot;
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
 /// What the cache is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// Flat, beside foreign entries, partials and leftovers.
     Flat,
     /// Flat, and nothing in it that is not the cache's.
@@ -31,32 +31,32 @@ pub(super) enum Shape {
 
 /// A directory with a cache, `cache`.
 #[derive(Debug)]
-pub(super) struct Sandbox {
+pub(crate) struct Sandbox {
     directory: TempDir,
 }
 
 impl Sandbox {
-    pub(super) fn new(scratch: &Path, shape: Shape) -> anyhow::Result<Self> {
+    pub(crate) fn new(scratch: &Path, shape: Shape) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix_in("sandbox-", scratch).context("make a sandbox")?;
         let sandbox = Self { directory };
         sandbox.fill(shape).with_context(|| format!("fill {}", sandbox.path().display()))?;
         Ok(sandbox)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    pub(super) fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.path().join("cache")
     }
 
-    pub(super) fn out(&self, name: &str) -> PathBuf {
+    pub(crate) fn out(&self, name: &str) -> PathBuf {
         self.path().join("out").join(name)
     }
 
     /// Everything in it but `out`.
-    pub(super) fn snapshot(&self) -> anyhow::Result<Snapshot> {
+    pub(crate) fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let mut snapshot = Snapshot::of(self.path())?;
         snapshot.entries.retain(|path, _| !path.starts_with("out"));
         Ok(snapshot)
@@ -132,7 +132,7 @@ impl Sandbox {
 }
 
 /// Whether a prune may remove the file, by its path in a sandbox.
-pub(super) fn is_the_caches(path: &Path) -> bool {
+pub(crate) fn is_the_caches(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_foreign = path.starts_with("canary") || path.starts_with("cache/notes");
     let is_link = name == flat_name(6) || name == hex_name(6);
@@ -141,7 +141,7 @@ pub(super) fn is_the_caches(path: &Path) -> bool {
 }
 
 /// Whether nothing may ever happen to the entry.
-pub(super) fn is_protected(path: &Path) -> bool {
+pub(crate) fn is_protected(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.starts_with("canary")
         || path.starts_with("cache/notes")
@@ -155,7 +155,7 @@ pub(super) fn is_protected(path: &Path) -> bool {
 }
 
 /// Writes a file of two days ago, with the directories that it needs.
-pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
+pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -164,26 +164,26 @@ pub(super) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
 }
 
 /// The times of a file that was last used two days ago.
-pub(super) fn old() -> FileTimes {
+pub(crate) fn old() -> FileTimes {
     let now = u64::try_from(oci_cache_cli::clock::now().0).unwrap_or_default();
     let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
     FileTimes::new().set_modified(then).set_accessed(then)
 }
 
 /// Makes it seem two days old.
-pub(super) fn age(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn age(path: &Path) -> anyhow::Result<()> {
     while_none_starts(|| File::open(path)?.set_times(old()))
         .with_context(|| format!("set the times of {}", path.display()))
 }
 
-pub(super) fn hex_name(number: usize) -> String {
+pub(crate) fn hex_name(number: usize) -> String {
     format!("{number:064x}")
 }
 
-pub(super) fn flat_name(number: usize) -> String {
+pub(crate) fn flat_name(number: usize) -> String {
     format!("sha256:{}", hex_name(number))
 }
 
-pub(super) fn digest(number: usize) -> String {
+pub(crate) fn digest(number: usize) -> String {
     flat_name(number)
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use rustix::fs::OFlags;
 
-use super::process::while_none_starts;
+use crate::kit::process::while_none_starts;
 use crate::smoke::tree::Total;
 
 /// The most that is read of a file.
@@ -20,15 +20,15 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// The entries below a directory, by relative path.
 #[derive(Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) entries: BTreeMap<PathBuf, Entry>,
+pub(crate) struct Snapshot {
+    pub(crate) entries: BTreeMap<PathBuf, Entry>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) inode: u64,
-    pub(super) is_file: bool,
-    pub(super) size_bytes: u64,
+pub(crate) struct Entry {
+    pub(crate) inode: u64,
+    pub(crate) is_file: bool,
+    pub(crate) size_bytes: u64,
     mode: u32,
     owner: (u32, u32),
     modified: (i64, i64),
@@ -42,7 +42,7 @@ impl Snapshot {
     /// # Errors
     ///
     /// If something cannot be read.
-    pub(super) fn of(root: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn of(root: &Path) -> anyhow::Result<Self> {
         let mut snapshot = Self::default();
         snapshot.add(root, Path::new("")).with_context(|| format!("list {}", root.display()))?;
         Ok(snapshot)
@@ -72,7 +72,7 @@ impl Snapshot {
 
     /// The names of files that are gone in `later`, of those that `select` picks, wherever what is left
     /// of them is now.
-    pub(super) fn gone_from(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Total {
+    pub(crate) fn gone_from(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Total {
         let mut left: HashMap<u64, u64> = HashMap::new();
         for entry in later.entries.values().filter(|entry| entry.is_file) {
             *left.entry(entry.inode).or_default() += 1;
@@ -88,7 +88,7 @@ impl Snapshot {
     }
 
     /// The first entry that `select` picks that is not as it was.
-    pub(super) fn first_change(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Option<String> {
+    pub(crate) fn first_change(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Option<String> {
         let mut picked = self.entries.iter().filter(|(path, _)| select(path));
         picked.find_map(|(path, entry)| match later.entries.get(path) {
             None => Some(format!("{} is gone", path.display())),
@@ -98,7 +98,7 @@ impl Snapshot {
     }
 
     /// What is there, without what every run does anew: inodes and times.
-    pub(super) fn outline(&self) -> Vec<String> {
+    pub(crate) fn outline(&self) -> Vec<String> {
         let line = |(path, entry): (&PathBuf, &Entry)| {
             let content = String::from_utf8_lossy(&entry.content);
             format!("{} {:o} {:?} {content:?}", path.display(), entry.mode, entry.owner)
@@ -107,7 +107,7 @@ impl Snapshot {
     }
 
     /// The paths that hold a name of what a killed prune leaves.
-    pub(super) fn leftovers(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn leftovers(&self) -> impl Iterator<Item = &Path> {
         let is_leftover = |path: &&PathBuf| path.to_string_lossy().contains(".pruning-");
         self.entries.keys().filter(is_leftover).map(PathBuf::as_path)
     }
@@ -126,7 +126,7 @@ fn content_of(path: &Path, metadata: &fs::Metadata) -> std::io::Result<Vec<u8>> 
 }
 
 /// Where two outlines first differ.
-pub(super) fn first_difference(expected: &[String], found: &[String]) -> Option<String> {
+pub(crate) fn first_difference(expected: &[String], found: &[String]) -> Option<String> {
     let missing = expected.iter().find(|line| !found.contains(line)).map(|line| format!("missing {line}"));
     missing.or_else(|| {
         found.iter().find(|line| !expected.contains(line)).map(|line| format!("unexpected {line}"))

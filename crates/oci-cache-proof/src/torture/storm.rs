@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::mode::command;
-use super::mounts::{self, FileSystem, Mount};
-use super::nested_pull::LOST_WHILE_OPEN;
-use super::process::{self, Running};
-use super::puller::{Manner, OVERSLEPT, Pulled, REOPENS, TOO_EARLY};
-use super::row::Row;
-use super::{Stage, note};
+use crate::kit::process::{self, Running};
+use crate::torture::mode::command;
+use crate::torture::mounts::{self, FileSystem, Mount};
+use crate::torture::nested_pull::LOST_WHILE_OPEN;
+use crate::torture::puller::{Manner, OVERSLEPT, Pulled, REOPENS, TOO_EARLY};
+use crate::torture::row::Row;
+use crate::torture::{Stage, note};
 
 /// How many pullers there are of each manner.
 const PULLERS: u64 = 2;
@@ -127,7 +127,7 @@ struct Target {
     rounds: u64,
 }
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for file_system in FileSystem::ALL {
         let path = stage.scratch.join("storm").join(file_system.name());

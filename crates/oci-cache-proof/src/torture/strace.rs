@@ -20,7 +20,7 @@ use anyhow::{Context as _, ensure};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
-use super::process::{self, Ended, Running};
+use crate::kit::process::{self, Ended, Running};
 
 /// What is left out.
 const RUNTIME: [&str; 30] = [
@@ -58,7 +58,7 @@ const RUNTIME: [&str; 30] = [
 
 /// Until when a program's calls are looked at, or from when on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Span {
+pub(crate) enum Span {
     /// From the opening of the cache to the lock.
     ToLock,
     /// From the lock to the end.
@@ -67,23 +67,23 @@ pub(super) enum Span {
 
 /// A call to tamper with: the `number`th of its name in a thread, in the span.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Point {
-    pub(super) span: Span,
-    pub(super) call: String,
-    pub(super) number: u32,
+pub(crate) struct Point {
+    pub(crate) span: Span,
+    pub(crate) call: String,
+    pub(crate) number: u32,
 }
 
 /// What to do to a call, in strace's words.
 #[derive(Clone, Debug)]
-pub(super) struct Tampering {
-    pub(super) span: Span,
-    pub(super) call: String,
+pub(crate) struct Tampering {
+    pub(crate) span: Span,
+    pub(crate) call: String,
     /// Such as `error=EIO:when=3`.
-    pub(super) how: String,
+    pub(crate) how: String,
 }
 
 /// Runs a command under strace twice and lists the calls to tamper with.
-pub(super) fn survey(
+pub(crate) fn survey(
     command: impl Fn() -> anyhow::Result<Command>,
     cache: &Path,
     log: &Path,
@@ -92,13 +92,13 @@ pub(super) fn survey(
     let ended = run_attached(&mut command()?, cache, log, &[])?;
     ensure!(ended.code == Some(0) || ended.code == Some(3), "under strace: {}", ended.story());
     let mut points = points_from_lock(&read()?);
-    process::run(&mut under_strace(&command()?, log, &[]), super::mode::LIMIT)?;
+    process::run(&mut under_strace(&command()?, log, &[]), crate::torture::mode::LIMIT)?;
     points.extend(points_to_lock(&read()?, &cache.to_string_lossy()));
     Ok(points)
 }
 
 /// Runs a command under strace, which tampers with it. Also returns whether it came to that.
-pub(super) fn tamper(
+pub(crate) fn tamper(
     command: &mut Command,
     cache: &Path,
     tampering: &Tampering,
@@ -112,7 +112,10 @@ pub(super) fn tamper(
         Span::ToLock => {
             // With a filter in the kernel a signal would come too late.
             let filter: &[&str] = if tampering.how.starts_with("signal") { &[] } else { &["--seccomp-bpf"] };
-            process::run(&mut under_strace(command, log, &[filter, &options].concat()), super::mode::LIMIT)?
+            process::run(
+                &mut under_strace(command, log, &[filter, &options].concat()),
+                crate::torture::mode::LIMIT,
+            )?
         }
     };
     let happened = String::from_utf8_lossy(&fs::read(log)?).contains("(INJECTED)");
@@ -143,8 +146,8 @@ fn run_attached(command: &mut Command, cache: &Path, log: &Path, options: &[&str
     let tracer = attach(&program, log, options)?;
     // Not by closing: programs that other threads start have it open for a moment.
     flock(held.as_fd(), FlockOperation::Unlock).context("unlock the cache")?;
-    let ended = program.finish(super::mode::LIMIT)?;
-    tracer.finish(super::mode::LIMIT)?;
+    let ended = program.finish(crate::torture::mode::LIMIT)?;
+    tracer.finish(crate::torture::mode::LIMIT)?;
     Ok(ended)
 }
 
@@ -155,7 +158,7 @@ fn attach(program: &Running, log: &Path, options: &[&str]) -> anyhow::Result<Run
         Err(error) => {
             tracer.signal(Signal::INT);
             let threads = program.threads_untraced()?;
-            let said = tracer.finish(super::mode::LIMIT)?;
+            let said = tracer.finish(crate::torture::mode::LIMIT)?;
             Err(error.context(format!("{threads:?}; strace: {}", said.story())))
         }
     }
@@ -165,7 +168,7 @@ fn attach(program: &Running, log: &Path, options: &[&str]) -> anyhow::Result<Run
 const POLL_OF_THE_LOCK: Duration = Duration::from_millis(30);
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
-    let end = Instant::now() + super::mode::LIMIT;
+    let end = Instant::now() + crate::torture::mode::LIMIT;
     while !is_so()? {
         ensure!(Instant::now() < end, "waited in vain for {what}");
         thread::sleep(Duration::from_millis(2));

@@ -11,18 +11,20 @@ use std::process::Command;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
-use super::control::try_all;
-use super::mode::{LIMIT, command};
-use super::process::{self, Ended};
-use super::row::Row;
-use super::sandbox::{age, flat_name, write};
-use super::snapshot::Snapshot;
-use super::{Stage, surroundings_exchange, surroundings_limits, surroundings_mounts, surroundings_signals};
+use crate::kit::process::{self, Ended};
+use crate::torture::control::try_all;
+use crate::torture::mode::{LIMIT, command};
+use crate::torture::row::Row;
+use crate::torture::sandbox::{age, flat_name, write};
+use crate::torture::snapshot::Snapshot;
+use crate::torture::{
+    Stage, surroundings_exchange, surroundings_limits, surroundings_mounts, surroundings_signals,
+};
 
 /// A case: its name, and what it does.
-pub(super) type Case = (&'static str, fn(&mut Trial<'_>) -> anyhow::Result<()>);
+pub(crate) type Case = (&'static str, fn(&mut Trial<'_>) -> anyhow::Result<()>);
 
-pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
+pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", surroundings_mounts::CASES),
         ("limits and outputs", surroundings_limits::CASES),
@@ -47,39 +49,39 @@ fn run(stage: &Stage, (name, case): &Case) -> anyhow::Result<Row> {
 }
 
 /// A case under way.
-pub(super) struct Trial<'a> {
-    pub(super) stage: &'a Stage,
+pub(crate) struct Trial<'a> {
+    pub(crate) stage: &'a Stage,
     name: &'static str,
     directory: TempDir,
-    pub(super) row: Row,
+    pub(crate) row: Row,
 }
 
 impl Trial<'_> {
     /// A path in the case's directory.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         let name = self.name;
         self.row.check(holds, || format!("{name}: {}", detail()));
     }
 
     /// The prune of a cache, to be run.
-    pub(super) fn command(&self, cache: &Path, flags: &[&str]) -> Command {
+    pub(crate) fn command(&self, cache: &Path, flags: &[&str]) -> Command {
         let mut prune = command(&self.stage.program, "prune", cache);
         prune.args(flags);
         prune
     }
 
     /// Prunes, which must end with the code, and report what goes.
-    pub(super) fn prune(&mut self, cache: &Path, flags: &[&str], code: i32) -> anyhow::Result<Ended> {
+    pub(crate) fn prune(&mut self, cache: &Path, flags: &[&str], code: i32) -> anyhow::Result<Ended> {
         let prune = self.command(cache, flags);
         self.run(prune, cache, &[code])
     }
 
     /// Runs a command that prunes the cache.
-    pub(super) fn run(&mut self, mut prune: Command, cache: &Path, codes: &[i32]) -> anyhow::Result<Ended> {
+    pub(crate) fn run(&mut self, mut prune: Command, cache: &Path, codes: &[i32]) -> anyhow::Result<Ended> {
         // What went aside is beside it.
         let beside = cache.parent().unwrap_or(cache);
         let before = Snapshot::of(beside)?;
@@ -89,7 +91,7 @@ impl Trial<'_> {
     }
 
     /// Checks the end of a prune against what is left below `root`.
-    pub(super) fn compare(
+    pub(crate) fn compare(
         &mut self,
         before: &Snapshot,
         root: &Path,
@@ -106,14 +108,14 @@ impl Trial<'_> {
         Ok(())
     }
 
-    pub(super) fn expect_blobs(&mut self, cache: &Path, expected: usize) {
+    pub(crate) fn expect_blobs(&mut self, cache: &Path, expected: usize) {
         let left = blobs_in(cache);
         self.check(left == expected, || format!("{left} blobs are left, not {expected}"));
     }
 }
 
 /// Makes a flat cache of old blobs.
-pub(super) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
+pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
     fs::create_dir_all(cache)?;
     for number in 0..blobs {
         write(&cache.join(flat_name(number)), "blob")?;
@@ -122,7 +124,7 @@ pub(super) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
 }
 
 /// How many blobs a flat cache has.
-pub(super) fn blobs_in(cache: &Path) -> usize {
+pub(crate) fn blobs_in(cache: &Path) -> usize {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("sha256:")).count()
 }

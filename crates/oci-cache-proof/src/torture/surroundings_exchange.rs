@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::mode::LIMIT;
-use super::process;
-use super::sandbox::{flat_name, write};
-use super::surroundings::{Case, Trial, fill};
+use crate::kit::process;
+use crate::torture::mode::LIMIT;
+use crate::torture::sandbox::{flat_name, write};
+use crate::torture::surroundings::{Case, Trial, fill};
 
-pub(super) const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("a blob is covered", |trial| exchange(trial, false, |blob, fresh, _| fs::rename(fresh, blob))),
     ("a blob with another name is covered", |trial| {
         exchange(trial, true, |blob, fresh, _| fs::rename(fresh, blob))

@@ -6,16 +6,16 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
-use super::layout_check::dangling;
-use super::mode::LIMIT;
-use super::process;
-use super::sandbox::{Sandbox, Shape, flat_name, write};
-use super::snapshot::Snapshot;
-use super::surroundings::{Case, Trial, fill};
+use crate::kit::process;
+use crate::torture::layout_check::dangling;
+use crate::torture::mode::LIMIT;
+use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
+use crate::torture::snapshot::Snapshot;
+use crate::torture::surroundings::{Case, Trial, fill};
 
 const NOBODY: u32 = 65534;
 
-pub(super) const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("few descriptors, flat", few_descriptors_flat),
     ("few descriptors, layout", few_descriptors_layout),
     ("no thread can be started", no_threads),
@@ -67,7 +67,7 @@ fn few_descriptors_layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         let ended = process::run(&mut prune, LIMIT)?;
         trial.row.executions += 1;
         trial.check(ended.is_documented(), || format!("{limit} descriptors: {}", ended.story()));
-        let gone = before.gone_from(&sandbox.snapshot()?, super::sandbox::is_the_caches).blobs;
+        let gone = before.gone_from(&sandbox.snapshot()?, crate::torture::sandbox::is_the_caches).blobs;
         let told = ended.number("blobs_freed").unwrap_or(0);
         trial.check(told == gone, || format!("{limit} descriptors: {gone} went, {}", ended.story()));
         let dangling = dangling(&cache);

@@ -5,15 +5,15 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use super::layout_check::dangling;
-use super::mounts;
-use super::process;
-use super::sandbox::{Sandbox, Shape, flat_name, write};
-use super::surroundings::{Case, Trial, blobs_in, fill};
+use crate::kit::process;
+use crate::torture::layout_check::dangling;
+use crate::torture::mounts;
+use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
+use crate::torture::surroundings::{Case, Trial, blobs_in, fill};
 
 const NOBODY: u32 = 65534;
 
-pub(super) const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("symlinked root", symlinked),
     ("mount point", mount_point),
     ("bind mount in another namespace", bind_mount),
@@ -79,7 +79,7 @@ fn bind_mount(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     trial.check(in_use == Some(1.into()), || format!("in use: {in_use:?}"));
     trial.expect_blobs(&cache, 1);
     File::create(go)?;
-    let held = holder.finish(super::mode::LIMIT)?;
+    let held = holder.finish(crate::torture::mode::LIMIT)?;
     let is_good = held.stdout == "blob" && cache.join("after").exists();
     trial.check(is_good, || format!("the bind mount: {}", held.story()));
     Ok(())
@@ -172,7 +172,7 @@ fn fill_disk(path: &Path) -> anyhow::Result<()> {
 }
 
 fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
-    for flags in [&[][..], &["--keep", &super::sandbox::digest(10)]] {
+    for flags in [&[][..], &["--keep", &crate::torture::sandbox::digest(10)]] {
         let mount = trial.path("mount");
         fs::create_dir_all(&mount)?;
         mounts::tmpfs(&mount, "size=1m")?;
@@ -250,7 +250,7 @@ fn without_lease(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         chown(entry?.path(), Some(NOBODY), Some(NOBODY))?;
     }
     let reader = File::open(cache.join(flat_name(1)))?;
-    super::sandbox::age(&cache.join(flat_name(1)))?;
+    crate::torture::sandbox::age(&cache.join(flat_name(1)))?;
     let prune = trial.command(&cache, &[]);
     let mut command = Command::new("capsh");
     command.args(["--drop=cap_lease", "--", "-c", "exec \"$0\" \"$@\""]);

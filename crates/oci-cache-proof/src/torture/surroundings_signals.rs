@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::layout_check::dangling;
-use super::mode::LIMIT;
-use super::process;
-use super::sandbox::{Sandbox, Shape, is_the_caches};
-use super::snapshot::Snapshot;
-use super::surroundings::{Case, Trial, fill};
+use crate::kit::process;
+use crate::torture::layout_check::dangling;
+use crate::torture::mode::LIMIT;
+use crate::torture::sandbox::{Sandbox, Shape, is_the_caches};
+use crate::torture::snapshot::Snapshot;
+use crate::torture::surroundings::{Case, Trial, fill};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 /// How long a stop may take.
@@ -21,7 +21,7 @@ const PARTS: u32 = 16;
 /// How many blobs take long enough for a signal to come in between.
 const BLOBS: usize = 6000;
 
-pub(super) const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     ("signals, flat", |trial| flat(trial, &[])),
     ("signals, aside", |trial| flat(trial, &["--aside"])),
     ("signals, layout", layout),

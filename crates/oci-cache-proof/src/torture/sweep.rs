@@ -2,27 +2,27 @@
 
 use std::path::Path;
 
-use super::Stage;
-use super::layout_check::dangling;
-use super::mode::Mode;
-use super::process::Ended;
-use super::row::Row;
-use super::sandbox::{Sandbox, is_protected, is_the_caches};
-use super::snapshot::{Snapshot, first_difference};
-use super::strace::{self, Point, Tampering};
+use crate::kit::process::Ended;
+use crate::torture::Stage;
+use crate::torture::layout_check::dangling;
+use crate::torture::mode::Mode;
+use crate::torture::row::Row;
+use crate::torture::sandbox::{Sandbox, is_protected, is_the_caches};
+use crate::torture::snapshot::{Snapshot, first_difference};
+use crate::torture::strace::{self, Point, Tampering};
 
 /// Where a mode leads to when nobody tampers with it.
 #[derive(Debug)]
-pub(super) struct Course {
-    pub(super) mode: Mode,
+pub(crate) struct Course {
+    pub(crate) mode: Mode,
     /// The calls that it makes.
-    pub(super) points: Vec<Point>,
+    pub(crate) points: Vec<Point>,
     /// What is there in the end.
     outline: Vec<String>,
 }
 
 impl Course {
-    pub(super) fn of(mode: Mode, stage: &Stage) -> anyhow::Result<Self> {
+    pub(crate) fn of(mode: Mode, stage: &Stage) -> anyhow::Result<Self> {
         let sandbox = mode.sandbox(stage)?;
         mode.prepare(stage, &sandbox)?;
         let command = || Ok(mode.command(stage, &sandbox));
@@ -38,7 +38,7 @@ impl Course {
     }
 
     /// Tampers with a prune, looks at what is left, and prunes again.
-    pub(super) fn attempt(&self, stage: &Stage, tampering: &Tampering) -> anyhow::Result<Attempt> {
+    pub(crate) fn attempt(&self, stage: &Stage, tampering: &Tampering) -> anyhow::Result<Attempt> {
         let sandbox = self.mode.sandbox(stage)?;
         self.mode.prepare(stage, &sandbox)?;
         let before = sandbox.snapshot()?;
@@ -110,12 +110,12 @@ fn is_whole(expected: &[String], after: &Snapshot, tampering: &Tampering) -> boo
 
 /// A prune that was tampered with.
 #[derive(Debug)]
-pub(super) struct Attempt {
-    pub(super) row: Row,
+pub(crate) struct Attempt {
+    pub(crate) row: Row,
     what: String,
-    pub(super) ended: Ended,
+    pub(crate) ended: Ended,
     /// Whether the call that was to be tampered with was made.
-    pub(super) happened: bool,
+    pub(crate) happened: bool,
     /// Whether it left what an undisturbed prune leaves.
     is_whole: bool,
     before: Snapshot,
@@ -123,7 +123,7 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+    pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         let what = &self.what;
         self.row.check(holds, || format!("{what}: {}", detail()));
     }
@@ -142,7 +142,7 @@ impl Attempt {
     }
 
     /// Checks the report against the disk. `told` is whether a report must be there at all.
-    pub(super) fn check_report(&mut self, told: bool) {
+    pub(crate) fn check_report(&mut self, told: bool) {
         let gone = self.before.gone_from(&self.after, is_the_caches);
         let Some(report) = self.ended.report() else {
             let story = self.ended.story();

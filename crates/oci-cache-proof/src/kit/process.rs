@@ -3,11 +3,12 @@
 //! Guarantees: a program that takes longer than its limit is ended together with those that it started,
 //! and counts as one that hangs. Output goes to unnamed files, so a full pipe holds nobody up.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,41 +24,41 @@ const POLL: Duration = Duration::from_millis(2);
 static STARTS: RwLock<()> = RwLock::new(());
 
 /// Does what opens files of a cache, while no program starts.
-pub(super) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
     let _no_start = STARTS.read().unwrap_or_else(PoisonError::into_inner);
     work()
 }
 
 /// How a program ended.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// The exit code, or the signal that ended it, below zero; none if it hung.
-    pub(super) code: Option<i32>,
-    pub(super) stdout: String,
-    pub(super) stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     /// The most memory that it was seen to use, in KiB.
-    pub(super) peak_kibibytes: u64,
+    pub(crate) peak_kibibytes: u64,
 }
 
 impl Ended {
     /// Whether the code is one that the prune is documented to end with, unless a signal came.
-    pub(super) fn is_documented(&self) -> bool {
+    pub(crate) fn is_documented(&self) -> bool {
         matches!(self.code, Some(0..=2))
     }
 
     /// The report, if one was printed.
-    pub(super) fn report(&self) -> Option<Value> {
+    pub(crate) fn report(&self) -> Option<Value> {
         let line = self.stdout.strip_suffix('\n')?;
         serde_json::from_str(line).ok().filter(Value::is_object)
     }
 
     /// A number of the report.
-    pub(super) fn number(&self, field: &str) -> Option<u64> {
+    pub(crate) fn number(&self, field: &str) -> Option<u64> {
         self.report()?.get(field)?.as_u64()
     }
 
     /// The end in words.
-    pub(super) fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let code = self.code.map_or("no end".to_owned(), |code| format!("code {code}"));
         let said: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("note:")).take(3).collect();
         let told = match (self.number("blobs_freed"), self.number("bytes_freed")) {
@@ -75,7 +76,7 @@ fn shortened(text: &str) -> &str {
 
 /// A program that runs.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     stdout: File,
     stderr: File,
@@ -83,7 +84,7 @@ pub(super) struct Running {
 }
 
 /// Starts a program. Its stdout is kept unless `command` has another already by `to_stdout`.
-pub(super) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::Result<Running> {
+pub(crate) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::Result<Running> {
     let file = || tempfile::tempfile().context("make a temporary file");
     let (stdout, stderr) = (file()?, file()?);
     let to_stdout = match to_stdout {
@@ -99,12 +100,12 @@ pub(super) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::
 }
 
 /// Runs a program to its end.
-pub(super) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
+pub(crate) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
     start(command, None)?.finish(limit)
 }
 
 /// Runs a program that must succeed.
-pub(super) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
+pub(crate) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
     let ended = run(command, limit)?;
     anyhow::ensure!(ended.code == Some(0), "{command:?}: {}", ended.story());
     Ok(ended)
@@ -112,23 +113,23 @@ pub(super) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<End
 
 impl Running {
     /// Its process number.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Whether it has the file or directory open.
-    pub(super) fn has_open(&self, path: &Path) -> bool {
+    pub(crate) fn has_open(&self, path: &Path) -> bool {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.id())).into_iter().flatten();
         descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|open| open == path))
     }
 
     /// Whether another process traces it, all of its threads that have not ended.
-    pub(super) fn is_traced(&self) -> anyhow::Result<bool> {
+    pub(crate) fn is_traced(&self) -> anyhow::Result<bool> {
         Ok(self.threads_untraced()?.is_empty())
     }
 
     /// The names and states of its threads that nobody traces (`TracerPid`, `proc(5)`), and that have not ended.
-    pub(super) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
+    pub(crate) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
         let mut threads = Vec::new();
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {
             let status = std::fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
@@ -143,7 +144,7 @@ impl Running {
     }
 
     /// Sends it a signal, and those that it started.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
             // It may have ended already.
             let _ = kill_process_group(group, signal);
@@ -151,7 +152,7 @@ impl Running {
     }
 
     /// Waits for its end, or makes an end of it.
-    pub(super) fn finish(mut self, limit: Duration) -> anyhow::Result<Ended> {
+    pub(crate) fn finish(mut self, limit: Duration) -> anyhow::Result<Ended> {
         let end = Instant::now() + limit;
         let status = loop {
             if let Some(status) = self.child.try_wait().context("wait for a program")? {
@@ -191,6 +192,26 @@ fn content_of(file: &mut File) -> anyhow::Result<String> {
     file.rewind().context("read an output")?;
     file.read_to_end(&mut content).context("read an output")?;
     Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// A command from its program and arguments.
+pub(crate) fn command(line: &[OsString]) -> Command {
+    let mut parts = line.iter();
+    let mut command = Command::new(parts.next().map_or("true".as_ref(), OsString::as_os_str));
+    command.args(parts);
+    command
+}
+
+/// Without input and output, but for the errors.
+pub(crate) fn quiet(command: &mut Command) -> &mut Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
+}
+
+/// What to say of a command that failed.
+pub(crate) fn complaint(command: &Command, output: &Output) -> String {
+    let program = Path::new(command.get_program()).display();
+    let said = String::from_utf8_lossy(&output.stderr);
+    format!("`{program}` failed ({}): {}", output.status, said.trim())
 }
 
 #[cfg(test)]

@@ -1,0 +1,6 @@
+//! What smoke, torture and bench share, once.
+//!
+//! Guarantees: nothing here imports a part.
+
+pub(crate) mod process;
+pub(crate) mod workspace;
