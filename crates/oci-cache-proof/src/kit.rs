@@ -3,4 +3,6 @@
 //! Guarantees: nothing here imports a part.
 
 pub(crate) mod process;
+pub(crate) mod pulls;
+pub(crate) mod total;
 pub(crate) mod workspace;

@@ -9,7 +9,6 @@
 
 mod distance;
 mod flat_cache;
-pub(crate) mod flat_pull;
 mod fleet;
 mod heal;
 mod idle;
@@ -25,7 +24,6 @@ pub(crate) mod tally;
 mod trace;
 pub(crate) mod tree;
 
-use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -35,6 +33,7 @@ use self::images::Images;
 use self::prune::Prune;
 use self::registry::Registry;
 use self::table::Row;
+use oci_cache_cli::output;
 
 /// What `smoke` is told.
 #[derive(Debug, clap::Args)]
@@ -55,20 +54,20 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
         TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
     let prune = Prune::new(program);
     let registry = Registry::start(scratch.path())?;
-    note("building and pushing images");
+    output::complain("smoke: building and pushing images");
     let images = Images::build_and_push(&registry, scratch.path())?;
 
-    note("OCI layouts: pulls alone, then beside prunes");
+    output::complain("smoke: OCI layouts: pulls alone, then beside prunes");
     let mut rows = oci_layouts::rows(&prune, &images, scratch.path(), arguments.jobs)?;
-    note("flat cache: pulls beside prunes in place, then aside");
+    output::complain("smoke: flat cache: pulls beside prunes in place, then aside");
     rows.extend(flat_cache::rows(&prune, scratch.path(), arguments.jobs)?);
-    note("idle caches: counts against the disk");
+    output::complain("smoke: idle caches: counts against the disk");
     rows.extend(idle::rows(&prune, &images, scratch.path())?);
-    note("a cache poisoned by killed pulls");
+    output::complain("smoke: a cache poisoned by killed pulls");
     rows.push(heal::row(&prune, &images, scratch.path())?);
-    note("system calls of a dry run");
+    output::complain("smoke: system calls of a dry run");
     rows.push(trace::row(&prune, &images, scratch.path())?);
-    note("the files for fleets");
+    output::complain("smoke: the files for fleets");
     rows.push(fleet::row(&prune, &images, scratch.path())?);
 
     table::print(&rows).context("failed to write to stdout")?;
@@ -81,9 +80,4 @@ fn verdict(rows: &[Row]) -> anyhow::Result<()> {
         bail!("smoke: {failures} failure(s) where there must be none");
     }
     Ok(())
-}
-
-/// Says on stderr what is going on. Nothing depends on its being read.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "smoke: {text}");
 }

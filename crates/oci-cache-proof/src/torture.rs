@@ -8,14 +8,11 @@
 //!
 //! What it does not guarantee: that what did not happen cannot. `docs/reliability.md` has the figures.
 
+mod age;
 mod attack;
-mod attack_arena;
-mod attack_roles;
 mod control;
 mod faults;
 mod hostile;
-mod hostile_documents;
-mod hostile_rule;
 mod kills;
 mod layout_check;
 mod measured;
@@ -27,18 +24,14 @@ mod puller;
 mod row;
 mod sandbox;
 mod snapshot;
+mod stage;
 mod storm;
 mod strace;
 mod surroundings;
-mod surroundings_exchange;
-mod surroundings_limits;
-mod surroundings_mounts;
-mod surroundings_signals;
 mod sweep;
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -48,7 +41,9 @@ use anyhow::{Context as _, anyhow};
 use tempfile::TempDir;
 
 use self::row::Row;
+use self::stage::Stage;
 use oci_cache_cli::exit::Exit;
+use oci_cache_cli::output;
 
 /// What `torture` is told.
 #[derive(Debug, clap::Args)]
@@ -103,27 +98,6 @@ impl Part {
     }
 }
 
-/// What every part is given.
-#[derive(Debug)]
-struct Stage {
-    /// Where files go: memory, seen in this mount namespace only.
-    scratch: PathBuf,
-    /// The program that is put to the proof, where any user can run it.
-    program: PathBuf,
-    /// This program, where any user can run it.
-    proof: PathBuf,
-    quick: bool,
-}
-
-impl Stage {
-    /// This program in a role, to which its words are to be added.
-    fn role(&self, name: &str) -> Command {
-        let mut role = Command::new(&self.proof);
-        role.arg("--program").arg(&self.program).args(["torture", "--", name]);
-        role
-    }
-}
-
 /// Runs the parts on the program and prints the table.
 ///
 /// # Errors
@@ -144,8 +118,8 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     let words: Vec<&str> = role.iter().filter_map(|word| word.to_str()).collect();
     match words.split_first() {
         Some((&"puller", rest)) => puller::play(rest),
-        Some((&"swapper", rest)) => attack_roles::swap(rest),
-        Some((&"naive", rest)) => attack_roles::remove(rest),
+        Some((&"swapper", rest)) => attack::roles::swap(rest),
+        Some((&"naive", rest)) => attack::roles::remove(rest),
         _ => Err(anyhow!("no such role: {role:?}")),
     }
 }
@@ -187,28 +161,21 @@ fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> any
     let mut rows = Vec::new();
     for part in Part::ALL.into_iter().filter(|part| arguments.only.is_none_or(|only| only == *part)) {
         let at = started.elapsed().as_secs();
-        note(&format!("{part:?} begins after {at} s"));
+        output::complain(&format!("torture: {part:?} begins after {at} s"));
         rows.extend(part.rows(&stage).with_context(|| format!("{part:?}"))?);
     }
-    let table = row::table(&rows);
-    let mut stdout = std::io::stdout().lock();
-    stdout.write_all(table.as_bytes()).and_then(|()| stdout.flush()).context("write to stdout")?;
-    note(&format!("done after {} s", started.elapsed().as_secs()));
+    let printed = output::print(&row::table(&rows))?;
+    output::complain(&format!("torture: done after {} s", started.elapsed().as_secs()));
     let lost: u64 = rows.iter().map(|row| row.lost).sum();
     if arguments.publish || !arguments.quick && arguments.only.is_none() {
         measured::write(&rows, arguments.quick, started.elapsed())?;
     }
     match lost {
-        0 => Ok(Exit::Done),
+        0 => Ok(printed),
         lost => Err(anyhow!("torture: {lost} thing(s) happened that must not")),
     }
 }
 
 fn this_program() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("find the path of this program")
-}
-
-/// Says on stderr what is going on. Nothing depends on its being read.
-fn note(text: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "torture: {text}");
 }

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 
-use crate::smoke::flat_pull::RemoteBlob;
+use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::total::Total;
 use crate::smoke::prune::Prune;
 use crate::smoke::table::Row;
 use crate::smoke::tally::Tally;
-use crate::smoke::tree::{Total, Tree};
+use crate::smoke::tree::Tree;
 
 const IN_PLACE: Duration = Duration::from_secs(10);
 const ASIDE: Duration = Duration::from_secs(4);

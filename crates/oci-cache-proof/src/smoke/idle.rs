@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::smoke::flat_pull::RemoteBlob;
+use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::total::Total;
 use crate::smoke::images::Images;
 use crate::smoke::prune::{Prune, Report};
 use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
-use crate::smoke::tree::{Total, Tree};
+use crate::smoke::tree::Tree;
 
 /// What was used just now may count as recent.
 const SETTLING: Duration = Duration::from_secs(2);

@@ -3,6 +3,11 @@
 //! Guarantees: every failure is counted; the first ten of an exercise are kept in words.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::kit::pulls::broken::Broken;
+use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::total::Total;
 
 /// How many failures are kept in words.
 const DETAILS: usize = 10;
@@ -48,6 +53,14 @@ impl Tally {
     pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         if !holds {
             self.fail(Failure::Check, &detail());
+        }
+    }
+
+    /// Pulls a blob into a flat cache and counts the pull. What it writes it adds to `written`.
+    pub(crate) fn pull_blob(&mut self, blob: RemoteBlob, cache: &Path, written: &mut Total) {
+        self.pulls += 1;
+        if let Err(Broken { step, cause }) = blob.pull(cache, written) {
+            self.fail(Failure::Pull(step), &format!("{}: {cause}", blob.path_in(cache).display()));
         }
     }
 

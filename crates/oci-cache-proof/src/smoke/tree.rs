@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
-use std::ops::AddAssign;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+
+use crate::kit::total::Total;
 
 /// The entries below a directory, and the directory itself.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,22 +29,6 @@ struct Entry {
     is_directory: bool,
     content_changed: (i64, i64),
     status_changed: (i64, i64),
-}
-
-/// A count of files and the sum of their sizes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Total {
-    /// How many.
-    pub(crate) blobs: u64,
-    /// The sum of their logical sizes.
-    pub(crate) bytes: u64,
-}
-
-impl AddAssign for Total {
-    fn add_assign(&mut self, other: Self) {
-        self.blobs += other.blobs;
-        self.bytes += other.bytes;
-    }
 }
 
 impl Tree {

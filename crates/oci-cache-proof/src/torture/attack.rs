@@ -4,6 +4,9 @@
 //! pruner that works by path is tried too, and must lose: that shows that the detector sees. Once there is no
 //! Landlock, which would hide that a link was followed.
 
+mod arena;
+pub(crate) mod roles;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +16,10 @@ use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
-use crate::torture::Stage;
-use crate::torture::attack_arena::{Arena, Pair};
+use crate::torture::attack::arena::{Arena, Pair};
 use crate::torture::mode::command;
 use crate::torture::row::Row;
+use crate::torture::stage::Stage;
 
 const PRUNE_LIMIT: Duration = Duration::from_secs(60);
 /// What the pruner that must lose is called.

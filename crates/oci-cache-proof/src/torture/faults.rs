@@ -14,9 +14,10 @@ use rand::seq::SliceRandom as _;
 use crate::torture::control::try_all;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
+use crate::torture::stage::Stage;
 use crate::torture::strace::{Point, Tampering};
 use crate::torture::sweep::Course;
-use crate::torture::{Stage, note};
+use oci_cache_cli::output;
 
 const ERRORS: [&str; 8] = ["EIO", "EACCES", "EPERM", "ENOSPC", "EMFILE", "ENOMEM", "EINTR", "EROFS"];
 /// How the start of a thread fails at a limit.
@@ -37,7 +38,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
             faults.shuffle(&mut StdRng::seed_from_u64(SEED));
             faults.truncate(SAMPLES);
         }
-        note(&format!("{} faults {}", faults.len(), mode.name()));
+        output::complain(&format!("torture: {} faults {}", faults.len(), mode.name()));
         let mut row = Row::new("faults", "tmpfs", mode.name());
         try_all(&faults, THREADS, &mut row, |fault| attempt(&course, stage, fault))?;
         let (happened, tried) = (row.faults, faults.len() as u64);

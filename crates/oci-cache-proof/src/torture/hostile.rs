@@ -5,6 +5,9 @@
 //! line and nothing that a terminal would obey, remove nothing but what a rule of the test's own lets go, in
 //! the cache and around it, and report just what went.
 
+mod documents;
+mod rule;
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -15,15 +18,15 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::kit::process::{self, Ended, while_none_starts};
-use crate::torture::Stage;
 use crate::torture::control::try_all;
-use crate::torture::hostile_documents::{
+use crate::torture::hostile::documents::{
     SPECIALS, Special, mutated, mutated_plan, random_document, random_keep, random_name,
 };
-use crate::torture::hostile_rule::{Fate, State, kept_for};
+use crate::torture::hostile::rule::{Fate, State, kept_for};
 use crate::torture::mode::command;
 use crate::torture::row::Row;
 use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
+use crate::torture::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MAX_KIBIBYTES: u64 = 256 << 10;

@@ -11,9 +11,10 @@ use rand::seq::SliceRandom as _;
 use crate::torture::control::try_all;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
+use crate::torture::stage::Stage;
 use crate::torture::strace::Tampering;
 use crate::torture::sweep::Course;
-use crate::torture::{Stage, note};
+use oci_cache_cli::output;
 
 const THREADS: usize = 32;
 /// How many stops are tried of each mode, if not all.
@@ -64,7 +65,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
                 stops.shuffle(&mut StdRng::seed_from_u64(SEED));
                 stops.truncate(if stop == Stop::Kill { SAMPLES } else { SAMPLES / 4 });
             }
-            note(&format!("{} times {} {}", stops.len(), stop.signal(), mode.name()));
+            output::complain(&format!("torture: {} times {} {}", stops.len(), stop.signal(), mode.name()));
             let mut row = Row::new("kills", "tmpfs", &format!("{}: {}", stop.signal(), mode.name()));
             try_all(&stops, THREADS, &mut row, |how| attempt(&course, stage, stop, how))?;
             let (stopped, tried) = (row.kills, stops.len() as u64);

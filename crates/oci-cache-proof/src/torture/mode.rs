@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::kit::process::{self, Ended};
-use crate::torture::Stage;
 use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
+use crate::torture::stage::Stage;
 
 /// How long a prune of a sandbox may take before it counts as one that hangs.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);

@@ -14,14 +14,15 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use crate::torture::puller::{OVERSLEPT, is_older_than, think};
+use crate::kit::pulls::broken::{self, Broken, at};
+use crate::torture::age::is_older_than;
 use oci_cache_cli::clock;
 
 /// The step of a pull whose blob went although it had it open.
 pub(crate) const LOST_WHILE_OPEN: &str = "lost while open";
 
-/// The step at which a pull broke, and why.
-pub(crate) type Broken = (&'static str, io::Error);
+/// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
+pub(crate) const OVERSLEPT: &str = "overslept";
 
 /// How long a pull is idle between two steps.
 #[derive(Clone, Copy, Debug)]
@@ -49,24 +50,24 @@ impl NestedBlob {
                 return self.check(&path, "reopen of a hit");
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(("stat", error)),
+            Err(cause) => return Err(Broken { step: "stat", cause }),
         }
-        DirBuilder::new().recursive(true).create(cache).map_err(|error| ("mkdir", error))?;
+        DirBuilder::new().recursive(true).create(cache).map_err(at("mkdir"))?;
         let temporary = cache.join(format!("oci-put-blob{}", rand::rng().random_range(0..u64::MAX)));
-        let mut file = File::create_new(&temporary).map_err(|error| ("create", error))?;
-        self.write(&mut file).map_err(|error| ("write", error))?;
+        let mut file = File::create_new(&temporary).map_err(at("create"))?;
+        self.write(&mut file).map_err(at("write"))?;
         if rand::rng().random_ratio(1, 64) {
-            file.sync_all().map_err(|error| ("write", error))?;
+            file.sync_all().map_err(at("write"))?;
         }
-        file.set_permissions(Permissions::from_mode(0o644)).map_err(|error| ("write", error))?;
+        file.set_permissions(Permissions::from_mode(0o644)).map_err(at("write"))?;
         let closed = clock::now();
         drop(file);
         think();
         thread::sleep(pauses.stall);
         let directory = cache.join("blobs/sha256");
-        DirBuilder::new().recursive(true).create(directory).map_err(|error| ("mkdir", error))?;
+        DirBuilder::new().recursive(true).create(directory).map_err(at("mkdir"))?;
         let step = |is_old| if is_old { OVERSLEPT } else { "rename" };
-        fs::rename(&temporary, &path).map_err(|error| (step(is_older_than(closed, pauses.idle)), error))?;
+        fs::rename(&temporary, &path).map_err(|cause| at(step(is_older_than(closed, pauses.idle)))(cause))?;
         think();
         self.check(&path, "reopen")
     }
@@ -74,25 +75,25 @@ impl NestedBlob {
     /// Makes the directory, then the file.
     pub(crate) fn write_in_place(self, cache: &Path) -> Result<(), Broken> {
         let directory = cache.join("blobs/sha256");
-        DirBuilder::new().recursive(true).create(directory).map_err(|error| ("mkdir", error))?;
+        DirBuilder::new().recursive(true).create(directory).map_err(at("mkdir"))?;
         think();
-        let mut file = File::create(self.path_in(cache)).map_err(|error| ("create", error))?;
-        self.write(&mut file).map_err(|error| ("write", error))
+        let mut file = File::create(self.path_in(cache)).map_err(at("create"))?;
+        self.write(&mut file).map_err(at("write"))
     }
 
     /// Makes the directory, then the file, and has it open for reading.
     pub(crate) fn open_new(self, cache: &Path) -> Result<File, Broken> {
         self.write_in_place(cache)?;
-        File::open(self.path_in(cache)).map_err(|error| ("reopen", error))
+        File::open(self.path_in(cache)).map_err(at("reopen"))
     }
 
     /// Whether the name still leads to the file that is open.
     pub(crate) fn is_still(self, cache: &Path, file: &File) -> Result<(), Broken> {
-        let error = |error| (LOST_WHILE_OPEN, error);
+        let lost = at(LOST_WHILE_OPEN);
         let (open, named) =
-            (file.metadata().map_err(error)?, fs::metadata(self.path_in(cache)).map_err(error)?);
+            (file.metadata().map_err(&lost)?, fs::metadata(self.path_in(cache)).map_err(&lost)?);
         let is_same = open.ino() == named.ino();
-        if is_same { Ok(()) } else { Err(error(io::Error::other("another file has its name"))) }
+        if is_same { Ok(()) } else { Err(lost(io::Error::other("another file has its name"))) }
     }
 
     fn write(self, file: &mut File) -> io::Result<()> {
@@ -106,10 +107,9 @@ impl NestedBlob {
 
     fn check(self, path: &Path, step: &'static str) -> Result<(), Broken> {
         let mut content = Vec::new();
-        let mut file = File::open(path).map_err(|error| (step, error))?;
-        file.read_to_end(&mut content).map_err(|error| (step, error))?;
-        let is_right = content == self.content();
-        if is_right { Ok(()) } else { Err(("content", io::Error::other(format!("{} bytes", content.len())))) }
+        let mut file = File::open(path).map_err(at(step))?;
+        file.read_to_end(&mut content).map_err(at(step))?;
+        broken::check(&content, &self.content()).map_err(at("content"))
     }
 
     pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
@@ -121,6 +121,11 @@ impl NestedBlob {
             .repeat(150 + usize::from(self.number.to_le_bytes()[0]))
             .into_bytes()
     }
+}
+
+/// Pauses between two steps.
+fn think() {
+    broken::think(8, 3000);
 }
 
 #[cfg(test)]
@@ -136,9 +141,9 @@ mod tests {
         let file = blob.open_new(directory.path()).unwrap();
         blob.is_still(directory.path(), &file).unwrap();
         fs::rename(blob.path_in(directory.path()), directory.path().join("elsewhere")).unwrap();
-        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().0, LOST_WHILE_OPEN);
+        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().step, LOST_WHILE_OPEN);
         blob.write_in_place(directory.path()).unwrap();
-        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().0, LOST_WHILE_OPEN);
+        assert_eq!(blob.is_still(directory.path(), &file).unwrap_err().step, LOST_WHILE_OPEN);
     }
 
     #[test]
@@ -152,6 +157,6 @@ mod tests {
         assert_eq!(fs::read_dir(cache.join("blobs/sha256")).unwrap().count(), 2);
         assert_eq!(fs::read_dir(&cache).unwrap().count(), 1);
         fs::write(blob.path_in(&cache), "cut").unwrap();
-        assert_eq!(blob.pull(&cache, NO_PAUSES).unwrap_err().0, "content");
+        assert_eq!(blob.pull(&cache, NO_PAUSES).unwrap_err().step, "content");
     }
 }

@@ -16,10 +16,11 @@ use oci_cache::{SETTLE, Timestamp};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use crate::smoke::flat_pull::RemoteBlob;
-use crate::smoke::tally::Tally;
-use crate::smoke::tree::Total;
-use crate::torture::nested_pull::{Broken, NestedBlob, Pauses};
+use crate::kit::pulls::broken::Broken;
+use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::total::Total;
+use crate::torture::age::{is_older_than, since};
+use crate::torture::nested_pull::{NestedBlob, OVERSLEPT, Pauses};
 use oci_cache_cli::clock;
 
 /// How many blobs a puller has that wants any of them, and how many it wants half of the time.
@@ -29,16 +30,10 @@ const FAVOURITES: u64 = 32;
 const HELD: usize = 16;
 /// How many blobs a puller with an age keeps in mind.
 const MEMORY: usize = 256;
-/// How far behind the clock a file's times may be: the kernel takes them from the last tick
-/// (`CLOCK_REALTIME_COARSE`, `clock_gettime(2)`), and the slowest has 100 a second.
-const TICK: Duration = Duration::from_millis(10);
 /// The steps that find a blob gone which was there.
 pub(crate) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
 /// The step of a pull that does not find a blob which is not as old as may go.
 pub(crate) const TOO_EARLY: &str = "gone too early";
-/// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
-pub(crate) const OVERSLEPT: &str = "overslept";
-
 /// How a puller goes about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
@@ -113,7 +108,7 @@ impl Puller {
         let wanted = self.wants.next();
         let start = clock::now();
         self.pulled.pulls += 1;
-        let nested = NestedBlob { number: wanted.number };
+        let (flat, nested) = (RemoteBlob { seed: wanted.number }, NestedBlob { number: wanted.number });
         let age = self.wants.age;
         // With an age, only what was just used is wanted again: whoever finds it gone pulls it once more, and
         // would not notice.
@@ -126,18 +121,16 @@ impl Puller {
         }
         let pauses = Pauses { idle: age.max(SETTLE), stall: self.stall };
         let broken = match self.manner {
-            Manner::Flat => pull_flat(wanted.number, &self.cache),
+            Manner::Flat => told(flat.pull(&self.cache, &mut Total::default())),
             Manner::Renamed => told(nested.pull(&self.cache, pauses)),
             Manner::Plain | Manner::Held => told(nested.write_in_place(&self.cache)),
         };
         let used = wanted.used.unwrap_or(start);
-        let is_broken = !broken.is_empty();
-        for (step, detail) in broken {
+        if let Some((step, detail)) = broken {
             let has_overslept = !age.is_zero() && is_older_than(used, age) && REOPENS.contains(&step);
             let detail = format!("{step}, {} ms after the last use began: {detail}", since(used).as_millis());
             self.broke(if has_overslept { OVERSLEPT } else { step }, &detail);
-        }
-        if !is_broken {
+        } else {
             self.wants.used(wanted.number, start);
         }
     }
@@ -150,13 +143,13 @@ impl Puller {
             self.pulled.pulls += 1;
             match nested.open_new(&self.cache) {
                 Ok(file) => held.push((nested, file)),
-                Err((step, error)) => self.broke(step, &format!("{step}: {error}")),
+                Err(Broken { step, cause }) => self.broke(step, &format!("{step}: {cause}")),
             }
         }
         thread::sleep(SETTLE + SETTLE / 2);
         for (nested, file) in held {
-            if let Err((step, error)) = nested.is_still(&self.cache, &file) {
-                self.broke(step, &format!("{step}: {error}"));
+            if let Err(Broken { step, cause }) = nested.is_still(&self.cache, &file) {
+                self.broke(step, &format!("{step}: {cause}"));
             }
         }
     }
@@ -176,27 +169,9 @@ impl Puller {
     }
 }
 
-/// How long ago that was by the clock from which files have their times, its steps included.
-fn since(time: Timestamp) -> Duration {
-    time.age_at(clock::now())
-}
-
-/// Whether a file that was last used at that time may count as so old.
-pub(crate) fn is_older_than(used: Timestamp, age: Duration) -> bool {
-    since(used) + TICK >= age
-}
-
-/// The steps at which a pull broke, and why.
-type BrokenSteps = Vec<(&'static str, String)>;
-
-fn pull_flat(seed: u64, cache: &Path) -> BrokenSteps {
-    let mut tally = Tally::default();
-    tally.pull_blob(RemoteBlob { seed }, cache, &mut Total::default());
-    tally.failed_steps().map(|(step, _)| (step, tally.details().join("; "))).collect()
-}
-
-fn told(pulled: Result<(), Broken>) -> BrokenSteps {
-    pulled.err().map(|(step, error)| (step, error.to_string())).into_iter().collect()
+/// In words at which step a pull broke, and why.
+fn told(pulled: Result<(), Broken>) -> Option<(&'static str, String)> {
+    pulled.err().map(|Broken { step, cause }| (step, cause.to_string()))
 }
 
 /// Which blob a puller wants next.
@@ -245,14 +220,6 @@ impl Wants {
             self.recent.push_front((number, start));
             self.recent.truncate(MEMORY);
         }
-    }
-}
-
-/// Does now and then what a pull does between two calls: computes a digest, waits for the network.
-pub(crate) fn think() {
-    let mut random = rand::rng();
-    if random.random_ratio(1, 8) {
-        thread::sleep(Duration::from_micros(random.random_range(0..3000)));
     }
 }
 

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use rustix::fs::OFlags;
 
 use crate::kit::process::while_none_starts;
-use crate::smoke::tree::Total;
+use crate::kit::total::Total;
 
 /// The most that is read of a file.
 const MAX_BYTES: u64 = 1 << 20;

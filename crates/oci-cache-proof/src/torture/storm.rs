@@ -14,10 +14,11 @@ use anyhow::Context as _;
 use crate::kit::process::{self, Running};
 use crate::torture::mode::command;
 use crate::torture::mounts::{self, FileSystem, Mount};
-use crate::torture::nested_pull::LOST_WHILE_OPEN;
-use crate::torture::puller::{Manner, OVERSLEPT, Pulled, REOPENS, TOO_EARLY};
+use crate::torture::nested_pull::{LOST_WHILE_OPEN, OVERSLEPT};
+use crate::torture::puller::{Manner, Pulled, REOPENS, TOO_EARLY};
 use crate::torture::row::Row;
-use crate::torture::{Stage, note};
+use crate::torture::stage::Stage;
+use oci_cache_cli::output;
 
 /// How many pullers there are of each manner.
 const PULLERS: u64 = 2;
@@ -133,7 +134,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
         let path = stage.scratch.join("storm").join(file_system.name());
         let mount = mounts::mount(file_system, &path)?;
         for strategy in strategies(file_system) {
-            note(&format!("storm on {}, {}", file_system.name(), strategy.name()));
+            output::complain(&format!("torture: storm on {}, {}", file_system.name(), strategy.name()));
             rows.push(storm(stage, file_system, &mount, strategy)?);
         }
         mount.unmount()?;

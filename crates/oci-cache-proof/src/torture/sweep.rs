@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use crate::kit::process::Ended;
-use crate::torture::Stage;
 use crate::torture::layout_check::dangling;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
 use crate::torture::sandbox::{Sandbox, is_protected, is_the_caches};
 use crate::torture::snapshot::{Snapshot, first_difference};
+use crate::torture::stage::Stage;
 use crate::torture::strace::{self, Point, Tampering};
 
 /// Where a mode leads to when nobody tampers with it.

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::kit::process;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{flat_name, write};
-use crate::torture::surroundings::{Case, Trial, fill};
+use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 pub(crate) const CASES: &[Case] = &[
     ("a blob is covered", |trial| exchange(trial, false, |blob, fresh, _| fs::rename(fresh, blob))),

@@ -20,9 +20,9 @@ use rustix::fs::{
 use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
-use crate::torture::Stage;
 use crate::torture::sandbox::{flat_name, hex_name, old, write};
 use crate::torture::snapshot::Snapshot;
+use crate::torture::stage::Stage;
 
 /// `nobody`, and its group.
 const NOBODY: u32 = 65534;

@@ -9,7 +9,7 @@ use crate::kit::process;
 use crate::torture::layout_check::dangling;
 use crate::torture::mounts;
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
-use crate::torture::surroundings::{Case, Trial, blobs_in, fill};
+use crate::torture::surroundings::trial::{Case, Trial, blobs_in, fill};
 
 const NOBODY: u32 = 65534;
 

@@ -13,37 +13,18 @@ use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
-use crate::smoke::tally::{Failure, Tally};
-use crate::smoke::tree::Total;
+use crate::kit::pulls::broken::{self, Broken, at};
+use crate::kit::total::Total;
 
 /// A blob that a registry would have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoteBlob {
     /// What its name and content follow from.
     pub(crate) seed: u64,
-}
-
-/// A step that failed, and why.
-#[derive(Debug)]
-struct FailedStep {
-    step: &'static str,
-    cause: io::Error,
-}
-
-impl Tally {
-    /// Pulls a blob and counts the pull. What it writes it adds to `written`.
-    pub(crate) fn pull_blob(&mut self, blob: RemoteBlob, cache: &Path, written: &mut Total) {
-        self.pulls += 1;
-        if let Err(FailedStep { step, cause }) = blob.pull(cache, written) {
-            self.fail(Failure::Pull(step), &format!("{}: {cause}", blob.path_in(cache).display()));
-        }
-    }
 }
 
 impl RemoteBlob {
@@ -58,15 +39,15 @@ impl RemoteBlob {
     }
 
     /// Pulls it: from the cache if it is there, else into it. What it writes it adds to `written`.
-    fn pull(self, cache: &Path, written: &mut Total) -> Result<(), FailedStep> {
+    pub(crate) fn pull(self, cache: &Path, written: &mut Total) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match File::open(&path) {
             Ok(file) => {
-                self.check(file).map_err(failed("content of a hit"))?;
+                self.check(file).map_err(at("content of a hit"))?;
                 for _ in 0..Self::REOPENS {
                     think();
-                    let again = File::open(&path).map_err(failed("reopen of a hit"))?;
-                    self.check(again).map_err(failed("content of a hit"))?;
+                    let again = File::open(&path).map_err(at("reopen of a hit"))?;
+                    self.check(again).map_err(at("content of a hit"))?;
                 }
                 Ok(())
             }
@@ -74,19 +55,19 @@ impl RemoteBlob {
                 self.write(cache, &path)?;
                 *written += Total { blobs: 1, bytes: self.size_bytes() };
                 think();
-                let again = File::open(&path).map_err(failed("reopen"))?;
-                self.check(again).map_err(failed("content"))
+                let again = File::open(&path).map_err(at("reopen"))?;
+                self.check(again).map_err(at("content"))
             }
-            Err(cause) => Err(FailedStep { step: "open", cause }),
+            Err(cause) => Err(Broken { step: "open", cause }),
         }
     }
 
-    fn write(self, cache: &Path, path: &Path) -> Result<(), FailedStep> {
-        DirBuilder::new().recursive(true).mode(0o700).create(cache).map_err(failed("mkdir"))?;
-        let mut file = File::create(path).map_err(failed("create"))?;
+    fn write(self, cache: &Path, path: &Path) -> Result<(), Broken> {
+        DirBuilder::new().recursive(true).mode(0o700).create(cache).map_err(at("mkdir"))?;
+        let mut file = File::create(path).map_err(at("create"))?;
         let content = self.content();
         for part in content.chunks(content.len().div_ceil(Self::PARTS)) {
-            file.write_all(part).map_err(failed("write"))?;
+            file.write_all(part).map_err(at("write"))?;
             think();
         }
         Ok(())
@@ -95,11 +76,7 @@ impl RemoteBlob {
     fn check(self, mut file: File) -> io::Result<()> {
         let mut content = Vec::new();
         file.read_to_end(&mut content)?;
-        let right = self.content();
-        if content == right {
-            return Ok(());
-        }
-        Err(io::Error::other(format!("{} bytes are not the {} that it has", content.len(), right.len())))
+        broken::check(&content, &self.content())
     }
 
     pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
@@ -116,16 +93,9 @@ impl RemoteBlob {
     }
 }
 
-/// Does now and then what a pull does between two calls: computes a digest, waits for the network.
+/// Pauses between two steps.
 fn think() {
-    let mut random = rand::rng();
-    if random.random_ratio(1, 4) {
-        thread::sleep(Duration::from_micros(random.random_range(0..4000)));
-    }
-}
-
-fn failed(step: &'static str) -> impl FnOnce(io::Error) -> FailedStep {
-    move |cause| FailedStep { step, cause }
+    broken::think(4, 4000);
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::torture::hostile_documents::image_of;
+use crate::torture::hostile::documents::image_of;
 use crate::torture::sandbox::Sandbox;
 use crate::torture::snapshot::Snapshot;
 

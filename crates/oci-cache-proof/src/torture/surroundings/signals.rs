@@ -11,7 +11,7 @@ use crate::torture::layout_check::dangling;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{Sandbox, Shape, is_the_caches};
 use crate::torture::snapshot::Snapshot;
-use crate::torture::surroundings::{Case, Trial, fill};
+use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 /// How long a stop may take.

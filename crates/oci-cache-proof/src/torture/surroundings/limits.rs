@@ -11,7 +11,7 @@ use crate::torture::layout_check::dangling;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
 use crate::torture::snapshot::Snapshot;
-use crate::torture::surroundings::{Case, Trial, fill};
+use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const NOBODY: u32 = 65534;
 

@@ -1,0 +1,115 @@
+//! A case under way: its directory, its prunes and what it counts.
+//!
+//! Guarantees: whatever the case, what a prune reports is what went.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+
+use crate::kit::process::{self, Ended};
+use crate::torture::mode::{LIMIT, command};
+use crate::torture::row::Row;
+use crate::torture::sandbox::{age, flat_name, write};
+use crate::torture::snapshot::Snapshot;
+use crate::torture::stage::Stage;
+
+/// A case: its name, and what it does.
+pub(crate) type Case = (&'static str, fn(&mut Trial<'_>) -> anyhow::Result<()>);
+
+/// Tries a case in a directory of its own.
+///
+/// # Errors
+///
+/// If it cannot be carried out.
+pub(crate) fn run(stage: &Stage, (name, case): &Case) -> anyhow::Result<Row> {
+    let directory = TempDir::with_prefix_in("surroundings-", &stage.scratch)?;
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
+    let mut trial = Trial { stage, name, directory, row: Row::default() };
+    case(&mut trial).with_context(|| (*name).to_owned())?;
+    Ok(trial.row)
+}
+
+/// A case under way.
+pub(crate) struct Trial<'a> {
+    pub(crate) stage: &'a Stage,
+    name: &'static str,
+    directory: TempDir,
+    pub(crate) row: Row,
+}
+
+impl Trial<'_> {
+    /// A path in the case's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
+        let name = self.name;
+        self.row.check(holds, || format!("{name}: {}", detail()));
+    }
+
+    /// The prune of a cache, to be run.
+    pub(crate) fn command(&self, cache: &Path, flags: &[&str]) -> Command {
+        let mut prune = command(&self.stage.program, "prune", cache);
+        prune.args(flags);
+        prune
+    }
+
+    /// Prunes, which must end with the code, and report what goes.
+    pub(crate) fn prune(&mut self, cache: &Path, flags: &[&str], code: i32) -> anyhow::Result<Ended> {
+        let prune = self.command(cache, flags);
+        self.run(prune, cache, &[code])
+    }
+
+    /// Runs a command that prunes the cache.
+    pub(crate) fn run(&mut self, mut prune: Command, cache: &Path, codes: &[i32]) -> anyhow::Result<Ended> {
+        // What went aside is beside it.
+        let beside = cache.parent().unwrap_or(cache);
+        let before = Snapshot::of(beside)?;
+        let ended = process::run(&mut prune, LIMIT)?;
+        self.compare(&before, beside, &ended, codes)?;
+        Ok(ended)
+    }
+
+    /// Checks the end of a prune against what is left below `root`.
+    pub(crate) fn compare(
+        &mut self,
+        before: &Snapshot,
+        root: &Path,
+        ended: &Ended,
+        codes: &[i32],
+    ) -> anyhow::Result<()> {
+        self.row.executions += 1;
+        let is_expected = ended.code.is_some_and(|code| codes.contains(&code));
+        self.check(is_expected, || format!("expected {codes:?}, {}", ended.story()));
+        let gone = before.gone_from(&Snapshot::of(root)?, |path| !path.ends_with("index.json")).blobs;
+        self.row.unlinks += gone;
+        let told = ended.number("blobs_freed").unwrap_or(0);
+        self.check(told == gone, || format!("{gone} went, {}", ended.story()));
+        Ok(())
+    }
+
+    pub(crate) fn expect_blobs(&mut self, cache: &Path, expected: usize) {
+        let left = blobs_in(cache);
+        self.check(left == expected, || format!("{left} blobs are left, not {expected}"));
+    }
+}
+
+/// Makes a flat cache of old blobs.
+pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
+    fs::create_dir_all(cache)?;
+    for number in 0..blobs {
+        write(&cache.join(flat_name(number)), "blob")?;
+    }
+    age(cache)
+}
+
+/// How many blobs a flat cache has.
+pub(crate) fn blobs_in(cache: &Path) -> usize {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("sha256:")).count()
+}
