@@ -3,6 +3,7 @@
 //! Guarantees: nothing here imports a part.
 
 pub(crate) mod process;
+pub(crate) mod programs;
 pub(crate) mod pulls;
 pub(crate) mod total;
 pub(crate) mod workspace;

@@ -16,7 +16,6 @@ mod images;
 mod layout;
 mod mutation;
 mod oci_layouts;
-mod programs;
 mod prune;
 mod registry;
 mod table;
@@ -33,7 +32,21 @@ use self::images::Images;
 use self::prune::Prune;
 use self::registry::Registry;
 use self::table::Row;
+use crate::kit::programs::{self, Program};
 use oci_cache_cli::output;
+
+/// What the exercises need.
+const PROGRAMS: [Program; 9] = [
+    ("docker-registry", "docker-registry"),
+    ("skopeo", "skopeo"),
+    ("umoci", "umoci"),
+    ("strace", "strace"),
+    ("curl", "curl"),
+    ("setpriv", "util-linux"),
+    ("promtool", "prometheus"),
+    ("systemd-analyze", "systemd"),
+    ("python3", "python3-venv"),
+];
 
 /// What `smoke` is told.
 #[derive(Debug, clap::Args)]
@@ -49,7 +62,7 @@ pub(crate) struct SmokeArguments {
 ///
 /// If a program is missing, an exercise cannot be carried out, or something failed that must not.
 pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<()> {
-    programs::check()?;
+    programs::check("smoke", &PROGRAMS)?;
     let scratch =
         TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
     let prune = Prune::new(program);

@@ -19,7 +19,6 @@ mod measured;
 mod mode;
 mod mounts;
 mod nested_pull;
-mod programs;
 mod puller;
 mod row;
 mod sandbox;
@@ -37,13 +36,30 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use tempfile::TempDir;
 
 use self::row::Row;
 use self::stage::Stage;
+use crate::kit::programs::{self, Program};
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
+
+/// What the parts need.
+const PROGRAMS: [Program; 12] = [
+    ("strace", "strace"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("bindfs", "bindfs"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("chattr", "e2fsprogs"),
+    ("unshare", "util-linux"),
+    ("prlimit", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("mount", "mount"),
+    ("umount", "mount"),
+    ("capsh", "libcap2-bin"),
+];
 
 /// What `torture` is told.
 #[derive(Debug, clap::Args)]
@@ -126,7 +142,11 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
 
 /// Runs this program once more, in a mount namespace and with a directory that end with it.
 fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow::Result<Exit> {
-    programs::check()?;
+    programs::check("torture", &PROGRAMS)?;
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "torture mounts file systems and changes users: it must be run by root"
+    );
     let scratch = TempDir::with_prefix("oci-cache-torture-").context("make a temporary directory")?;
     // Other users must reach what is in it.
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))

@@ -4,8 +4,7 @@
 //! as missing, never left out.
 
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
@@ -13,6 +12,7 @@ use anyhow::Context as _;
 
 use crate::bench::caches::Cache;
 use crate::bench::unlink_loop::UnlinkLoop;
+use crate::kit::programs;
 
 /// A contender.
 #[derive(Clone, Copy, Debug)]
@@ -110,8 +110,8 @@ impl Contender {
                 let command = arguments.first()?;
                 (!has_command(pruner, command)).then(|| format!("no command `{command}`"))
             }
-            Work::Program(arguments) => programs(arguments)
-                .find(|program| find_program(program).is_none())
+            Work::Program(arguments) => programs_in(arguments)
+                .find(|program| programs::find(program).is_none())
                 .map(|program| format!("`{program}` is not installed")),
             Work::Loop(_) => None,
         }
@@ -147,7 +147,7 @@ pub(crate) fn cores() -> anyhow::Result<usize> {
 }
 
 /// The programs in a command line: the first, and the one that `xargs` starts.
-fn programs(arguments: &[&'static str]) -> impl Iterator<Item = &'static str> {
+fn programs_in(arguments: &[&'static str]) -> impl Iterator<Item = &'static str> {
     let first = arguments.first().copied();
     let started = arguments.iter().copied().find(|argument| *argument == "openssl");
     first.into_iter().chain(started)
@@ -158,18 +158,10 @@ pub(crate) fn all_programs() -> Vec<&'static str> {
     let mut all = Vec::new();
     for contender in [PRUNE, DRY_RUN, VERIFY].concat() {
         if let Work::Program(arguments) = contender.work {
-            all.extend(programs(arguments).filter(|program| !all.contains(program)).collect::<Vec<_>>());
+            all.extend(programs_in(arguments).filter(|program| !all.contains(program)).collect::<Vec<_>>());
         }
     }
     all
-}
-
-/// Where a program is, by PATH.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let is_program = |path: &PathBuf| {
-        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|directory| directory.join(name)).find(is_program)
 }
 
 fn has_command(pruner: &Path, command: &str) -> bool {

@@ -10,7 +10,8 @@ use banger_fmt::format_bytes;
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
-use crate::bench::contenders::{all_programs, cores, find_program};
+use crate::bench::contenders::{all_programs, cores};
+use crate::kit::programs;
 
 /// Where and with what was measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,7 +130,7 @@ fn tools() -> anyhow::Result<Vec<String>> {
     let shell = Shell::new().context("find the current directory")?;
     let mut tools = Vec::new();
     for program in all_programs().into_iter().chain(["strace"]) {
-        if find_program(program).is_some() {
+        if programs::find(program).is_some() {
             let flag = if program == "openssl" { "version" } else { "--version" };
             let said = cmd!(shell, "{program} {flag}").quiet().ignore_stderr().ignore_status().read();
             let said = said.with_context(|| format!("ask `{program}` for its version"))?;

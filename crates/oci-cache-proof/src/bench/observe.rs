@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::bench::contenders::find_program;
 use crate::kit::process::{command, complaint, quiet};
+use crate::kit::programs;
 
 /// Watches commands.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +51,7 @@ impl Observer {
             line.push("true".into());
             quiet(&mut command(&line)).output().is_ok_and(|output| output.status.success())
         };
-        Self { has_strace: find_program("strace").is_some() && try_out() }
+        Self { has_strace: programs::find("strace").is_some() && try_out() }
     }
 
     /// Whether system calls can be counted.
