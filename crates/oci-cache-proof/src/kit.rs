@@ -2,8 +2,11 @@
 //!
 //! Guarantees: nothing here imports a part.
 
+pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod pulls;
+pub(crate) mod section;
+pub(crate) mod table;
 pub(crate) mod total;
 pub(crate) mod workspace;

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use oci_cache_cli::exit::Exit;
 use oci_cache_cli::{output, program};
 
 use crate::cli::{Cli, Command};
@@ -25,7 +24,7 @@ fn main() -> ExitCode {
         let program = std::path::absolute(&cli.program)
             .with_context(|| format!("make the path `{}` absolute", cli.program.display()))?;
         match &cli.command {
-            Command::Smoke(arguments) => smoke::run(arguments, &program).map(|()| Exit::Done),
+            Command::Smoke(arguments) => smoke::run(arguments, &program),
             Command::Torture(arguments) => torture::run(arguments, &program),
             Command::Bench(arguments) => bench::run(arguments, &program),
             Command::Markdown => output::print(&cli::markdown()),

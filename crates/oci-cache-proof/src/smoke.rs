@@ -33,6 +33,7 @@ use self::prune::Prune;
 use self::registry::Registry;
 use self::table::Row;
 use crate::kit::programs::{self, Program};
+use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// What the exercises need.
@@ -61,7 +62,7 @@ pub(crate) struct SmokeArguments {
 /// # Errors
 ///
 /// If a program is missing, an exercise cannot be carried out, or something failed that must not.
-pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check("smoke", &PROGRAMS)?;
     let scratch =
         TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
@@ -83,8 +84,8 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
     output::complain("smoke: the files for fleets");
     rows.push(fleet::row(&prune, &images, scratch.path())?);
 
-    table::print(&rows).context("failed to write to stdout")?;
-    verdict(&rows)
+    let printed = output::print(&table::render(&rows))?;
+    verdict(&rows).map(|()| printed)
 }
 
 fn verdict(rows: &[Row]) -> anyhow::Result<()> {

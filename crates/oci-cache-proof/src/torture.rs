@@ -184,7 +184,7 @@ fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> any
         output::complain(&format!("torture: {part:?} begins after {at} s"));
         rows.extend(part.rows(&stage).with_context(|| format!("{part:?}"))?);
     }
-    let printed = output::print(&row::table(&rows))?;
+    let printed = output::print(&row::told(&rows))?;
     output::complain(&format!("torture: done after {} s", started.elapsed().as_secs()));
     let lost: u64 = rows.iter().map(|row| row.lost).sum();
     if arguments.publish || !arguments.quick && arguments.only.is_none() {

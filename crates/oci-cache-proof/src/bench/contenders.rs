@@ -6,12 +6,10 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
-
-use anyhow::Context as _;
 
 use crate::bench::caches::Cache;
 use crate::bench::unlink_loop::UnlinkLoop;
+use crate::kit::machine::cores;
 use crate::kit::programs;
 
 /// A contender.
@@ -139,11 +137,6 @@ impl Contender {
         }
         Ok(line)
     }
-}
-
-/// How many cores there are to run on.
-pub(crate) fn cores() -> anyhow::Result<usize> {
-    Ok(thread::available_parallelism().context("count the cores")?.get())
 }
 
 /// The programs in a command line: the first, and the one that `xargs` starts.

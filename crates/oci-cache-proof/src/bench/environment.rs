@@ -10,7 +10,8 @@ use banger_fmt::format_bytes;
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
-use crate::bench::contenders::{all_programs, cores};
+use crate::bench::contenders::all_programs;
+use crate::kit::machine::{Machine, read};
 use crate::kit::programs;
 
 /// Where and with what was measured.
@@ -30,27 +31,18 @@ pub(crate) struct Environment {
 impl Environment {
     /// Looks at the machine; `directory` is where caches are made, `pruner` the program that is measured.
     pub(crate) fn look(directory: &Path, pruner: &Path) -> anyhow::Result<Self> {
-        let processors = read("/proc/cpuinfo")?;
-        let memory = read("/proc/meminfo")?;
-        let mount = Mount::of(directory)?;
+        let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;
+        let memory = memory_kibibytes.map(|kibibytes| format_bytes(kibibytes * 1024));
         Ok(Self {
-            processor: value_of(&processors, "model name").unwrap_or("unknown").to_owned(),
-            cores: cores()?,
-            memory: value_of(&memory, "MemTotal")
-                .and_then(kibibytes)
-                .map_or("unknown".to_owned(), format_bytes),
-            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
-            disk: mount.description(),
+            processor,
+            cores,
+            memory: memory.unwrap_or_else(|| "unknown".to_owned()),
+            kernel,
+            disk: Mount::of(directory)?.description(),
             pruner: version(pruner)?,
             tools: tools()?,
         })
     }
-}
-
-/// The day, in UTC.
-pub(crate) fn date() -> anyhow::Result<String> {
-    let shell = Shell::new().context("find the current directory")?;
-    Ok(cmd!(shell, "date -u +%F").quiet().read()?)
 }
 
 /// The load averages over 1, 5 and 15 minutes.
@@ -141,19 +133,6 @@ fn tools() -> anyhow::Result<Vec<String>> {
     Ok(tools)
 }
 
-fn read(path: &str) -> anyhow::Result<String> {
-    fs::read_to_string(path).with_context(|| format!("read `{path}`"))
-}
-
-/// The value in the first line `key: value`.
-fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':')).map(str::trim)
-}
-
-fn kibibytes(text: &str) -> Option<u64> {
-    text.strip_suffix(" kB")?.parse::<u64>().ok().map(|kibibytes| kibibytes * 1024)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,11 +155,5 @@ mod tests {
         let mount = Mount::among(TABLE, Path::new("/")).unwrap();
         assert_eq!(mount.options, ["relatime", "discard", "data=ordered"]);
         assert_eq!(mount.device, "254:0");
-    }
-
-    #[test]
-    fn values_of_proc_files() {
-        assert_eq!(value_of("a\t: 1\nmodel name\t: Some CPU\n", "model name"), Some("Some CPU"));
-        assert_eq!(value_of("MemTotal:       1024 kB\n", "MemTotal").and_then(kibibytes), Some(1 << 20));
     }
 }

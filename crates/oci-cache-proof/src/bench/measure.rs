@@ -14,11 +14,12 @@ use anyhow::{Context as _, bail, ensure};
 use crate::bench::caches::Cache;
 use crate::bench::catalogue::{Benchmark, Kind};
 use crate::bench::contenders::{Contender, Work};
-use crate::bench::environment::{Environment, date, load_average};
+use crate::bench::environment::{Environment, load_average};
 use crate::bench::half_gone;
 use crate::bench::observe::Observer;
 use crate::bench::places::{self, Place};
 use crate::bench::record::{ContenderRecord, Record};
+use crate::kit::machine::date;
 use crate::kit::process::{command, complaint, quiet};
 use oci_cache_cli::output;
 
@@ -70,7 +71,7 @@ impl<'a> Laboratory<'a> {
             cache: benchmark.recipe.description(),
             blobs: benchmark.recipe.blobs,
             file_system: String::new(),
-            date: date()?,
+            date: date(),
             load_average: load_average(),
             environment: environment.clone(),
             not_measured: None,

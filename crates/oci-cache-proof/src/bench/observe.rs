@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use crate::kit::process::{command, complaint, quiet};
+use crate::kit::process::{command, complaint, peak_kibibytes_of, quiet};
 use crate::kit::programs;
 
 /// Watches commands.
@@ -73,7 +73,7 @@ impl Observer {
         loop {
             for process in processes_of(group).filter(|process| !self.has_strace || *process != group) {
                 // A mark only grows, but for the start of another program: the last one counts.
-                if let Some(mark) = high_water_mark(process) {
+                if let Some(mark) = peak_kibibytes_of(process) {
                     marks.insert(process, mark);
                 }
             }
@@ -84,7 +84,7 @@ impl Observer {
         }
         let output = child.wait_with_output().context("wait for a command")?;
         ensure!(output.status.success(), "{}", complaint(&command, &output));
-        Ok(marks.into_values().max())
+        Ok(marks.into_values().max().map(|kibibytes| kibibytes * 1024))
     }
 
     /// How often each system call was made, by the command and all that it started.
@@ -122,17 +122,6 @@ fn group_in(status: &str) -> Option<u32> {
     fields.split_ascii_whitespace().nth(2)?.parse().ok()
 }
 
-fn high_water_mark(process: u32) -> Option<u64> {
-    mark_in(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
-}
-
-/// `VmHWM` in `/proc/PID/status`, in bytes.
-fn mark_in(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 /// The calls in a summary of `strace -c`.
 fn calls_in(summary: &str) -> BTreeMap<String, u64> {
     let call = |line: &str| {
@@ -168,8 +157,6 @@ mod tests {
     fn names_with_spaces_and_parentheses_do_not_confuse() {
         assert_eq!(group_in("12 (a) b (c)) S 1 34 34 0"), Some(34));
         assert_eq!(group_in("garbage"), None);
-        assert_eq!(mark_in("Name:\tx\nVmHWM:\t    2048 kB\n"), Some(2 << 20));
-        assert_eq!(mark_in("Name:\tx\n"), None);
     }
 
     #[test]

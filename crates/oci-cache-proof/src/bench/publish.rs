@@ -8,13 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::bench::record::Record;
 use crate::bench::{catalogue, chart, report};
-
-const BEGIN: &str = "<!-- measured -->";
-const END: &str = "<!-- /measured -->";
+use crate::kit::section;
 
 const INTRODUCTION: &str = "\
 # Benchmarks
@@ -46,7 +44,7 @@ impl Publication {
         let names = catalogue::names();
         records.retain(|record| names.contains(&record.name.as_str()));
         let document = publication.document()?;
-        replace_measured(&document, "").with_context(|| format!("read `{}`", path.display()))?;
+        section::replace(&document, "").context("read benchmarks.md")?;
         Ok(Self { records, ..publication })
     }
 
@@ -56,7 +54,7 @@ impl Publication {
         self.records.push(record);
         let names = catalogue::names();
         self.records.sort_by_key(|record| names.iter().position(|name| *name == record.name));
-        let document = replace_measured(&self.document()?, &report::document(&self.records))?;
+        let document = section::replace(&self.document()?, &report::document(&self.records))?;
         let figures = serde_json::to_string_pretty(&self.records).context("write the figures as JSON")?;
         self.write("benchmarks.json", &format!("{figures}\n"))?;
         self.write("benchmarks.svg", &chart::svg(&self.records))?;
@@ -67,7 +65,7 @@ impl Publication {
     fn document(&self) -> anyhow::Result<String> {
         let path = self.path("benchmarks.md");
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text),
+            Ok(text) => Ok(section::ensured(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(INTRODUCTION.to_owned()),
             Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
         }
@@ -83,48 +81,12 @@ impl Publication {
     }
 }
 
-/// Puts text between the marks; a document without marks gets them at its end.
-fn replace_measured(document: &str, measured: &str) -> anyhow::Result<String> {
-    let (before, rest) = match (document.split_once(BEGIN), document.contains(END)) {
-        (Some(parts), true) => parts,
-        (None, false) => {
-            return Ok(format!("{}\n\n{BEGIN}\n{measured}{END}\n", document.trim_end()));
-        }
-        _ => bail!("benchmarks.md has only one of the marks {BEGIN} and {END}"),
-    };
-    let Some((_, after)) = rest.split_once(END) else {
-        bail!("benchmarks.md has the mark {END} before {BEGIN}");
-    };
-    Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
-}
-
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
 
     use super::*;
     use crate::bench::samples::{contender, record};
-
-    #[test]
-    fn text_outside_the_marks_stays() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let replaced = replace_measured(&document, "new\n").unwrap();
-        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(replace_measured(&replaced, "new\n").unwrap(), replaced);
-    }
-
-    #[test]
-    fn a_document_without_marks_gets_them() {
-        let replaced = replace_measured("by hand\n", "new\n").unwrap();
-        assert_eq!(replaced, format!("by hand\n\n{BEGIN}\nnew\n{END}\n"));
-    }
-
-    #[test]
-    fn marks_that_do_not_match_are_an_error() {
-        for document in [BEGIN.to_owned(), END.to_owned(), format!("{END}{BEGIN}")] {
-            assert!(replace_measured(&document, "").is_err(), "{document}");
-        }
-    }
 
     #[test]
     fn a_result_replaces_only_its_own_section() {

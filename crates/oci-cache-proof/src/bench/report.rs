@@ -11,6 +11,7 @@ use banger_fmt::format_bytes;
 use crate::bench::environment::Environment;
 use crate::bench::numbers::{grouped, seconds, two_digits};
 use crate::bench::record::{ContenderRecord, Record, ratio};
+use crate::kit::table;
 
 const HOW: &str = "\
 Everything between the two marks around this text is written by `cargo xtask bench`, which measures all \
@@ -60,7 +61,7 @@ pub(crate) fn section(record: &Record) -> String {
         text,
         "{cache}, on {file_system}; {rounds} on {date}, load averages before: {load_average}.\n"
     );
-    text.push_str(&table(&rows(record)));
+    text.push_str(&table::markdown(&rows(record)));
     let remarks: Vec<String> =
         record.contenders.iter().filter_map(|contender| remark(record, contender)).collect();
     if !remarks.is_empty() {
@@ -134,7 +135,7 @@ fn growth(records: &[Record]) -> String {
         ]
     };
     let heads = ["blobs", "time per blob", "ratio", "peak memory"].map(str::to_owned).to_vec();
-    let table = table(&[heads, row(few, per_few), row(many, per_many)]);
+    let table = table::markdown(&[heads, row(few, per_few), row(many, per_many)]);
     format!("### Growth\n\nThe pruner alone, from `small-100k` to `million`.\n\n{table}\n")
 }
 
@@ -146,7 +147,7 @@ fn commands(records: &[Record]) -> String {
     }
     let heads = vec!["contender".to_owned(), "command".to_owned()];
     let rows = commands.into_iter().map(|(name, command)| vec![name.clone(), format!("`{command}`")]);
-    let table = table(&std::iter::once(heads).chain(rows).collect::<Vec<_>>());
+    let table = table::markdown(&std::iter::once(heads).chain(rows).collect::<Vec<_>>());
     format!(
         "### What is run\n\n`DIR` is the cache, `FILES` is every blob, `LIST` is a file that lists them, \
          `CORES` is the number of cores.\n\n{table}\n\
@@ -175,26 +176,6 @@ fn describe(environment: &Environment, names: &[&str]) -> String {
         "{names}:\n\n- {cores} cores of {processor}, {memory} of memory\n- Linux {kernel}\n- disk: {disk}\n\
          - {pruner}; {tools}\n"
     )
-}
-
-/// A Markdown table, aligned for reading as it is; the first row is the head.
-fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let cell = |row: &[String], column: usize| row.get(column).cloned().unwrap_or_default();
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0))
-        .collect();
-    let mut text = String::new();
-    for (index, row) in rows.iter().enumerate() {
-        let cells =
-            widths.iter().enumerate().map(|(column, width)| format!(" {:width$} ", cell(row, column)));
-        let _ = writeln!(text, "|{}|", cells.collect::<Vec<_>>().join("|"));
-        if index == 0 {
-            let rules = widths.iter().map(|width| "-".repeat(width + 2));
-            let _ = writeln!(text, "|{}|", rules.collect::<Vec<_>>().join("|"));
-        }
-    }
-    text
 }
 
 fn absent() -> String {

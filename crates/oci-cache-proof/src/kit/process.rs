@@ -17,6 +17,8 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
+use crate::kit::machine;
+
 const POLL: Duration = Duration::from_millis(2);
 
 /// Held for reading while a file of a cache is open here, and for writing while a program starts: between its
@@ -158,7 +160,8 @@ impl Running {
             if let Some(status) = self.child.try_wait().context("wait for a program")? {
                 break Some(status);
             }
-            self.look_at_memory();
+            let peak_kibibytes = peak_kibibytes_of(self.id()).unwrap_or(0);
+            self.peak_kibibytes = self.peak_kibibytes.max(peak_kibibytes);
             if Instant::now() >= end {
                 self.signal(Signal::KILL);
                 self.child.wait().context("wait for a program")?;
@@ -173,14 +176,12 @@ impl Running {
             peak_kibibytes: self.peak_kibibytes,
         })
     }
+}
 
-    /// Takes in `VmHWM`, of `proc(5)`.
-    fn look_at_memory(&mut self) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let field = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kibibytes = field.and_then(|field| field.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-        self.peak_kibibytes = self.peak_kibibytes.max(kibibytes);
-    }
+/// The most memory that a process ever had, in KiB: `VmHWM`, of `proc(5)`.
+pub(crate) fn peak_kibibytes_of(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    machine::value_of(&status, "VmHWM").and_then(machine::kibibytes)
 }
 
 fn code_of(status: ExitStatus) -> i32 {

@@ -3,10 +3,10 @@
 //! Guarantees: one row for each exercise; what failed is listed below it; a row that may fail says so.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use banger_fmt::format_bytes;
 
+use crate::kit::table;
 use crate::smoke::tally::{Failure, Tally};
 
 /// One exercise and its counts.
@@ -43,34 +43,11 @@ const HEADER: [&str; 8] = [
     "failed checks",
 ];
 
-/// Writes the table, what failed, and a line that says how it went.
-///
-/// # Errors
-///
-/// If stdout cannot be written to.
-pub(crate) fn print(rows: &[Row]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(render(rows).as_bytes())?;
-    stdout.flush()
-}
-
-fn render(rows: &[Row]) -> String {
+/// The table, what failed, and a line that says how it went.
+pub(crate) fn render(rows: &[Row]) -> String {
     let mut cells = vec![HEADER.map(str::to_owned)];
     cells.extend(rows.iter().map(cells_of));
-    let mut width = [0; HEADER.len()];
-    for row in &cells {
-        for (width, cell) in width.iter_mut().zip(row) {
-            *width = cell.len().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for row in &cells {
-        let _ = write!(text, "{:<1$}", row[0], width[0]);
-        for (cell, width) in row.iter().zip(width).skip(1) {
-            let _ = write!(text, "  {cell:>width$}");
-        }
-        text.push('\n');
-    }
+    let mut text = table::plain(&cells);
     for row in rows {
         render_failures(&mut text, row);
     }

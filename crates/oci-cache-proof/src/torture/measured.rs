@@ -1,18 +1,13 @@
 //! The figures in `docs/reliability.md`, and the rates of what is not promised in `docs/prune-protocol.md`, each
 //! between `<!-- measured -->` and `<!-- /measured -->`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Context as _;
-
+use crate::kit::machine::{self, Machine};
+use crate::kit::section;
 use crate::kit::workspace::workspace;
-use crate::torture::row::{Row, table};
-use oci_cache_cli::clock;
-
-const BEGIN: &str = "<!-- measured -->";
-const END: &str = "<!-- /measured -->";
+use crate::torture::row::{Row, told};
 
 /// Writes the sections.
 ///
@@ -20,16 +15,9 @@ const END: &str = "<!-- /measured -->";
 ///
 /// If a page has no such section, or cannot be written.
 pub(crate) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
-    let source = machine(quick, time);
-    write_section(&page("reliability.md"), &format!("\n{source}\n\n{}", table(rows)))?;
-    write_section(&page("prune-protocol.md"), &format!("\n{source}\n\n{}", rates(rows)))
-}
-
-fn write_section(path: &Path, section: &str) -> anyhow::Result<()> {
-    let context = || format!("write the figures to {}", path.display());
-    let text = fs::read_to_string(path).with_context(context)?;
-    let text = with_section(&text, section).with_context(context)?;
-    fs::write(path, text).with_context(context)
+    let source = source(quick, time)?;
+    section::write(&page("reliability.md"), &format!("\n{source}\n\n{}\n", told(rows)))?;
+    section::write(&page("prune-protocol.md"), &format!("\n{source}\n\n{}\n", rates(rows)))
 }
 
 fn page(name: &str) -> PathBuf {
@@ -51,31 +39,15 @@ fn rates(rows: &[Row]) -> String {
     text
 }
 
-fn with_section(text: &str, section: &str) -> anyhow::Result<String> {
-    let (before, rest) = text.split_once(BEGIN).context("it has no section for them")?;
-    let (_, after) = rest.split_once(END).context("the section has no end")?;
-    Ok(format!("{before}{BEGIN}\n{section}\n{END}{after}"))
-}
-
 /// Where the figures come from.
-fn machine(quick: bool, time: Duration) -> String {
+fn source(quick: bool, time: Duration) -> anyhow::Result<String> {
     let command = if quick { "cargo xtask torture --quick --publish" } else { "cargo xtask torture" };
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-        line.split_once(':').map_or_else(|| "unknown".to_owned(), |(_, value)| value.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let processor = field(&read("/proc/cpuinfo"), "model name");
-    let memory = field(&read("/proc/meminfo"), "MemTotal");
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(clock::now().0).unwrap_or_default());
-    let date = humantime::format_rfc3339_seconds(now).to_string();
-    let date = date.split('T').next().unwrap_or_default();
-    let (kernel, minutes) = (kernel.trim(), time.as_secs().div_ceil(60));
-    format!(
+    let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;
+    let memory = memory_kibibytes.map_or("unknown".to_owned(), |kibibytes| format!("{kibibytes} kB"));
+    let (date, minutes) = (machine::date(), time.as_secs().div_ceil(60));
+    Ok(format!(
         "`{command}` on {date}, {minutes} minutes: {cores} cores ({processor}), memory {memory}, Linux {kernel}."
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -98,11 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_section_changes() {
-        let page = "a\n<!-- measured -->\nold\n<!-- /measured -->\nb\n";
-        let new = with_section(page, "new").unwrap();
-        assert_eq!(new, "a\n<!-- measured -->\nnew\n<!-- /measured -->\nb\n");
-        assert!(with_section("a", "new").is_err());
-        assert!(machine(true, Duration::from_secs(61)).contains("2 minutes"));
+    fn the_source_has_the_minutes() {
+        let source = source(true, Duration::from_secs(61)).unwrap();
+        assert!(source.starts_with("`cargo xtask torture --quick --publish` on "), "{source}");
+        assert!(source.contains(", 2 minutes: "), "{source}");
     }
 }

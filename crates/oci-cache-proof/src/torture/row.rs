@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::kit::table;
+
 /// How many things lost are told in words, of one row.
 const DETAILS: usize = 25;
 const HEADER: [&str; 11] = [
@@ -103,28 +105,10 @@ impl Row {
 }
 
 /// The table, in Markdown, and below it what was lost.
-pub(crate) fn table(rows: &[Row]) -> String {
+pub(crate) fn told(rows: &[Row]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(Row::cells));
-    let mut width = [1; HEADER.len()];
-    for line in &lines {
-        for (width, cell) in width.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        for (cell, width) in line.iter().zip(width) {
-            let _ = write!(text, "| {cell:<width$} ");
-        }
-        text.push_str("|\n");
-        if number == 0 {
-            for width in width {
-                let _ = write!(text, "|{}", "-".repeat(width + 2));
-            }
-            text.push_str("|\n");
-        }
-    }
+    let mut text = table::markdown(&lines);
     for row in rows.iter().filter(|row| row.lost > 0) {
         let _ = writeln!(text, "\n{}, {}, {}: {} lost", row.part, row.file_system, row.strategy, row.lost);
         for detail in &row.details {
@@ -147,7 +131,7 @@ mod tests {
         more.lose("a canary");
         more.check(true, || unreachable!());
         row.merge(more);
-        let text = table(&[row]);
+        let text = told(&[row]);
         assert!(
             text.contains("| storm | xfs         | in place | ·      | ·     | 12    | 3       | ·"),
             "{text}"

@@ -1,0 +1,78 @@
+//! The part of a document that is measured: what stands between `<!-- measured -->` and `<!-- /measured -->`.
+//!
+//! Guarantees: text outside the marks is never touched.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+const BEGIN: &str = "<!-- measured -->";
+const END: &str = "<!-- /measured -->";
+
+/// Replaces the section of a document on the disk.
+///
+/// # Errors
+///
+/// If the document has no such section, or cannot be written.
+pub(crate) fn write(path: &Path, measured: &str) -> anyhow::Result<()> {
+    let context = || format!("write the figures to `{}`", path.display());
+    let document = fs::read_to_string(path).with_context(context)?;
+    fs::write(path, replace(&document, measured).with_context(context)?).with_context(context)
+}
+
+/// The document with this text in its section.
+///
+/// # Errors
+///
+/// If it has no section.
+pub(crate) fn replace(document: &str, measured: &str) -> anyhow::Result<String> {
+    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("no {BEGIN}"))?;
+    ensure!(!before.contains(END), "{END} stands before {BEGIN}");
+    let (_, after) = rest.split_once(END).with_context(|| format!("no {END} after {BEGIN}"))?;
+    Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
+}
+
+/// The same document; if it has no mark at all, with a section at its end.
+pub(crate) fn ensured(document: String) -> String {
+    if document.contains(BEGIN) || document.contains(END) {
+        return document;
+    }
+    format!("{}\n\n{BEGIN}\n{END}\n", document.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_outside_the_marks_stays() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let replaced = replace(&document, "new\n").unwrap();
+        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
+        assert_eq!(replace(&replaced, "new\n").unwrap(), replaced);
+        assert_eq!(ensured(replaced.clone()), replaced);
+
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("page.md");
+        fs::write(&path, &document).unwrap();
+        write(&path, "new\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), replaced);
+    }
+
+    #[test]
+    fn a_document_without_marks_gets_them_if_asked() {
+        assert!(replace("by hand\n", "new\n").is_err());
+        let replaced = replace(&ensured("by hand\n".to_owned()), "new\n").unwrap();
+        assert_eq!(replaced, format!("by hand\n\n{BEGIN}\nnew\n{END}\n"));
+    }
+
+    #[test]
+    fn marks_that_do_not_match_are_an_error() {
+        let documents =
+            [BEGIN.to_owned(), END.to_owned(), format!("{END}{BEGIN}"), format!("{END}{BEGIN}{END}")];
+        for document in documents {
+            assert!(replace(&ensured(document.clone()), "").is_err(), "{document}");
+        }
+    }
+}
