@@ -2,6 +2,7 @@
 //!
 //! Guarantees: nothing here imports a part.
 
+pub(crate) mod layout;
 pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod programs;
@@ -9,4 +10,5 @@ pub(crate) mod pulls;
 pub(crate) mod section;
 pub(crate) mod table;
 pub(crate) mod total;
+pub(crate) mod tree;
 pub(crate) mod workspace;

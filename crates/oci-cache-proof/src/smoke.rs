@@ -7,13 +7,13 @@
 //!
 //! What it does not guarantee: that what did not happen cannot. It tries for about a minute.
 
+mod damage;
 mod distance;
 mod flat_cache;
 mod fleet;
 mod heal;
 mod idle;
 mod images;
-mod layout;
 mod mutation;
 mod oci_layouts;
 mod prune;
@@ -21,7 +21,6 @@ mod registry;
 mod table;
 pub(crate) mod tally;
 mod trace;
-pub(crate) mod tree;
 
 use std::path::Path;
 

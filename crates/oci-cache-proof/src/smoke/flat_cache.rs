@@ -13,10 +13,11 @@ use rand::RngExt as _;
 
 use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
+use crate::kit::tree::Tree;
+use crate::smoke::damage::blobs;
 use crate::smoke::prune::Prune;
 use crate::smoke::table::Row;
 use crate::smoke::tally::Tally;
-use crate::smoke::tree::Tree;
 
 const IN_PLACE: Duration = Duration::from_secs(10);
 const ASIDE: Duration = Duration::from_secs(4);
@@ -35,7 +36,7 @@ pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result
     let cache = directory.join("flat-in-place");
     let (mut in_place, written) = run(prune, &cache, jobs, IN_PLACE, &[])?;
     let freed = Total { blobs: in_place.blobs_freed, bytes: in_place.bytes_freed };
-    let left = Tree::list(&cache)?.blobs();
+    let left = blobs(&Tree::of(&cache)?);
     let mut accounted_for = freed;
     accounted_for += left;
     in_place.check(written == accounted_for, || {

@@ -13,12 +13,13 @@ use anyhow::Context as _;
 
 use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
+use crate::kit::tree::Tree;
+use crate::smoke::damage::{blobs, first_damage, first_difference};
 use crate::smoke::images::Images;
 use crate::smoke::prune::{Prune, Report};
 use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
-use crate::smoke::tree::Tree;
 
 /// What was used just now may count as recent.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -68,16 +69,16 @@ pub(crate) fn fill_flat(cache: &Path) -> Tally {
 
 fn check(prune: &Prune, cache: &Path) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    let before = Tree::list(cache)?;
+    let before = Tree::of(cache)?;
     let dry = prune.run(cache, &["--dry-run"]);
-    let after_dry = Tree::list(cache)?;
+    let after_dry = Tree::of(cache)?;
     let real = prune.run(cache, &[]);
-    let after = Tree::list(cache)?;
+    let after = Tree::of(cache)?;
 
-    tally.expect_none("a dry run changed", before.first_difference(&after_dry));
-    tally.expect_none("a prune damaged", before.first_damage(&after));
-    let gone = before.gone_from(&after);
-    tally.check(gone == before.blobs(), || format!("{gone:?} went of {:?}", before.blobs()));
+    tally.expect_none("a dry run changed", first_difference(&before, &after_dry));
+    tally.expect_none("a prune damaged", first_damage(&before, &after));
+    let gone = before.names_gone_from(&after);
+    tally.check(gone == blobs(&before), || format!("{gone:?} went of {:?}", blobs(&before)));
     for (name, report) in [("the dry run", &dry), ("the prune", &real)] {
         let Ok(report) = report else { continue };
         tally.check(total_of(report) == gone, || {

@@ -16,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::RngExt as _;
+use xshell::{Shell, cmd};
 
-use crate::smoke::images::Images;
-use crate::smoke::layout;
+use crate::kit::layout::{problems, tags};
+use crate::smoke::images::{Images, output_of};
 use crate::smoke::prune::Prune;
 use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
@@ -97,7 +98,7 @@ impl Exercise<'_> {
         })?;
         for layout in &self.layouts {
             let mut problems = layout.problems.lock().unwrap_or_else(PoisonError::into_inner);
-            tally.note_problems(&layout.path, &mut problems, layout::problems_for_tools(&layout.path)?);
+            tally.note_problems(&layout.path, &mut problems, problems_for_tools(&layout.path)?);
         }
         Ok(tally)
     }
@@ -137,8 +138,8 @@ impl Exercise<'_> {
             for image in Images::names() {
                 tally.add_pull(self.images.pull(image, &layout.path, Way::Near));
             }
-            let mut found = layout::problems_for_tools(&layout.path)?;
-            let tags = layout::tags(&layout.path).unwrap_or_default();
+            let mut found = problems_for_tools(&layout.path)?;
+            let tags = tags(&layout.path).unwrap_or_default();
             let missing = Images::names().filter(|image| !tags.iter().any(|tag| tag == image));
             found.extend(missing.map(|image| format!("{image} was pulled, but the index does not name it")));
             tally.note_problems(&layout.path, &mut problems, found);
@@ -170,10 +171,31 @@ impl Tally {
     }
 }
 
+/// What is wrong with the layout, if need be in the words of umoci and skopeo: they are asked when the
+/// layout seems right.
+///
+/// # Errors
+///
+/// If the current directory cannot be found out.
+fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
+    let shell = Shell::new().context("failed to find the current directory")?;
+    let problems = problems(layout);
+    if !problems.is_empty() || !layout.join("index.json").exists() {
+        return Ok(problems);
+    }
+    let mut answers = vec![output_of(cmd!(shell, "umoci ls --layout {layout}"))];
+    for tag in tags(layout)? {
+        let reference = format!("oci:{}:{tag}", layout.display());
+        answers.push(output_of(cmd!(shell, "skopeo --insecure-policy inspect {reference}")));
+        answers.push(output_of(cmd!(shell, "umoci stat --image {layout}:{tag}")));
+    }
+    Ok(answers.into_iter().filter_map(|answer| Some(format!("{:#}", answer.err()?))).collect())
+}
+
 /// What is wrong with a layout into which nobody pulls, with prunes held off.
 fn problems_between_prunes(layout: &Path) -> anyhow::Result<Vec<String>> {
     let context = || format!("failed to lock {}", layout.display());
     let directory = File::open(layout).with_context(context)?;
     directory.lock_shared().with_context(context)?;
-    Ok(layout::problems(layout))
+    Ok(problems(layout))
 }

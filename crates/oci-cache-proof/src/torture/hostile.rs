@@ -101,8 +101,8 @@ fn try_prune(
     let change = before.first_change(&after, is_aside, &kept);
     row.check(change.is_none(), || format!("{what}: {}: {}", change.unwrap_or_default(), ended.story()));
     let gone = before
-        .snapshot
-        .gone_from(&after.snapshot, |path| before.fate(path, is_aside) == Fate::MayGo { counts: true });
+        .tree
+        .gone_from(&after.tree, |path| before.fate(path, is_aside) == Fate::MayGo { counts: true });
     let told = (ended.number("blobs_freed"), ended.number("bytes_freed"));
     let is_told = match told {
         (Some(blobs), Some(bytes)) => (blobs, bytes) == (gone.blobs, gone.bytes),

@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::kit::process::while_none_starts;
-use crate::torture::snapshot::Snapshot;
+use crate::kit::tree::Tree;
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
@@ -56,10 +56,10 @@ impl Sandbox {
     }
 
     /// Everything in it but `out`.
-    pub(crate) fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let mut snapshot = Snapshot::of(self.path())?;
-        snapshot.entries.retain(|path, _| !path.starts_with("out"));
-        Ok(snapshot)
+    pub(crate) fn tree(&self) -> anyhow::Result<Tree> {
+        let mut tree = Tree::of(self.path())?;
+        tree.entries.retain(|path, _| !path.starts_with("out"));
+        Ok(tree)
     }
 
     fn fill(&self, shape: Shape) -> anyhow::Result<()> {

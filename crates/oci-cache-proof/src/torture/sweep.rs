@@ -1,13 +1,13 @@
 //! What must hold after a prune in a sandbox that was tampered with.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::kit::layout::problems;
 use crate::kit::process::Ended;
-use crate::torture::layout_check::dangling;
+use crate::kit::tree::Tree;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
 use crate::torture::sandbox::{Sandbox, is_protected, is_the_caches};
-use crate::torture::snapshot::{Snapshot, first_difference};
 use crate::torture::stage::Stage;
 use crate::torture::strace::{self, Point, Tampering};
 
@@ -31,7 +31,7 @@ impl Course {
             let is_there = points.iter().any(|point| point.call == *call);
             anyhow::ensure!(is_there, "strace saw no {call} of a prune {}", mode.name());
         }
-        let found = sandbox.snapshot()?;
+        let found = sandbox.tree()?;
         let left: Vec<String> = caches_files(&found).map(|path| path.display().to_string()).collect();
         anyhow::ensure!(left == mode.leaves(), "a prune {} leaves {left:?}", mode.name());
         Ok(Self { mode, points, outline: found.outline() })
@@ -41,11 +41,11 @@ impl Course {
     pub(crate) fn attempt(&self, stage: &Stage, tampering: &Tampering) -> anyhow::Result<Attempt> {
         let sandbox = self.mode.sandbox(stage)?;
         self.mode.prepare(stage, &sandbox)?;
-        let before = sandbox.snapshot()?;
+        let before = sandbox.tree()?;
         let mut command = self.mode.command(stage, &sandbox);
         let log = sandbox.out("strace.log");
         let (ended, happened) = strace::tamper(&mut command, &sandbox.cache(), tampering, &log)?;
-        let after = sandbox.snapshot()?;
+        let after = sandbox.tree()?;
         let (call, how) = (&tampering.call, &tampering.how);
         let mut attempt = Attempt {
             row: Row { executions: 1, ..Row::default() },
@@ -74,7 +74,7 @@ impl Course {
         attempt.row.executions += 1;
         let done = again.code == Some(0) || self.mode == Mode::Verify && again.code == Some(3);
         attempt.check(done, || format!("the next prune: {}", again.story()));
-        let found = sandbox.snapshot()?;
+        let found = sandbox.tree()?;
         // On a full disk an index of which nothing stays is removed, and the next pull writes a new one.
         let index = Path::new("cache/index.json");
         let may_lack_index = tampering.how.contains("ENOSPC") && !found.entries.contains_key(index);
@@ -85,24 +85,36 @@ impl Course {
             format!("the next prune does not lead to the same: {}", difference.unwrap_or_default())
         });
         // A verification removes corrupt blobs only.
-        let is_left = |path: &&Path| !is_protected(path) && self.mode != Mode::Verify;
-        let leftover = found.leftovers().find(is_left).map(Path::to_owned);
+        let is_left = |path: &&Path| is_leftover(path) && !is_protected(path) && self.mode != Mode::Verify;
+        let leftover = found.entries.keys().map(PathBuf::as_path).find(is_left).map(Path::to_owned);
         attempt.check(leftover.is_none(), || format!("a leftover after the next prune: {leftover:?}"));
         Ok(())
     }
 }
 
 /// The files in the cache that are the cache's, those of leftovers aside.
-fn caches_files(snapshot: &Snapshot) -> impl Iterator<Item = &Path> {
-    let files = snapshot.entries.iter().filter(|(_, entry)| entry.is_file).map(|(path, _)| path.as_path());
-    let is_in_cache =
-        |path: &&Path| path.starts_with("cache") && !path.to_string_lossy().contains(".pruning-");
+fn caches_files(tree: &Tree) -> impl Iterator<Item = &Path> {
+    let files = tree.entries.iter().filter(|(_, entry)| entry.is_file).map(|(path, _)| path.as_path());
+    let is_in_cache = |path: &&Path| path.starts_with("cache") && !is_leftover(path);
     files.filter(|path| is_the_caches(path)).filter(is_in_cache)
+}
+
+/// Whether the path has a name of what a killed prune leaves.
+fn is_leftover(path: &Path) -> bool {
+    path.to_string_lossy().contains(".pruning-")
+}
+
+/// Where two outlines first differ.
+fn first_difference(expected: &[String], found: &[String]) -> Option<String> {
+    let missing = expected.iter().find(|line| !found.contains(line)).map(|line| format!("missing {line}"));
+    missing.or_else(|| {
+        found.iter().find(|line| !expected.contains(line)).map(|line| format!("unexpected {line}"))
+    })
 }
 
 /// Whether a prune left what an undisturbed one leaves. Who may not look beside the cache finds no leftovers
 /// there, and has nothing to report.
-fn is_whole(expected: &[String], after: &Snapshot, tampering: &Tampering) -> bool {
+fn is_whole(expected: &[String], after: &Tree, tampering: &Tampering) -> bool {
     let is_denied = ["EACCES", "EPERM"].iter().any(|error| tampering.how.contains(error));
     let is_seen = |line: &&String| !is_denied || !line.starts_with("cache.pruning-");
     after.outline().iter().filter(is_seen).eq(expected.iter().filter(is_seen))
@@ -118,8 +130,8 @@ pub(crate) struct Attempt {
     pub(crate) happened: bool,
     /// Whether it left what an undisturbed prune leaves.
     is_whole: bool,
-    before: Snapshot,
-    after: Snapshot,
+    before: Tree,
+    after: Tree,
 }
 
 impl Attempt {
@@ -131,14 +143,10 @@ impl Attempt {
     fn check_what_stays(&mut self, sandbox: &Sandbox) {
         let change = self.before.first_change(&self.after, is_protected);
         self.check(change.is_none(), || format!("protected: {}", change.unwrap_or_default()));
-        let others = |path: &Path| path.starts_with("canary");
-        let new = self.after.entries.keys().find(|path| {
-            !self.before.entries.contains_key(*path) && !path.to_string_lossy().contains(".pruning-")
-        });
-        let new = new.filter(|path| !others(path)).cloned();
+        let new = self.before.first_new(&self.after, |path| !is_leftover(path)).map(Path::to_owned);
         self.check(new.is_none(), || format!("{new:?} is new"));
-        let dangling = dangling(&sandbox.cache());
-        self.check(dangling.is_empty(), || format!("the index leads to what is gone: {dangling:?}"));
+        let problems = problems(&sandbox.cache());
+        self.check(problems.is_empty(), || format!("the layout is broken: {problems:?}"));
     }
 
     /// Checks the report against the disk. `told` is whether a report must be there at all.

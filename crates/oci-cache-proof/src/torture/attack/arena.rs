@@ -20,8 +20,8 @@ use rustix::fs::{
 use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
+use crate::kit::tree::Tree;
 use crate::torture::sandbox::{flat_name, hex_name, old, write};
-use crate::torture::snapshot::Snapshot;
 use crate::torture::stage::Stage;
 
 /// `nobody`, and its group.
@@ -73,7 +73,7 @@ pub(crate) struct Arena {
     pair: Pair,
     is_layout: bool,
     /// The canary.
-    before: Snapshot,
+    before: Tree,
 }
 
 impl Arena {
@@ -87,7 +87,7 @@ impl Arena {
         }
         let canary = directory.path().join("canary");
         fill_canary(&canary)?;
-        let before = Snapshot::of(&canary)?;
+        let before = Tree::of(&canary)?;
         let arena = Self { directory, pair, is_layout, before };
         arena.refill().context("fill a cache")?;
         Ok(arena)
@@ -114,10 +114,9 @@ impl Arena {
 
     /// How the canary changed.
     pub(crate) fn change(&self) -> anyhow::Result<Option<String>> {
-        let after = Snapshot::of(&self.path().join("canary"))?;
-        let new = after.entries.keys().find(|path| !self.before.entries.contains_key(*path));
-        let new = new.map(|path| format!("{} is new", path.display()));
-        Ok(self.before.first_change(&after, |_| true).or(new))
+        let after = Tree::of(&self.path().join("canary"))?;
+        let new = || self.before.first_new(&after, |_| true).map(|path| format!("{} is new", path.display()));
+        Ok(self.before.first_change(&after, |_| true).or_else(new))
     }
 
     /// Refills while the swapper rests: then most of it comes to something.

@@ -3,14 +3,13 @@
 //! Guarantees: blobs, partials and leftovers may go, by the names that the documentation gives; of what else there
 //! is everything stays as it is, and nothing comes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::kit::tree::Tree;
 use crate::torture::hostile::documents::image_of;
 use crate::torture::sandbox::Sandbox;
-use crate::torture::snapshot::Snapshot;
 
 /// What may become of an entry in a prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,23 +26,12 @@ pub(crate) enum Fate {
 /// Everything in a sandbox.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) snapshot: Snapshot,
-    /// Of each directory the inode, the mode and the owner: its times may change.
-    directories: BTreeMap<PathBuf, (u64, u32, u32, u32)>,
+    pub(crate) tree: Tree,
 }
 
 impl State {
     pub(crate) fn of(sandbox: &Sandbox) -> anyhow::Result<Self> {
-        let snapshot = sandbox.snapshot()?;
-        let mut directories = BTreeMap::new();
-        for path in snapshot.entries.keys() {
-            let metadata = sandbox.path().join(path).symlink_metadata()?;
-            if metadata.is_dir() {
-                let identity = (metadata.ino(), metadata.mode(), metadata.uid(), metadata.gid());
-                directories.insert(path.clone(), identity);
-            }
-        }
-        Ok(Self { snapshot, directories })
+        Ok(Self { tree: sandbox.tree()? })
     }
 
     /// The first entry that is not what it may be. The blobs `kept` must stay.
@@ -53,24 +41,24 @@ impl State {
         is_aside: bool,
         kept: &BTreeSet<PathBuf>,
     ) -> Option<String> {
-        let changed = self.snapshot.entries.iter().find_map(|(path, entry)| {
+        let changed = self.tree.entries.iter().find_map(|(path, entry)| {
             let must_stay = entry.is_file && kept.contains(path);
             let fate = if must_stay { Fate::Stays } else { self.fate(path, is_aside) };
-            let is_same = || match (self.directories.get(path), after.directories.get(path)) {
-                (None, None) => after.snapshot.entries.get(path) == Some(entry),
-                (before, after) => before == after,
-            };
-            let is_gone = !after.snapshot.entries.contains_key(path);
+            let left = after.tree.entries.get(path);
+            // The times of a directory may change.
+            let is_same = left.is_some_and(|left| match entry.is_directory {
+                true => entry.is_same_place(left),
+                false => entry.is_same(left),
+            });
             let may_be = match fate {
-                Fate::Stays => is_same(),
-                Fate::MayGo { .. } => is_gone || is_same(),
+                Fate::Stays => is_same,
+                Fate::MayGo { .. } => left.is_none() || is_same,
                 Fate::MayChange => true,
             };
-            let how = if is_gone { "is gone" } else { "changed" };
+            let how = if left.is_none() { "is gone" } else { "changed" };
             (!may_be).then(|| format!("{path:?} {how}"))
         });
-        let is_new = |path: &&PathBuf| !self.snapshot.entries.contains_key(*path);
-        let new = || after.snapshot.entries.keys().find(is_new).map(|path| format!("{path:?} is new"));
+        let new = || self.tree.first_new(&after.tree, |_| true).map(|path| format!("{path:?} is new"));
         changed.or_else(new)
     }
 
@@ -95,13 +83,12 @@ impl State {
     /// The fate of an entry of a cache, or of a leftover, which goes as a whole: `below` are the names that
     /// lead to it from there.
     fn fate_below(&self, path: &Path, below: &[&[u8]], as_whole: bool) -> Fate {
-        let is_directory = self.directories.contains_key(path);
-        let is_file = self.snapshot.entries.get(path).is_some_and(|entry| entry.is_file);
+        let is_directory = self.is_directory(path);
+        let is_file = self.is_file(path);
         let base = path.ancestors().nth(below.len()).unwrap_or(path);
         let is_nested = || {
-            let is_algorithm = |name: &str| self.directories.contains_key(&base.join("blobs").join(name));
-            let layout = self.snapshot.entries.get(&base.join("oci-layout"));
-            is_algorithm("sha256") || is_algorithm("sha512") || layout.is_some_and(|layout| layout.is_file)
+            let is_algorithm = |name: &str| self.is_directory(&base.join("blobs").join(name));
+            is_algorithm("sha256") || is_algorithm("sha512") || self.is_file(&base.join("oci-layout"))
         };
         let is_partial = match *below {
             [name] => is_partial_name(name) || is_file && name.ends_with(b".tmp"),
@@ -135,14 +122,21 @@ impl State {
         }
     }
 
+    fn is_file(&self, path: &Path) -> bool {
+        self.tree.entries.get(path).is_some_and(|entry| entry.is_file)
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        self.tree.entries.get(path).is_some_and(|entry| entry.is_directory)
+    }
+
     /// Whether the partial that the entry is or belongs to is a file, or a directory of nothing but files.
     fn is_whole_partial(&self, path: &Path, base: &Path) -> bool {
-        let is_file = |path: &Path| self.snapshot.entries.get(path).is_some_and(|entry| entry.is_file);
         let parent = path.parent().unwrap_or(path);
         let is_within = parent != base && !parent.ends_with("ingest") && !parent.ends_with("sha256");
         let partial = if is_within && !parent.ends_with("sha512") { parent } else { path };
-        let mut below = self.snapshot.entries.keys().filter(|entry| entry.parent() == Some(partial));
-        is_file(partial) || self.directories.contains_key(partial) && below.all(|entry| is_file(entry))
+        let mut below = self.tree.entries.keys().filter(|entry| entry.parent() == Some(partial));
+        self.is_file(partial) || self.is_directory(partial) && below.all(|entry| self.is_file(entry))
     }
 }
 

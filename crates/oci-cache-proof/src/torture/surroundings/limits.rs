@@ -6,11 +6,11 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
+use crate::kit::layout::problems;
 use crate::kit::process;
-use crate::torture::layout_check::dangling;
+use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
-use crate::torture::snapshot::Snapshot;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const NOBODY: u32 = 65534;
@@ -61,17 +61,19 @@ fn few_descriptors_flat(trial: &mut Trial<'_>) -> anyhow::Result<()> {
 fn few_descriptors_layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     for limit in [8, 10, 12, 14, 16, 20, 24, 32, 64] {
         let sandbox = Sandbox::new(&trial.path(""), Shape::Layout)?;
-        let before = sandbox.snapshot()?;
+        let before = sandbox.tree()?;
         let cache = sandbox.cache();
         let mut prune = limited(trial, &format!("--nofile={limit}"), &cache, &[]);
         let ended = process::run(&mut prune, LIMIT)?;
         trial.row.executions += 1;
         trial.check(ended.is_documented(), || format!("{limit} descriptors: {}", ended.story()));
-        let gone = before.gone_from(&sandbox.snapshot()?, crate::torture::sandbox::is_the_caches).blobs;
+        let gone = before.gone_from(&sandbox.tree()?, crate::torture::sandbox::is_the_caches).blobs;
         let told = ended.number("blobs_freed").unwrap_or(0);
         trial.check(told == gone, || format!("{limit} descriptors: {gone} went, {}", ended.story()));
-        let dangling = dangling(&cache);
-        trial.check(dangling.is_empty(), || format!("{limit} descriptors: the index leads to {dangling:?}"));
+        let problems = problems(&cache);
+        trial.check(problems.is_empty(), || {
+            format!("{limit} descriptors: the layout is broken: {problems:?}")
+        });
         let again = process::run(&mut trial.command(&cache, &[]), LIMIT)?;
         trial.check(again.code == Some(0), || format!("after {limit} descriptors: {}", again.story()));
     }
@@ -196,7 +198,7 @@ fn stdout_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
 fn stderr_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let cache = trial.path("cache");
     fill(&cache, 3)?;
-    let before = Snapshot::of(&cache)?;
+    let before = Tree::of(&cache)?;
     let mut prune = Command::new(&trial.stage.program);
     prune.args(["prune", "--verbose", "--format", "json", "--cache-dir"]).arg(&cache);
     let mut shell = Command::new("sh");

@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use crate::kit::layout::problems;
 use crate::kit::process;
-use crate::torture::layout_check::dangling;
 use crate::torture::mounts;
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
 use crate::torture::surroundings::trial::{Case, Trial, blobs_in, fill};
@@ -186,8 +186,8 @@ fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         let left = fs::read_dir(cache.join("blobs/sha256"))?.count();
         let is_right = if stays { left == before } else { left < 8 };
         trial.check(is_right, || format!("{left} entries of {before} are left"));
-        let dangling = dangling(&cache);
-        trial.check(dangling.is_empty(), || format!("the index leads to {dangling:?}"));
+        let problems = problems(&cache);
+        trial.check(problems.is_empty(), || format!("the layout is broken: {problems:?}"));
         if stays {
             let has_index = cache.join("index.json").exists();
             trial.check(has_index, || "the index of the image that stays is gone".to_owned());

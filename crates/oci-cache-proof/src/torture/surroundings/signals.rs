@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::kit::layout::problems;
 use crate::kit::process;
-use crate::torture::layout_check::dangling;
+use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{Sandbox, Shape, is_the_caches};
-use crate::torture::snapshot::Snapshot;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
@@ -40,7 +40,7 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
             let delay = whole * part / PARTS;
             let milliseconds = delay.as_millis();
             fill(&cache, BLOBS)?;
-            let before = Snapshot::of(&parent)?;
+            let before = Tree::of(&parent)?;
             let running = process::start(&mut trial.command(&cache, flags), None)?;
             thread::sleep(delay);
             running.signal(signal);
@@ -51,7 +51,7 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
             // One that comes before the program minds it ends it, as the kernel does.
             let is_early = ended.code == Some(-signal.as_raw());
             if is_early {
-                let gone = before.gone_from(&Snapshot::of(&parent)?, |_| true);
+                let gone = before.gone_from(&Tree::of(&parent)?, |_| true);
                 trial.check(gone.blobs == 0, || format!("{milliseconds} ms: {gone:?} went, unreported"));
                 continue;
             }
@@ -71,7 +71,7 @@ fn layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     for (signal, code) in SIGNALS {
         for milliseconds in [1, 5, 20, 200, 480, 500, 505, 510, 520, 540, 600, 900, 1000] {
             let sandbox = Sandbox::new(&trial.path(""), Shape::Layout)?;
-            let before = sandbox.snapshot()?;
+            let before = sandbox.tree()?;
             let running = process::start(&mut trial.command(&sandbox.cache(), &[]), None)?;
             thread::sleep(Duration::from_millis(milliseconds));
             running.signal(signal);
@@ -80,12 +80,13 @@ fn layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
             // One that comes before the program minds it ends it, as the kernel does, with nothing gone.
             let is_good = [0, code, -signal.as_raw()].map(Some).contains(&ended.code);
             trial.check(is_good, || format!("{milliseconds} ms: {}", ended.story()));
-            let gone = before.gone_from(&sandbox.snapshot()?, is_the_caches).blobs;
+            let gone = before.gone_from(&sandbox.tree()?, is_the_caches).blobs;
             let told = ended.number("blobs_freed").unwrap_or(0);
             trial.check(told == gone, || format!("{milliseconds} ms: {gone} went, {}", ended.story()));
-            let dangling = dangling(&sandbox.cache());
-            trial
-                .check(dangling.is_empty(), || format!("{milliseconds} ms: the index leads to {dangling:?}"));
+            let problems = problems(&sandbox.cache());
+            trial.check(problems.is_empty(), || {
+                format!("{milliseconds} ms: the layout is broken: {problems:?}")
+            });
             let again = process::run(&mut trial.command(&sandbox.cache(), &[]), LIMIT)?;
             trial.check(again.code == Some(0), || format!("after {milliseconds} ms: {}", again.story()));
         }
@@ -99,7 +100,7 @@ fn waiting(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let holder = File::open(&cache)?;
     holder.lock_shared()?;
     for (signal, code) in SIGNALS {
-        let before = Snapshot::of(&cache)?;
+        let before = Tree::of(&cache)?;
         let running = process::start(&mut trial.command(&cache, &[]), None)?;
         thread::sleep(Duration::from_millis(150));
         running.signal(signal);

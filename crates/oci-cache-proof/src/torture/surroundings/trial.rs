@@ -11,10 +11,10 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 
 use crate::kit::process::{self, Ended};
+use crate::kit::tree::Tree;
 use crate::torture::mode::{LIMIT, command};
 use crate::torture::row::Row;
 use crate::torture::sandbox::{age, flat_name, write};
-use crate::torture::snapshot::Snapshot;
 use crate::torture::stage::Stage;
 
 /// A case: its name, and what it does.
@@ -69,7 +69,7 @@ impl Trial<'_> {
     pub(crate) fn run(&mut self, mut prune: Command, cache: &Path, codes: &[i32]) -> anyhow::Result<Ended> {
         // What went aside is beside it.
         let beside = cache.parent().unwrap_or(cache);
-        let before = Snapshot::of(beside)?;
+        let before = Tree::of(beside)?;
         let ended = process::run(&mut prune, LIMIT)?;
         self.compare(&before, beside, &ended, codes)?;
         Ok(ended)
@@ -78,7 +78,7 @@ impl Trial<'_> {
     /// Checks the end of a prune against what is left below `root`.
     pub(crate) fn compare(
         &mut self,
-        before: &Snapshot,
+        before: &Tree,
         root: &Path,
         ended: &Ended,
         codes: &[i32],
@@ -86,7 +86,7 @@ impl Trial<'_> {
         self.row.executions += 1;
         let is_expected = ended.code.is_some_and(|code| codes.contains(&code));
         self.check(is_expected, || format!("expected {codes:?}, {}", ended.story()));
-        let gone = before.gone_from(&Snapshot::of(root)?, |path| !path.ends_with("index.json")).blobs;
+        let gone = before.gone_from(&Tree::of(root)?, |path| !path.ends_with("index.json")).blobs;
         self.row.unlinks += gone;
         let told = ended.number("blobs_freed").unwrap_or(0);
         self.check(told == gone, || format!("{gone} went, {}", ended.story()));

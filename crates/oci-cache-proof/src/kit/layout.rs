@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
-use xshell::{Shell, cmd};
 
-use crate::smoke::images::output_of;
+use crate::kit::process::while_none_starts;
 
 #[derive(Debug, Deserialize)]
 struct Index {
@@ -75,30 +74,10 @@ pub(crate) fn problems(layout: &Path) -> Vec<String> {
     manifests.iter().filter_map(problem_of).collect()
 }
 
-/// What is wrong with the layout, if need be in the words of umoci and skopeo: they are asked when the
-/// layout seems right.
-///
-/// # Errors
-///
-/// If the current directory cannot be found out.
-pub(crate) fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
-    let shell = Shell::new().context("failed to find the current directory")?;
-    let problems = problems(layout);
-    if !problems.is_empty() || !layout.join("index.json").exists() {
-        return Ok(problems);
-    }
-    let mut answers = vec![output_of(cmd!(shell, "umoci ls --layout {layout}"))];
-    for tag in tags(layout)? {
-        let reference = format!("oci:{}:{tag}", layout.display());
-        answers.push(output_of(cmd!(shell, "skopeo --insecure-policy inspect {reference}")));
-        answers.push(output_of(cmd!(shell, "umoci stat --image {layout}:{tag}")));
-    }
-    Ok(answers.into_iter().filter_map(|answer| Some(format!("{:#}", answer.err()?))).collect())
-}
-
 fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> {
     descriptor.check_in(layout, "manifest")?;
-    let content = fs::read(descriptor.path_in(layout)).with_context(|| descriptor.digest.clone())?;
+    let path = descriptor.path_in(layout);
+    let content = while_none_starts(|| fs::read(path)).with_context(|| descriptor.digest.clone())?;
     let manifest: Manifest =
         serde_json::from_slice(&content).with_context(|| format!("{} is no manifest", descriptor.digest))?;
     manifest.config.check_in(layout, "config")?;
@@ -107,7 +86,7 @@ fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> 
 
 fn read_index(layout: &Path) -> anyhow::Result<Vec<Descriptor>> {
     let path = layout.join("index.json");
-    let content = match fs::read(&path) {
+    let content = match while_none_starts(|| fs::read(&path)) {
         Ok(content) => content,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
