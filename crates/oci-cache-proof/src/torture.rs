@@ -18,6 +18,7 @@ mod measured;
 mod mode;
 mod mounts;
 mod nested_pull;
+mod nobody;
 mod puller;
 mod row;
 mod sandbox;

@@ -203,6 +203,13 @@ pub(crate) fn command(line: &[OsString]) -> Command {
     command
 }
 
+/// The command as other words start it: their program is run, and it runs the command's.
+pub(crate) fn wrapped(words: &[&str], command: &Command) -> Command {
+    let mut wrapper = Command::new(words.first().unwrap_or(&"env"));
+    wrapper.args(words.iter().skip(1)).arg(command.get_program()).args(command.get_args());
+    wrapper
+}
+
 /// Without input and output, but for the errors.
 pub(crate) fn quiet(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())

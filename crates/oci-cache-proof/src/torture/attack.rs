@@ -20,6 +20,7 @@ use crate::torture::attack::arena::{Arena, Pair};
 use crate::torture::mode::command;
 use crate::torture::row::Row;
 use crate::torture::stage::Stage;
+use crate::torture::strace::under_strace;
 
 const PRUNE_LIMIT: Duration = Duration::from_secs(60);
 /// What the pruner that must lose is called.
@@ -121,12 +122,9 @@ fn attack_on(
 
 /// The prune, in which the kernel has no Landlock.
 fn without_landlock(prune: &Command, log: &Path) -> Command {
-    let mut strace = Command::new("strace");
-    strace.args(["-f", "-qq", "--seccomp-bpf", "-e", "signal=none"]);
-    strace.args(["-e", "trace=landlock_create_ruleset", "-e"]);
-    strace.arg("inject=landlock_create_ruleset:error=ENOSYS").arg("-o").arg(log);
-    strace.arg("--").arg(prune.get_program()).args(prune.get_args());
-    strace
+    let inject = "inject=landlock_create_ruleset:error=ENOSYS";
+    let options = ["--seccomp-bpf", "-e", "trace=landlock_create_ruleset", "-e", inject];
+    under_strace(prune, log, &options)
 }
 
 /// A pruner that works by path must lose, or the attack shows nothing.

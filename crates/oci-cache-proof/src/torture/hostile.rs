@@ -6,11 +6,12 @@
 //! the cache and around it, and report just what went.
 
 mod documents;
+mod image;
 mod rule;
+mod special;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -19,10 +20,9 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::kit::process::{self, Ended, while_none_starts};
 use crate::torture::control::try_all;
-use crate::torture::hostile::documents::{
-    SPECIALS, Special, mutated, mutated_plan, random_document, random_keep, random_name,
-};
+use crate::torture::hostile::documents::{mutated, mutated_plan, random_document, random_keep, random_name};
 use crate::torture::hostile::rule::{Fate, State, kept_for};
+use crate::torture::hostile::special::{SPECIALS, Special};
 use crate::torture::mode::command;
 use crate::torture::row::Row;
 use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
@@ -161,9 +161,9 @@ fn special_cache(stage: &Stage, special: &Special, peak: &AtomicU64) -> anyhow::
 /// Prunes with a limit on memory: beyond it an allocation fails, and with it the program.
 fn prune(stage: &Stage, cache: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
     let prune = command(&stage.program, "prune", cache);
-    let mut limited = Command::new("prlimit");
-    limited.arg(format!("--data={}", MAX_KIBIBYTES << 10)).arg("--").arg(prune.get_program());
-    process::run(limited.args(prune.get_args()).args(arguments), LIMIT)
+    let mut limited =
+        process::wrapped(&["prlimit", &format!("--data={}", MAX_KIBIBYTES << 10), "--"], &prune);
+    process::run(limited.args(arguments), LIMIT)
 }
 
 fn look(row: &mut Row, what: &str, ended: &Ended, peak: &AtomicU64) {

@@ -128,7 +128,8 @@ fn strace(log: &Path, options: &[&str]) -> Command {
     strace
 }
 
-fn under_strace(command: &Command, log: &Path, options: &[&str]) -> Command {
+/// The command, run under strace, which writes to `log`.
+pub(crate) fn under_strace(command: &Command, log: &Path, options: &[&str]) -> Command {
     let mut strace = strace(log, options);
     strace.arg("--").arg(command.get_program()).args(command.get_args());
     strace

@@ -8,9 +8,8 @@ use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,11 +20,10 @@ use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
 use crate::kit::tree::Tree;
+use crate::torture::nobody::{NOBODY, as_nobody, give};
 use crate::torture::sandbox::{flat_name, hex_name, old, write};
 use crate::torture::stage::Stage;
 
-/// `nobody`, and its group.
-const NOBODY: u32 = 65534;
 const BLOBS: usize = 24;
 /// The name of the link, where it is while the cache has its own.
 const LINK: &str = "link";
@@ -83,7 +81,7 @@ impl Arena {
         for name in ["cache", "links"] {
             let path = directory.path().join(name);
             fs::create_dir(&path)?;
-            chown(&path, Some(NOBODY), Some(NOBODY))?;
+            give(&path)?;
         }
         let canary = directory.path().join("canary");
         fill_canary(&canary)?;
@@ -103,12 +101,9 @@ impl Arena {
 
     /// Starts to swap, as a user who owns the cache. Where a prune spares what changes, with pauses.
     pub(crate) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
-        let user = NOBODY.to_string();
-        let mut swapper = Command::new("setpriv");
-        let role = stage.role("swapper");
-        swapper.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-        swapper.arg(role.get_program()).args(role.get_args()).arg(self.cache().join(self.pair.own()));
-        swapper.arg(self.path().join("links").join(LINK)).arg(time.as_millis().to_string());
+        let mut swapper = as_nobody(&stage.role("swapper"));
+        swapper.arg(self.cache().join(self.pair.own())).arg(self.path().join("links").join(LINK));
+        swapper.arg(time.as_millis().to_string());
         process::start(swapper.arg(if pauses { "pauses" } else { "tight" }), None)
     }
 

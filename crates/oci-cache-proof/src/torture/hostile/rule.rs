@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::kit::tree::Tree;
-use crate::torture::hostile::documents::image_of;
+use crate::torture::hostile::image::image_of;
 use crate::torture::sandbox::Sandbox;
 
 /// What may become of an entry in a prune.

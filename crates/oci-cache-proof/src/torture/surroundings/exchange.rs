@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use crate::kit::process;
 use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{flat_name, write};
+use crate::torture::strace::under_strace;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 pub(crate) const CASES: &[Case] = &[
@@ -50,9 +50,7 @@ fn exchange(
         fs::hard_link(&blob, trial.path("linked"))?;
     }
     let prune = trial.command(&cache, &[]);
-    let mut command = Command::new("strace");
-    command.args(["-f", "-qq", "-e", "trace=fcntl,openat", "-e", DELAY, "-o"]).arg(&log);
-    command.arg(prune.get_program()).args(prune.get_args());
+    let mut command = under_strace(&prune, &log, &["-e", "trace=fcntl,openat", "-e", DELAY]);
     let running = process::start(&mut command, None)?;
     let opened = format!("\"{}\"", flat_name(0));
     let deadline = Instant::now() + LIMIT;

@@ -2,18 +2,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
-use crate::kit::layout::problems;
-use crate::kit::process;
+use crate::kit::process::{self, wrapped};
 use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
+use crate::torture::nobody::{as_nobody, give, give_entries};
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
+use crate::torture::strace::under_strace;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
-
-const NOBODY: u32 = 65534;
 
 pub(crate) const CASES: &[Case] = &[
     ("few descriptors, flat", few_descriptors_flat),
@@ -28,10 +26,7 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn limited(trial: &Trial<'_>, limit: &str, cache: &Path, flags: &[&str]) -> Command {
-    let prune = trial.command(cache, flags);
-    let mut command = Command::new("prlimit");
-    command.arg(limit).arg("--").arg(prune.get_program()).args(prune.get_args());
-    command
+    wrapped(&["prlimit", limit, "--"], &trial.command(cache, flags))
 }
 
 fn few_descriptors_flat(trial: &mut Trial<'_>) -> anyhow::Result<()> {
@@ -65,38 +60,22 @@ fn few_descriptors_layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         let cache = sandbox.cache();
         let mut prune = limited(trial, &format!("--nofile={limit}"), &cache, &[]);
         let ended = process::run(&mut prune, LIMIT)?;
-        trial.row.executions += 1;
         trial.check(ended.is_documented(), || format!("{limit} descriptors: {}", ended.story()));
-        let gone = before.gone_from(&sandbox.tree()?, crate::torture::sandbox::is_the_caches).blobs;
-        let told = ended.number("blobs_freed").unwrap_or(0);
-        trial.check(told == gone, || format!("{limit} descriptors: {gone} went, {}", ended.story()));
-        let problems = problems(&cache);
-        trial.check(problems.is_empty(), || {
-            format!("{limit} descriptors: the layout is broken: {problems:?}")
-        });
-        let again = process::run(&mut trial.command(&cache, &[]), LIMIT)?;
-        trial.check(again.code == Some(0), || format!("after {limit} descriptors: {}", again.story()));
+        trial.compare_layout(&format!("{limit} descriptors"), &sandbox, &before, &ended)?;
     }
     Ok(())
 }
 
 /// Root has no limit of threads: another user does.
 fn no_threads(trial: &mut Trial<'_>) -> anyhow::Result<()> {
-    let user = NOBODY.to_string();
     for (blobs, flags) in [(3, &[][..]), (600, &[]), (3, &["--aside"])] {
         let cache = trial.path("parent/cache");
         fill(&cache, blobs)?;
         write(&cache.join(flat_name(0)), &"x".repeat(2 << 20))?;
-        chown(trial.path("parent"), Some(NOBODY), Some(NOBODY))?;
-        chown(&cache, Some(NOBODY), Some(NOBODY))?;
-        for entry in fs::read_dir(&cache)? {
-            chown(entry?.path(), Some(NOBODY), Some(NOBODY))?;
-        }
-        let prune = trial.command(&cache, flags);
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-        command.args(["prlimit", "--nproc=1", "--"]).arg(prune.get_program()).args(prune.get_args());
-        command.env("HOME", "/nonexistent");
+        give(&trial.path("parent"))?;
+        give(&cache)?;
+        give_entries(&cache)?;
+        let command = as_nobody(&limited(trial, "--nproc=1", &cache, flags));
         trial.run(command, &cache, &[0, 1])?;
         trial.prune(&cache, &[], 0)?;
     }
@@ -110,10 +89,8 @@ fn close_range_refused(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         fill(&cache, 600)?;
         // Too few descriptors for a prune that forgets to close.
         let prune = limited(trial, "--nofile=16", &cache, &[]);
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "trace=close_range", "-o"]).arg(trial.path("log"));
-        command.args(["-e", &format!("inject=close_range:error=ENOSYS:when={when}")]);
-        command.arg(prune.get_program()).args(prune.get_args());
+        let inject = format!("inject=close_range:error=ENOSYS:when={when}");
+        let command = under_strace(&prune, &trial.path("log"), &["-e", "trace=close_range", "-e", &inject]);
         trial.run(command, &cache, &[0])?;
         trial.expect_blobs(&cache, 0);
         let refused = fs::read_to_string(trial.path("log"))?.matches("(INJECTED)").count();
@@ -157,11 +134,7 @@ fn stdout_closed(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     for closing in [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"] {
         fill(&cache, 3)?;
         let prune = trial.command(&cache, &[]);
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &format!("\"$0\" \"$@\" {closing}")])
-            .arg(prune.get_program())
-            .args(prune.get_args());
+        let mut shell = wrapped(&["sh", "-c", &format!("\"$0\" \"$@\" {closing}")], &prune);
         let ended = process::run(&mut shell, LIMIT)?;
         trial.row.executions += 1;
         trial.check(ended.code == Some(0), || format!("{closing}: {}", ended.story()));
@@ -201,8 +174,7 @@ fn stderr_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let before = Tree::of(&cache)?;
     let mut prune = Command::new(&trial.stage.program);
     prune.args(["prune", "--verbose", "--format", "json", "--cache-dir"]).arg(&cache);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "exec \"$0\" \"$@\" 2> /dev/full"]).arg(prune.get_program()).args(prune.get_args());
+    let mut shell = wrapped(&["sh", "-c", "exec \"$0\" \"$@\" 2> /dev/full"], &prune);
     let ended = process::run(&mut shell, LIMIT)?;
     trial.compare(&before, &cache, &ended, &[0])
 }

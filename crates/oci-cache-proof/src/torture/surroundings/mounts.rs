@@ -1,17 +1,15 @@
 //! Mounts, permissions and full disks.
 
 use std::fs::{self, File};
-use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::kit::layout::problems;
-use crate::kit::process;
+use crate::kit::process::{self, wrapped};
 use crate::torture::mounts;
+use crate::torture::nobody::{as_nobody, give, give_entries};
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
 use crate::torture::surroundings::trial::{Case, Trial, blobs_in, fill};
-
-const NOBODY: u32 = 65534;
 
 pub(crate) const CASES: &[Case] = &[
     ("symlinked root", symlinked),
@@ -186,8 +184,7 @@ fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         let left = fs::read_dir(cache.join("blobs/sha256"))?.count();
         let is_right = if stays { left == before } else { left < 8 };
         trial.check(is_right, || format!("{left} entries of {before} are left"));
-        let problems = problems(&cache);
-        trial.check(problems.is_empty(), || format!("the layout is broken: {problems:?}"));
+        trial.check_layout("full disk", &cache);
         if stays {
             let has_index = cache.join("index.json").exists();
             trial.check(has_index, || "the index of the image that stays is gone".to_owned());
@@ -215,30 +212,20 @@ fn no_inodes(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     mounts::run("umount", &[mount.as_os_str()])
 }
 
-/// The prune as another user, without any of root's rights.
-fn as_nobody(trial: &Trial<'_>, cache: &Path, flags: &[&str]) -> Command {
-    let prune = trial.command(cache, flags);
-    let mut command = Command::new("setpriv");
-    let user = NOBODY.to_string();
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
-    command.arg(prune.get_program()).args(prune.get_args()).env("HOME", "/nonexistent");
-    command
-}
-
 fn unreadable(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let cache = trial.path("cache");
     fill(&cache, 3)?;
     fs::create_dir_all(cache.join("blobs/sha256"))?;
     for path in [cache.join("blobs/sha256"), cache.join("blobs"), cache.clone()] {
-        chown(path, Some(NOBODY), Some(NOBODY))?;
+        give(&path)?;
     }
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
     set(&cache, 0o300)?;
-    trial.run(as_nobody(trial, &cache, &[]), &cache, &[1])?;
+    trial.run(as_nobody(&trial.command(&cache, &[])), &cache, &[1])?;
     trial.expect_blobs(&cache, 3);
     set(&cache, 0o700)?;
     set(&cache.join("blobs"), 0o000)?;
-    trial.run(as_nobody(trial, &cache, &[]), &cache, &[1])?;
+    trial.run(as_nobody(&trial.command(&cache, &[])), &cache, &[1])?;
     trial.expect_blobs(&cache, 0);
     Ok(())
 }
@@ -246,15 +233,12 @@ fn unreadable(trial: &mut Trial<'_>) -> anyhow::Result<()> {
 fn without_lease(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let cache = trial.path("cache");
     fill(&cache, 3)?;
-    for entry in fs::read_dir(&cache)? {
-        chown(entry?.path(), Some(NOBODY), Some(NOBODY))?;
-    }
+    give_entries(&cache)?;
     let reader = File::open(cache.join(flat_name(1)))?;
     crate::torture::sandbox::age(&cache.join(flat_name(1)))?;
     let prune = trial.command(&cache, &[]);
-    let mut command = Command::new("capsh");
-    command.args(["--drop=cap_lease", "--", "-c", "exec \"$0\" \"$@\""]);
-    command.arg(prune.get_program()).args(prune.get_args());
+    let words = ["capsh", "--drop=cap_lease", "--", "-c", "exec \"$0\" \"$@\""];
+    let command = wrapped(&words, &prune);
     trial.run(command, &cache, &[0])?;
     let content = std::io::read_to_string(reader)?;
     trial.check(content == "blob", || "an open blob lost its content".to_owned());
@@ -265,13 +249,11 @@ fn without_lease(trial: &mut Trial<'_>) -> anyhow::Result<()> {
 fn unwritable_parent(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let cache = trial.path("parent/cache");
     fill(&cache, 3)?;
-    chown(&cache, Some(NOBODY), Some(NOBODY))?;
-    for entry in fs::read_dir(&cache)? {
-        chown(entry?.path(), Some(NOBODY), Some(NOBODY))?;
-    }
-    trial.run(as_nobody(trial, &cache, &["--aside"]), &cache, &[2])?;
+    give(&cache)?;
+    give_entries(&cache)?;
+    trial.run(as_nobody(&trial.command(&cache, &["--aside"])), &cache, &[2])?;
     trial.check(blobs_in(&cache) == 3, || "something went".to_owned());
-    trial.run(as_nobody(trial, &cache, &[]), &cache, &[0])?;
+    trial.run(as_nobody(&trial.command(&cache, &[])), &cache, &[0])?;
     trial.expect_blobs(&cache, 0);
     Ok(())
 }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::kit::layout::problems;
 use crate::kit::process;
 use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
-use crate::torture::sandbox::{Sandbox, Shape, is_the_caches};
+use crate::torture::sandbox::{Sandbox, Shape};
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
@@ -76,19 +75,10 @@ fn layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
             thread::sleep(Duration::from_millis(milliseconds));
             running.signal(signal);
             let ended = running.finish(SOON)?;
-            trial.row.executions += 1;
             // One that comes before the program minds it ends it, as the kernel does, with nothing gone.
             let is_good = [0, code, -signal.as_raw()].map(Some).contains(&ended.code);
             trial.check(is_good, || format!("{milliseconds} ms: {}", ended.story()));
-            let gone = before.gone_from(&sandbox.tree()?, is_the_caches).blobs;
-            let told = ended.number("blobs_freed").unwrap_or(0);
-            trial.check(told == gone, || format!("{milliseconds} ms: {gone} went, {}", ended.story()));
-            let problems = problems(&sandbox.cache());
-            trial.check(problems.is_empty(), || {
-                format!("{milliseconds} ms: the layout is broken: {problems:?}")
-            });
-            let again = process::run(&mut trial.command(&sandbox.cache(), &[]), LIMIT)?;
-            trial.check(again.code == Some(0), || format!("after {milliseconds} ms: {}", again.story()));
+            trial.compare_layout(&format!("{milliseconds} ms"), &sandbox, &before, &ended)?;
         }
     }
     Ok(())

@@ -10,11 +10,12 @@ use std::process::Command;
 use anyhow::Context as _;
 use tempfile::TempDir;
 
+use crate::kit::layout::problems;
 use crate::kit::process::{self, Ended};
 use crate::kit::tree::Tree;
 use crate::torture::mode::{LIMIT, command};
 use crate::torture::row::Row;
-use crate::torture::sandbox::{age, flat_name, write};
+use crate::torture::sandbox::{Sandbox, age, flat_name, is_the_caches, write};
 use crate::torture::stage::Stage;
 
 /// A case: its name, and what it does.
@@ -93,6 +94,31 @@ impl Trial<'_> {
         Ok(())
     }
 
+    /// Checks what a prune left of a layout, and that the next prune is done.
+    pub(crate) fn compare_layout(
+        &mut self,
+        what: &str,
+        sandbox: &Sandbox,
+        before: &Tree,
+        ended: &Ended,
+    ) -> anyhow::Result<()> {
+        self.row.executions += 1;
+        let gone = before.gone_from(&sandbox.tree()?, is_the_caches).blobs;
+        let told = ended.number("blobs_freed").unwrap_or(0);
+        self.check(told == gone, || format!("{what}: {gone} went, {}", ended.story()));
+        self.check_layout(what, &sandbox.cache());
+        let again = process::run(&mut self.command(&sandbox.cache(), &[]), LIMIT)?;
+        self.check(again.code == Some(0), || format!("after {what}: {}", again.story()));
+        Ok(())
+    }
+
+    /// Checks that what the index leads to is there.
+    pub(crate) fn check_layout(&mut self, what: &str, cache: &Path) {
+        let problems = problems(cache);
+        self.check(problems.is_empty(), || format!("{what}: the layout is broken: {problems:?}"));
+    }
+
+    /// Checks that so many blobs of a flat cache are left.
     pub(crate) fn expect_blobs(&mut self, cache: &Path, expected: usize) {
         let left = blobs_in(cache);
         self.check(left == expected, || format!("{left} blobs are left, not {expected}"));
