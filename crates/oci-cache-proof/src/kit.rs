@@ -2,6 +2,8 @@
 //!
 //! Guarantees: nothing here imports a part.
 
+pub(crate) mod counts;
+pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod machine;
 pub(crate) mod process;

@@ -9,6 +9,7 @@
 
 mod damage;
 mod distance;
+mod fill;
 mod flat_cache;
 mod fleet;
 mod heal;

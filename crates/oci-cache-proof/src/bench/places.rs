@@ -3,16 +3,15 @@
 //! Guarantees: what is mounted here is unmounted when the place is dropped. A place that cannot be had
 //! is no error: the reason goes into the document.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use banger_fmt::format_bytes;
 use tempfile::TempDir;
-use xshell::{Shell, cmd};
 
 use crate::bench::caches::Recipe;
 use crate::bench::environment::Mount;
+use crate::kit::image;
 use oci_cache_cli::output;
 
 /// A kind of place.
@@ -45,10 +44,8 @@ struct MountedImage {
 
 impl Drop for MountedImage {
     fn drop(&mut self) {
-        let mount_point = &self.mount_point;
-        let unmounted = Shell::new().and_then(|shell| cmd!(shell, "umount {mount_point}").quiet().run());
-        if let Err(error) = unmounted {
-            output::complain(&format!("error: unmount `{}`: {error}", mount_point.display()));
+        if let Err(error) = image::unmount(&self.mount_point) {
+            output::complain(&format!("error: {error:#}"));
         }
     }
 }
@@ -95,17 +92,12 @@ pub(crate) fn open(
     }
 }
 
-/// Makes an ext4 file system in a sparse file, all its tables written, and mounts it.
+/// Makes an ext4 file system, all its tables written, and mounts it.
 fn mount_image(home: &Path, bytes: u64, blobs: usize) -> anyhow::Result<MountedImage> {
-    let (image, mount_point) = (home.join("image"), home.join("mount"));
-    let file = File::create_new(&image).with_context(|| format!("create `{}`", image.display()))?;
-    file.set_len(bytes).with_context(|| format!("extend `{}`", image.display()))?;
-    fs::create_dir(&mount_point).with_context(|| format!("create `{}`", mount_point.display()))?;
+    let mount_point = home.join("mount");
     let inodes = (blobs + 1000).to_string();
-    let shell = Shell::new().context("find the current directory")?;
     let tables = "lazy_itable_init=0,lazy_journal_init=0";
-    cmd!(shell, "mkfs.ext4 -q -F -N {inodes} -E {tables} {image}").quiet().ignore_stderr().run()?;
-    cmd!(shell, "mount -t ext4 -o loop {image} {mount_point}").quiet().run()?;
+    image::mount("mkfs.ext4", &["-q", "-F", "-N", &inodes, "-E", tables], &mount_point, bytes, "defaults")?;
     Ok(MountedImage { mount_point })
 }
 

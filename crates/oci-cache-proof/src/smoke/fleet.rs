@@ -12,14 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::kit::workspace::workspace;
-use crate::smoke::idle::{fill_flat, fill_layout};
+use crate::smoke::fill::{fill_flat, fill_layout, settle};
 use crate::smoke::images::{Images, output_of};
 use crate::smoke::prune::{Prune, report_of};
 use crate::smoke::table::Row;
@@ -32,8 +30,6 @@ const INSTALLED: &str = "/usr/local/bin/oci-cache";
 const UNITS: [&str; 2] = ["oci-cache-prune.service", "oci-cache-prune.timer"];
 /// Whose the caches are; no process of the exercise is this user's.
 const OTHER_USER: u32 = 65_534;
-/// What was used just now may count as recent.
-const SETTLING: Duration = Duration::from_secs(2);
 
 /// What an exercise of the files needs.
 #[derive(Debug)]
@@ -77,7 +73,7 @@ impl Fleet<'_> {
         }
         let blob = fs::read_dir(&flat)?.next().context("the flat cache is empty")??.path();
         let in_use = File::open(&blob).with_context(|| format!("failed to open {}", blob.display()))?;
-        thread::sleep(SETTLING);
+        settle();
         self.prune_confined(&flat, 1, tally)?;
         drop(in_use);
         self.prune_confined(&layout, 0, tally)?;

@@ -7,14 +7,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use rustix::process::Signal;
 use serde::Deserialize;
 use xshell::{Shell, cmd};
 
+use crate::kit::process::{self, Running};
 use crate::smoke::images::{Images, output_of};
 use crate::smoke::prune::Prune;
 use crate::smoke::table::Row;
@@ -27,6 +29,8 @@ const BYTES_A_SECOND: u64 = 6 << 20;
 const PULLS: u64 = 10;
 /// How long a pull may take to begin.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a pull may take.
+const PULL_LIMIT: Duration = Duration::from_secs(120);
 
 /// A pull: each layer that the cache does not have is fetched under its final name, then all are unpacked.
 const PULL: &str = r#"
@@ -108,7 +112,7 @@ impl Exercise {
     fn poison(&self) -> anyhow::Result<Vec<PathBuf>> {
         let largest = self.manifest.layers.iter().max_by_key(|layer| layer.size).context("no layers")?;
         let file = self.cache.join(&largest.digest);
-        let mut pull = self.start(BYTES_A_SECOND)?;
+        let pull = self.start(BYTES_A_SECOND)?;
         let started = Instant::now();
         let is_half_there = || fs::metadata(&file).is_ok_and(|data| data.len() > largest.size / 8);
         while !is_half_there() {
@@ -116,9 +120,10 @@ impl Exercise {
             thread::sleep(Duration::from_millis(5));
         }
         // Another pull runs beside it, and trusts what it finds.
-        let mut beside = self.start(u64::MAX)?;
-        kill_all(&mut pull)?;
-        beside.wait().context("failed to wait for a pull")?;
+        let beside = self.start(u64::MAX)?;
+        pull.signal(Signal::KILL);
+        pull.finish(PULL_LIMIT)?;
+        beside.finish(PULL_LIMIT)?;
         let size =
             fs::metadata(&file).with_context(|| format!("failed to look at {}", file.display()))?.len();
         ensure!(size < largest.size, "the pull was done before it was killed");
@@ -129,30 +134,21 @@ impl Exercise {
     fn pulls(&self, tally: &mut Tally) -> anyhow::Result<u64> {
         let mut failed = 0;
         for _ in 0..PULLS {
-            let status = self.start(u64::MAX)?.wait().context("failed to wait for a pull")?;
+            let ended = self.start(u64::MAX)?.finish(PULL_LIMIT)?;
+            let code = ended.code.context("a pull hangs")?;
             tally.pulls += 1;
-            failed += u64::from(!status.success());
+            failed += u64::from(code != 0);
         }
         Ok(failed)
     }
 
-    fn start(&self, bytes_a_second: u64) -> anyhow::Result<Child> {
+    fn start(&self, bytes_a_second: u64) -> anyhow::Result<Running> {
         let layers: Vec<&str> = self.manifest.layers.iter().map(|layer| layer.digest.as_str()).collect();
-        let mut pull = Command::new("setsid");
-        pull.args(["sh", "-c", PULL]).env("CACHE", &self.cache).env("LAYERS", layers.join(" "));
+        let mut pull = Command::new("sh");
+        pull.args(["-c", PULL]).env("CACHE", &self.cache).env("LAYERS", layers.join(" "));
         pull.env("BLOBS", &self.blobs).env("RATE", bytes_a_second.min(1 << 40).to_string());
-        pull.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        pull.spawn().context("failed to start a pull")
+        process::start(&mut pull, None)
     }
-}
-
-/// Kills a pull and what it started, which are a process group of their own.
-fn kill_all(pull: &mut Child) -> anyhow::Result<()> {
-    let shell = Shell::new().context("failed to find the current directory")?;
-    let group = format!("-{}", pull.id());
-    output_of(cmd!(shell, "kill -KILL -- {group}"))?;
-    pull.wait().context("failed to wait for a pull")?;
-    Ok(())
 }
 
 /// Verifies the cache. Returns what is corrupt.

@@ -6,25 +6,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
 use crate::kit::tree::Tree;
 use crate::smoke::damage::{blobs, first_damage, first_difference};
+use crate::smoke::fill::{fill_flat, fill_layout, settle};
 use crate::smoke::images::Images;
 use crate::smoke::prune::{Prune, Report};
-use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
-
-/// What was used just now may count as recent.
-const SETTLING: Duration = Duration::from_secs(2);
-/// How many blobs the flat cache gets.
-const FLAT_BLOBS: u64 = 300;
 
 /// Runs the exercise in caches in `directory`.
 ///
@@ -40,31 +32,13 @@ pub(crate) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyh
         fs::write(&foreign, "none of the cache's")
             .with_context(|| format!("failed to write {}", foreign.display()))?;
     }
-    thread::sleep(SETTLING);
+    settle();
     in_layout.merge(check(prune, &layout)?);
     in_flat.merge(check(prune, &flat)?);
     Ok(vec![
         Row { exercise: "OCI layout, idle", may_fail: false, tally: in_layout },
         Row { exercise: "flat cache, idle", may_fail: false, tally: in_flat },
     ])
-}
-
-/// Pulls every image into a layout.
-pub(crate) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
-    let mut tally = Tally::default();
-    for image in Images::names() {
-        tally.add_pull(images.pull(image, layout, Way::Near));
-    }
-    tally
-}
-
-/// Pulls some blobs into a flat cache.
-pub(crate) fn fill_flat(cache: &Path) -> Tally {
-    let mut tally = Tally::default();
-    for seed in 0..FLAT_BLOBS {
-        tally.pull_blob(RemoteBlob { seed }, cache, &mut Total::default());
-    }
-    tally
 }
 
 fn check(prune: &Prune, cache: &Path) -> anyhow::Result<Tally> {

@@ -2,9 +2,9 @@
 //!
 //! Guarantees: every failure is counted; the first ten of an exercise are kept in words.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::kit::counts::{Counts, keep_first};
 use crate::kit::pulls::broken::Broken;
 use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
@@ -36,17 +36,15 @@ pub(crate) struct Tally {
     pub(crate) blobs_freed: u64,
     /// What the prunes report as freed.
     pub(crate) bytes_freed: u64,
-    failures: BTreeMap<Failure, u64>,
+    failures: Counts<Failure>,
     details: Vec<String>,
 }
 
 impl Tally {
     /// Counts a failure.
     pub(crate) fn fail(&mut self, failure: Failure, detail: &str) {
-        *self.failures.entry(failure).or_default() += 1;
-        if self.details.len() < DETAILS {
-            self.details.push(format!("{}: {detail}", failure.name()));
-        }
+        self.failures.add(failure, 1);
+        keep_first(&mut self.details, DETAILS, [format!("{}: {detail}", failure.name())]);
     }
 
     /// Counts a failed check, unless `holds`.
@@ -70,16 +68,13 @@ impl Tally {
         self.prunes += other.prunes;
         self.blobs_freed += other.blobs_freed;
         self.bytes_freed += other.bytes_freed;
-        for (failure, count) in other.failures {
-            *self.failures.entry(failure).or_default() += count;
-        }
-        self.details.extend(other.details);
-        self.details.truncate(DETAILS);
+        self.failures.merge(other.failures);
+        keep_first(&mut self.details, DETAILS, other.details);
     }
 
     /// How much failed.
     pub(crate) fn failures(&self) -> u64 {
-        self.failures.values().sum()
+        self.failures.sum()
     }
 
     /// How many failures there are of those that `select` picks.
@@ -90,7 +85,7 @@ impl Tally {
     /// How often which step of a pull failed.
     pub(crate) fn failed_steps(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.failures.iter().filter_map(|(failure, count)| match failure {
-            Failure::Pull(step) => Some((*step, *count)),
+            Failure::Pull(step) => Some((*step, count)),
             _ => None,
         })
     }

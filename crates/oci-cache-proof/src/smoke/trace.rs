@@ -6,21 +6,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use xshell::{Shell, cmd};
 
-use crate::smoke::idle::{fill_flat, fill_layout};
+use crate::smoke::fill::{fill_flat, fill_layout, settle};
 use crate::smoke::images::Images;
 use crate::smoke::mutation::{TRACED, mutating_call};
 use crate::smoke::prune::{Prune, report_of};
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
-
-/// What was used just now may count as recent.
-const SETTLING: Duration = Duration::from_secs(2);
 
 /// Runs the exercise in caches in `directory`.
 ///
@@ -31,7 +26,7 @@ pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
     let (layout, flat) = (directory.join("traced-layout"), directory.join("traced-flat"));
     let mut tally = fill_layout(images, &layout);
     tally.merge(fill_flat(&flat));
-    thread::sleep(SETTLING);
+    settle();
     for cache in [&layout, &flat] {
         for flags in [&["--dry-run"][..], &["--dry-run", "--aside"]] {
             let (_, changes) = traced(prune, cache, flags, directory, &mut tally)?;

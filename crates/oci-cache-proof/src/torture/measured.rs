@@ -29,7 +29,7 @@ fn rates(rows: &[Row]) -> String {
     let mut text =
         "| file system | prunes | pulls | broke | of 100,000 |\n|---|---|---|---|---|\n".to_owned();
     for row in rows.iter().filter(|row| row.pulls > 0 && !row.strategy.ends_with("(must break)")) {
-        let broke: u64 = row.breaks.values().sum();
+        let broke: u64 = row.breaks.sum();
         let (file_system, strategy, pulls) = (&row.file_system, &row.strategy, row.pulls);
         // In tenths, rounded.
         let tenths = (broke * 1_000_000 + pulls / 2) / pulls;
@@ -59,7 +59,7 @@ mod tests {
         let row = |strategy, pulls, broke| {
             let mut row = Row::new("storm", "ext4", strategy);
             row.pulls = pulls;
-            row.breaks.insert("reopen of a hit".to_owned(), broke);
+            row.breaks.add("reopen of a hit".to_owned(), broke);
             row
         };
         let text =

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use std::process::Command;
 
+use crate::kit::image;
 use crate::kit::process::{self, Running};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -50,7 +51,7 @@ pub(crate) struct Mount {
 impl Mount {
     /// Takes it down.
     pub(crate) fn unmount(self) -> anyhow::Result<()> {
-        run("umount", &[self.path.as_os_str()])?;
+        image::unmount(&self.path)?;
         if let Some(server) = self.server {
             server.finish(LIMIT)?;
         }
@@ -66,12 +67,13 @@ impl Mount {
 pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
     fs::create_dir_all(path)?;
     let mut mount = Mount { path: path.to_owned(), server: None, image: None };
+    let image = |make, flags: &[&str], mebibytes: u64| {
+        image::mount(make, flags, path, mebibytes << 20, "strictatime")
+    };
     match kind {
-        FileSystem::Ext4 => {
-            mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard"], path, 512, "strictatime")?)
-        }
-        FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], path, 512, "strictatime")?),
-        FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], path, 768, "strictatime")?),
+        FileSystem::Ext4 => mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard"], 512)?),
+        FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], 512)?),
+        FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], 768)?),
         FileSystem::Tmpfs => tmpfs(path, "strictatime,size=1g")?,
         FileSystem::Overlay => {
             let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.with_extension(name));
@@ -101,24 +103,6 @@ pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
 pub(crate) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
     let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(AsRef::as_ref);
     run("mount", &[&words[..], &[path.as_os_str()]].concat())
-}
-
-/// Makes a file system in a file beside `path`, and mounts it there.
-pub(crate) fn image(
-    make: &str,
-    flags: &[&str],
-    path: &Path,
-    mebibytes: u64,
-    options: &str,
-) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(path)?;
-    let image = path.with_extension("image");
-    File::create(&image)?.set_len(mebibytes << 20).with_context(|| format!("make {}", image.display()))?;
-    let flags: Vec<_> = flags.iter().map(AsRef::as_ref).collect();
-    run(make, &[&flags[..], &[image.as_os_str()]].concat())?;
-    let options = format!("loop,{options}");
-    run("mount", &["-o".as_ref(), options.as_ref(), image.as_os_str(), path.as_os_str()])?;
-    Ok(image)
 }
 
 /// Mounts a directory through FUSE.

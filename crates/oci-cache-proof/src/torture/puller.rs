@@ -5,7 +5,7 @@
 //! without, it wants any of its blobs at any time. What breaks because the puller itself stalled, for the age
 //! or between two steps for as long as prunes wait, is told apart: nothing was promised for that.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -16,6 +16,7 @@ use oci_cache::{SETTLE, Timestamp};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
+use crate::kit::counts::{Counts, keep_first};
 use crate::kit::pulls::broken::Broken;
 use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
@@ -30,6 +31,8 @@ const FAVOURITES: u64 = 32;
 const HELD: usize = 16;
 /// How many blobs a puller with an age keeps in mind.
 const MEMORY: usize = 256;
+/// How many breaks a puller tells in words.
+const DETAILS: usize = 5;
 /// The steps that find a blob gone which was there.
 pub(crate) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
 /// The step of a pull that does not find a blob which is not as old as may go.
@@ -70,7 +73,7 @@ impl Manner {
 pub(crate) struct Pulled {
     pub(crate) pulls: u64,
     /// Pulls that broke, by the step.
-    pub(crate) breaks: BTreeMap<String, u64>,
+    pub(crate) breaks: Counts<String>,
     pub(crate) details: Vec<String>,
 }
 
@@ -162,10 +165,8 @@ impl Puller {
     }
 
     fn broke(&mut self, step: &str, detail: &str) {
-        *self.pulled.breaks.entry(step.to_owned()).or_default() += 1;
-        if self.pulled.details.len() < 5 {
-            self.pulled.details.push(format!("{}, {detail}", self.manner.name()));
-        }
+        self.pulled.breaks.add(step.to_owned(), 1);
+        keep_first(&mut self.pulled.details, DETAILS, [format!("{}, {detail}", self.manner.name())]);
     }
 }
 

@@ -3,9 +3,9 @@
 //! Guarantees: everything that must not happen and did is counted in one column, `lost`, and the first
 //! of them are told in words below the table.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::kit::counts::{Counts, keep_first};
 use crate::kit::table;
 
 /// How many things lost are told in words, of one row.
@@ -37,7 +37,7 @@ pub(crate) struct Row {
     pub(crate) swaps: u64,
     pub(crate) executions: u64,
     /// Pulls that failed, by kind.
-    pub(crate) breaks: BTreeMap<String, u64>,
+    pub(crate) breaks: Counts<String>,
     /// What must not happen and did.
     pub(crate) lost: u64,
     pub(crate) details: Vec<String>,
@@ -56,9 +56,7 @@ impl Row {
     /// Counts something that must not happen and did so many times.
     pub(crate) fn lose_many(&mut self, count: u64, detail: impl Into<String>) {
         self.lost += count;
-        if self.details.len() < DETAILS {
-            self.details.push(detail.into());
-        }
+        keep_first(&mut self.details, DETAILS, [detail.into()]);
     }
 
     /// Counts a loss, unless `holds`.
@@ -76,12 +74,9 @@ impl Row {
         self.unlinks += other.unlinks;
         self.swaps += other.swaps;
         self.executions += other.executions;
-        for (kind, count) in other.breaks {
-            *self.breaks.entry(kind).or_default() += count;
-        }
+        self.breaks.merge(other.breaks);
         self.lost += other.lost;
-        self.details.extend(other.details);
-        self.details.truncate(DETAILS);
+        keep_first(&mut self.details, DETAILS, other.details);
     }
 
     fn cells(&self) -> [String; HEADER.len()] {
@@ -126,7 +121,7 @@ mod tests {
     fn what_was_lost_is_told_below_the_table() {
         let mut row = Row::new("storm", "xfs", "in place");
         (row.pulls, row.unlinks) = (12, 3);
-        row.breaks.insert("mkdir".to_owned(), 2);
+        row.breaks.add("mkdir".to_owned(), 2);
         let mut more = Row::default();
         more.lose("a canary");
         more.check(true, || unreachable!());

@@ -183,13 +183,13 @@ fn storm(stage: &Stage, file_system: FileSystem, mount: &Mount, strategy: Strate
     row.check(pulls >= target.pulls && unlinks >= target.unlinks.max(1), || {
         format!("{pulls} pulls and {unlinks} unlinks show too little")
     });
-    let has_shown = row.breaks.keys().any(|step| strategy.is_shown_by(step));
+    let has_shown = row.breaks.iter().any(|(step, _)| strategy.is_shown_by(step));
     row.check(!strategy.is_control() || has_shown, || {
         "the negative control saw no such break, so nothing is shown by the others".to_owned()
     });
     let is_fuse = file_system == FileSystem::Bindfs;
-    for (step, count) in row.breaks.clone() {
-        let most = strategy.most_breaks(&step, is_fuse, pulls);
+    for (step, count) in row.breaks.clone().iter() {
+        let most = strategy.most_breaks(step, is_fuse, pulls);
         if count > most {
             row.lose_many(count - most, format!("{count} pulls broke ({step}), {most} may"));
         }
@@ -233,9 +233,7 @@ fn blow(
         let pulled: Pulled = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("a {} puller: {}", manner.name(), ended.story()))?;
         row.pulls += pulled.pulls;
-        for (step, count) in pulled.breaks {
-            *row.breaks.entry(step).or_default() += count;
-        }
+        row.breaks.merge(pulled.breaks);
         details.extend(pulled.details);
     }
     Ok(details)

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use crate::kit::image;
 use crate::kit::process::{self, wrapped};
 use crate::torture::mounts;
 use crate::torture::nobody::{as_nobody, give, give_entries};
@@ -49,7 +50,7 @@ fn mount_point(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     trial.expect_blobs(&cache, 3);
     trial.prune(&cache, &[], 0)?;
     trial.expect_blobs(&cache, 0);
-    mounts::run("umount", &[cache.as_os_str()])
+    image::unmount(&cache)
 }
 
 /// In another mount namespace the cache is bound elsewhere, and one of its blobs is open.
@@ -101,8 +102,8 @@ fn nested_mount(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     trial.check(foreign == Some(2), || format!("foreign: {foreign:?}, not 2"));
     trial.expect_blobs(&cache, 1);
     trial.prune(&cache, &["--aside"], 2)?;
-    mounts::run("umount", &[blob.as_os_str()])?;
-    mounts::run("umount", &[below.as_os_str()])
+    image::unmount(&blob)?;
+    image::unmount(&below)
 }
 
 fn read_only(trial: &mut Trial<'_>) -> anyhow::Result<()> {
@@ -117,7 +118,7 @@ fn read_only(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     trial.expect_blobs(&mount.join("cache"), 3);
     trial.prune(&mount.join("other"), &["--aside"], 2)?;
     trial.expect_blobs(&mount.join("other"), 3);
-    mounts::run("umount", &[mount.as_os_str()])
+    image::unmount(&mount)
 }
 
 /// A cache on a file system with attributes.
@@ -126,11 +127,11 @@ fn on_ext4(
     case: impl FnOnce(&mut Trial<'_>, &Path) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mount = trial.path("mount");
-    mounts::image("mkfs.ext4", &["-q", "-E", "nodiscard"], &mount, 16, "relatime")?;
+    image::mount("mkfs.ext4", &["-q", "-E", "nodiscard"], &mount, 16 << 20, "relatime")?;
     let cache = mount.join("cache");
     fill(&cache, 3)?;
     let done = case(trial, &cache);
-    mounts::run("umount", &[mount.as_os_str()])?;
+    image::unmount(&mount)?;
     done
 }
 
@@ -190,7 +191,7 @@ fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
             trial.check(has_index, || "the index of the image that stays is gone".to_owned());
         }
         drop(sandbox);
-        mounts::run("umount", &[mount.as_os_str()])?;
+        image::unmount(&mount)?;
     }
     Ok(())
 }
@@ -209,7 +210,7 @@ fn no_inodes(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     trial.expect_blobs(&cache, 3);
     trial.prune(&cache, &[], 0)?;
     trial.expect_blobs(&cache, 0);
-    mounts::run("umount", &[mount.as_os_str()])
+    image::unmount(&mount)
 }
 
 fn unreadable(trial: &mut Trial<'_>) -> anyhow::Result<()> {
