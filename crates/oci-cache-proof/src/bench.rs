@@ -1,12 +1,11 @@
-//! The benchmarks: measures the pruner beside other tools, and writes what came out into docs/.
+//! The benchmarks: they measure the pruner and other tools, and write the results to docs/.
 //!
-//! Guarantees: every figure is measured in this run or taken over from docs/benchmarks.json; contenders
-//! take turns, each on a fresh copy of the cache that was synced before its time begins, and the order
-//! is reversed every round; a contender that leaves a blob behind ends the run with an error instead of
-//! a figure. All caches are made in temporary directories, which go at the end, also after the first
-//! SIGINT or SIGTERM.
+//! Guarantees: every figure is measured in this run or taken from docs/benchmarks.json. Contenders take
+//! turns, each on a new copy of the cache that is synced before the clock starts. Their order is reversed
+//! every round. A contender that leaves a blob behind ends the run with an error instead of a figure. All
+//! caches are in temporary directories. These are removed at the end, also after the first SIGINT or SIGTERM.
 //!
-//! What it does not guarantee: a quiet machine. The load average before each benchmark is recorded.
+//! What it does not guarantee: an idle machine. The load average before each benchmark is recorded.
 
 mod caches;
 mod catalogue;
@@ -78,7 +77,7 @@ impl BenchArguments {
     }
 }
 
-/// Runs the benchmarks one after the other; the document grows with each.
+/// Runs the benchmarks one after the other. The document grows with each.
 pub(crate) fn run(arguments: &BenchArguments, program: &Path) -> anyhow::Result<Exit> {
     let stop = Arc::new(AtomicBool::new(false));
     let signals = Signals::watch(&stop).context("watch for signals")?;
@@ -112,7 +111,7 @@ fn run_until(arguments: &BenchArguments, program: &Path, stop: &AtomicBool) -> a
     Ok(Exit::Done)
 }
 
-/// The directory in which everything is made, removed at the end.
+/// The directory for everything that is made. It is removed at the end.
 fn home(arguments: &BenchArguments) -> anyhow::Result<TempDir> {
     let parent = arguments.directory.clone().unwrap_or_else(|| workspace().join("target"));
     fs::create_dir_all(&parent).with_context(|| format!("create `{}`", parent.display()))?;
@@ -123,7 +122,7 @@ fn home(arguments: &BenchArguments) -> anyhow::Result<TempDir> {
         .with_context(|| format!("create a temporary directory in `{}`", parent.display()))
 }
 
-/// Shows a result as soon as it is there.
+/// Prints a result at once.
 fn print(record: &Record) -> anyhow::Result<Exit> {
     output::print(&format!("{}\n", report::section(record)))
 }

@@ -1,4 +1,6 @@
-//! The command line, declared; what each command is told stands in its own file.
+//! The command line.
+//!
+//! Guarantees: every command is declared here. Each command declares its own arguments.
 
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
-//! What smoke, torture and bench share, once.
+//! What smoke, torture and bench share.
 //!
-//! Guarantees: nothing here imports a part.
+//! Guarantees: nothing here imports smoke, torture or bench.
 
 pub(crate) mod counts;
 pub(crate) mod image;

@@ -1,7 +1,7 @@
 //! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|bench`.
 //!
-//! Guarantees: what is put to the proof is the program at that path, run as a program of its own, as users run
-//! it. This file dispatches; `cli` declares the commands, and each has a file of its own.
+//! Guarantees: the proof runs the program at that path as a separate process, as users run it. This file only
+//! dispatches. `cli` declares the commands, and each command has a file of its own.
 
 mod bench;
 mod cli;
@@ -20,7 +20,7 @@ use crate::cli::{Cli, Command};
 fn main() -> ExitCode {
     program::run(|| {
         let cli = Cli::parse();
-        // Some of it is run in other directories.
+        // Parts of the proof run in other directories.
         let program = std::path::absolute(&cli.program)
             .with_context(|| format!("make the path `{}` absolute", cli.program.display()))?;
         match &cli.command {

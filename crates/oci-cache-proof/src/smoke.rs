@@ -1,11 +1,11 @@
-//! The live exercise: the pruner beside the tools that fill such caches.
+//! The live exercise: the pruner runs while real tools fill caches.
 //!
-//! Guarantees: all that it writes is in one temporary directory, which goes when it ends; the registry
-//! listens on the loopback interface only, and is ended with it; the pruner runs as a program of its own,
-//! just as users run it. What must not happen and did is counted, listed and makes the command fail; no
-//! failed pull is tried again, so that none is hidden.
+//! Guarantees: all files are in one temporary directory, which is removed at the end. The registry listens on
+//! the loopback interface only, and ends with the exercise. The pruner is a separate process, as users run
+//! it. Every forbidden failure is counted, listed, and fails the command. No failed pull is retried.
 //!
-//! What it does not guarantee: that what did not happen cannot. It tries for about a minute.
+//! What it does not guarantee: that a failure that did not occur is impossible. The exercise takes about a
+//! minute.
 
 mod damage;
 mod distance;
@@ -36,7 +36,7 @@ use crate::kit::programs::{self, Program};
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
-/// What the exercises need.
+/// The programs that the exercises need.
 const PROGRAMS: [Program; 9] = [
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
@@ -49,7 +49,7 @@ const PROGRAMS: [Program; 9] = [
     ("python3", "python3-venv"),
 ];
 
-/// What `smoke` is told.
+/// The arguments of `smoke`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SmokeArguments {
     /// How many pulls run at a time
@@ -57,11 +57,11 @@ pub(crate) struct SmokeArguments {
     pub(crate) jobs: u16,
 }
 
-/// Runs every exercise of the program and prints the table.
+/// Runs all exercises of the program and prints the table.
 ///
 /// # Errors
 ///
-/// If a program is missing, an exercise cannot be carried out, or something failed that must not.
+/// If a program is missing, an exercise cannot run, or there is a forbidden failure.
 pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check("smoke", &PROGRAMS)?;
     let scratch =

@@ -1,12 +1,11 @@
-//! The proof: the pruner under faults, kills, pulls, attacks and hostile caches.
+//! The torture: the pruner runs under faults, kills, pulls and attacks, and on hostile caches.
 //!
-//! Guarantees: the pruner runs as a program of its own. Everything happens in one temporary directory,
-//! and every mount in a mount namespace of its own: both go when the run ends, however it ends. Every
-//! loop has a bound, every program a time limit. What must not happen and did is counted, listed, and
-//! makes the command fail; nothing is tried again. Where the detector could be blind there is a negative
-//! control.
+//! Guarantees: the pruner is a separate process. All files are in one temporary directory and all mounts in a
+//! mount namespace of this run. Both disappear at the end, however the run ends. Every loop is bounded and
+//! every program has a time limit. Everything that must not happen is counted as lost, listed, and fails the
+//! command. Nothing is retried. Where a detector could be blind, a negative control checks it.
 //!
-//! What it does not guarantee: that what did not happen cannot. `docs/reliability.md` has the figures.
+//! What it does not guarantee: that what did not happen is impossible. `docs/reliability.md` has the figures.
 
 mod age;
 mod attack;
@@ -44,7 +43,7 @@ use crate::kit::programs::{self, Program};
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
-/// What the parts need.
+/// The programs that the parts need.
 const PROGRAMS: [Program; 12] = [
     ("strace", "strace"),
     ("mkfs.xfs", "xfsprogs"),
@@ -60,7 +59,7 @@ const PROGRAMS: [Program; 12] = [
     ("capsh", "libcap2-bin"),
 ];
 
-/// What `torture` is told.
+/// The arguments of `torture`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TortureArguments {
     /// Try samples of everything: at most seven minutes
@@ -117,7 +116,7 @@ impl Part {
 ///
 /// # Errors
 ///
-/// If a program is missing, a part cannot be carried out, or something happened that must not.
+/// If a program is missing, a part cannot run, or anything is lost.
 pub(crate) fn run(arguments: &TortureArguments, program: &Path) -> anyhow::Result<Exit> {
     if !arguments.role.is_empty() {
         return play(&arguments.role).map(|()| Exit::Done);
@@ -128,7 +127,7 @@ pub(crate) fn run(arguments: &TortureArguments, program: &Path) -> anyhow::Resul
     }
 }
 
-/// Plays a role in a part of another process of this program.
+/// Plays a role in a part, on behalf of another process of this program.
 fn play(role: &[OsString]) -> anyhow::Result<()> {
     let words: Vec<&str> = role.iter().filter_map(|word| word.to_str()).collect();
     match words.split_first() {
@@ -139,7 +138,7 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     }
 }
 
-/// Runs this program once more, in a mount namespace and with a directory that end with it.
+/// Runs this program again, in a mount namespace of its own and with a temporary directory.
 fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check("torture", &PROGRAMS)?;
     ensure!(
@@ -147,7 +146,7 @@ fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow:
         "torture mounts file systems and changes users: it must be run by root"
     );
     let scratch = TempDir::with_prefix("oci-cache-torture-").context("make a temporary directory")?;
-    // Other users must reach what is in it.
+    // Other users need access to what is in it.
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))
         .with_context(|| format!("open up {}", scratch.path().display()))?;
     let proof = this_program()?;
@@ -164,7 +163,7 @@ fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow:
         command.args(["--only", part.get_name()]);
     }
     let status = command.status().context("run `unshare`")?;
-    // It has said what failed.
+    // The child has reported what failed.
     Ok(if status.success() { Exit::Done } else { Exit::Incomplete })
 }
 

@@ -1,9 +1,9 @@
-//! Caches to measure on: recipes, and fresh copies made from them.
+//! Caches to measure on: recipes, and the caches made from them.
 //!
-//! Guarantees: a recipe gives the same names, sizes, contents and order of creation each time; contents
-//! are noise, so nothing is sparse or compressible; names are made in an order that has nothing to do
-//! with their hash, as in a cache that pulls filled, so that neither directory order nor inode order is
-//! favoured; no file looks younger than an hour; what was written is on the disk before `make` returns.
+//! Guarantees: a recipe always gives the same names, sizes, contents and order of creation. Contents are
+//! noise, so nothing is sparse or compressible. The order of creation is unrelated to the names' hashes, as
+//! in a cache that pulls filled, so neither directory order nor inode order has an advantage. Every file
+//! seems at least an hour old. Everything is on the disk before `make` returns.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes};
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 
 use crate::bench::numbers::grouped;
 
-/// How a cache is made.
+/// The recipe of a cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recipe {
     pub(crate) blobs: usize,
@@ -30,18 +30,18 @@ pub(crate) struct Recipe {
     pub(crate) naming: Naming,
 }
 
-/// How large the blobs are, in bytes.
+/// The sizes of the blobs, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sizes {
-    /// All the same.
+    /// All blobs have this size.
     Each(u64),
-    /// Evenly spread from 0 to this.
+    /// Evenly distributed from 0 to this.
     UpTo(u64),
-    /// This in total, each blob a fifth larger than the one before.
+    /// The total of all blobs. Each is a fifth larger than the one before.
     Together(u64),
 }
 
-/// Where the blobs are in the cache.
+/// The place of the blobs in the cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Layout {
     /// `sha256:<hex>`
@@ -50,16 +50,16 @@ pub(crate) enum Layout {
     Nested,
 }
 
-/// What the blobs are called.
+/// The names of the blobs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Naming {
-    /// By random digests: to remove a blob nobody has to read it.
+    /// Random digests, for tools that do not read blobs.
     Random,
-    /// By the digests of their contents.
+    /// The digests of the contents.
     Content,
 }
 
-/// A cache; dropping it removes it.
+/// A cache. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Cache {
     home: TempDir,
@@ -70,7 +70,7 @@ const AGE: Duration = Duration::from_secs(3600);
 const NOISE_BYTES: usize = 1 << 20;
 
 impl Recipe {
-    /// The same with few or small blobs.
+    /// The same recipe with fewer or smaller blobs.
     pub(crate) fn quick(self) -> Self {
         let large = |bytes: u64| if bytes >= 1 << 20 { bytes / 64 } else { bytes };
         let sizes = match self.sizes {
@@ -82,7 +82,7 @@ impl Recipe {
         Self { blobs, sizes, ..self }
     }
 
-    /// In words.
+    /// The recipe in words.
     pub(crate) fn description(&self) -> String {
         let sizes = match self.sizes {
             Sizes::Each(bytes) => format!("of {}", format_bytes(bytes)),
@@ -108,8 +108,8 @@ impl Recipe {
         }
     }
 
-    /// Makes a cache in a new directory below `parent`, then lets the machine come to rest: the journal's
-    /// work and the discards that one contender has caused shall not be charged to the next.
+    /// Makes a cache in a new directory below `parent`, then waits for `rest`. The journal writes and
+    /// discards of one contender must not slow down the next.
     pub(crate) fn make(&self, parent: &Path, rest: Duration) -> anyhow::Result<Cache> {
         let home = tempfile::Builder::new().prefix("copy-").tempdir_in(parent);
         let home = home.with_context(|| format!("create a directory in `{}`", parent.display()))?;
@@ -180,7 +180,7 @@ impl Cache {
         &self.blobs
     }
 
-    /// A file with the paths of all blobs, each ended by a NUL.
+    /// Writes a file with the paths of all blobs, each followed by a NUL. Returns its path.
     pub(crate) fn list(&self) -> anyhow::Result<PathBuf> {
         let path = self.home.path().join("list");
         let mut names = OsString::new();
@@ -192,12 +192,12 @@ impl Cache {
         Ok(path)
     }
 
-    /// How many blobs are still there, under their names.
+    /// The number of blobs that still have their names.
     pub(crate) fn blobs_left(&self) -> usize {
         self.blobs.iter().filter(|blob| blob.symlink_metadata().is_ok()).count()
     }
 
-    /// Reads every blob, so that the page cache has it.
+    /// Reads every blob into the page cache.
     pub(crate) fn read_through(&self) -> anyhow::Result<()> {
         let mut buffer = vec![0; NOISE_BYTES];
         for blob in &self.blobs {
@@ -208,7 +208,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Writes out what is in memory only.
+    /// Writes everything to the disk.
     fn sync(&self) -> anyhow::Result<()> {
         let context = || format!("sync `{}`", self.home.path().display());
         let directory = File::open(self.home.path()).with_context(context)?;
@@ -218,7 +218,7 @@ impl Cache {
 
 fn write_blob(path: &Path, size: u64, noise: &[u8], index: usize, times: FileTimes) -> io::Result<()> {
     let mut file = File::create_new(path)?;
-    // Each blob starts elsewhere in the noise, so that no two are the same.
+    // Each blob begins at another point of the noise, so all differ.
     let mut rest = noise.get(index * 64 % noise.len()..).unwrap_or(noise);
     let mut left = size;
     while left > 0 {
@@ -230,7 +230,7 @@ fn write_blob(path: &Path, size: u64, noise: &[u8], index: usize, times: FileTim
     file.set_times(times)
 }
 
-/// Parts of a total, each a fifth larger than the one before.
+/// Splits a total into parts, each a fifth larger than the one before.
 fn shares(total: u64, parts: usize) -> Vec<u64> {
     let weights: Vec<u128> =
         std::iter::successors(Some(1000), |weight| Some(weight * 6 / 5)).take(parts).collect();

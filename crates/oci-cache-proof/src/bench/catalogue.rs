@@ -1,6 +1,6 @@
-//! The benchmarks: which cache, on which file system, between whom.
+//! The benchmarks: which cache, on which file system, with which contenders.
 //!
-//! Guarantees: names are unique, and a quick benchmark differs from the full one in sizes only.
+//! Guarantees: names are unique. A quick benchmark differs from the full one only in sizes.
 
 use crate::bench::caches::{Layout, Naming, Recipe, Sizes};
 use crate::bench::contenders::{self, Contender};
@@ -9,34 +9,34 @@ use crate::bench::places::FileSystem;
 /// One benchmark.
 #[derive(Clone, Debug)]
 pub(crate) struct Benchmark {
-    /// What it is called on the command line and in the document.
+    /// Its name on the command line and in the document.
     pub(crate) name: &'static str,
     /// What it shows, in a sentence.
     pub(crate) about: &'static str,
     pub(crate) recipe: Recipe,
     pub(crate) file_system: FileSystem,
     pub(crate) kind: Kind,
-    /// The rounds are no more than this, however many are asked for.
+    /// The maximum number of rounds.
     pub(crate) most_rounds: u16,
 }
 
-/// What is done with the cache.
+/// What the contenders do with the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// It is removed, and the wall time counts.
+    /// They remove it. The wall time counts.
     Prune,
-    /// It is only tallied.
+    /// They only count it.
     DryRun,
-    /// Every blob is hashed, from the page cache.
+    /// They hash every blob, from the page cache.
     Verify,
-    /// It is removed, and the time between the first and the last vanished name counts.
+    /// They remove it. The time between the first and the last removed name counts.
     HalfGone,
-    /// It is removed by the pruner and by bare system calls.
+    /// The pruner and loops of bare system calls remove it.
     UnlinkLimit,
 }
 
 impl Kind {
-    /// Who takes part; the first is the one that the others are compared with.
+    /// The contenders. The others are compared with the first.
     pub(crate) const fn contenders(self) -> &'static [Contender] {
         match self {
             Self::Prune => contenders::PRUNE,
@@ -52,7 +52,7 @@ impl Kind {
         !matches!(self, Self::DryRun | Self::Verify)
     }
 
-    /// Whether memory and system calls are of interest.
+    /// Whether memory and system calls are measured too.
     pub(crate) const fn is_observed(self) -> bool {
         matches!(self, Self::Prune | Self::DryRun | Self::Verify)
     }
@@ -193,7 +193,7 @@ pub(crate) fn names() -> Vec<&'static str> {
 }
 
 impl Benchmark {
-    /// The same, small.
+    /// The same benchmark with a small cache.
     pub(crate) fn quick(&self) -> Self {
         Self { recipe: self.recipe.quick(), ..self.clone() }
     }

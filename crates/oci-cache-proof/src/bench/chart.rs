@@ -1,7 +1,7 @@
-//! docs/benchmarks.svg: how long each contender takes, measured by `rm -rf`.
+//! docs/benchmarks.svg: the times of all contenders, relative to `rm -rf`.
 //!
-//! Guarantees: pure; nothing is cut off: the longest bar sets the scale. The background is transparent,
-//! and colours are set for light and dark surroundings.
+//! Guarantees: the longest bar sets the scale, so nothing is cut off. The background is transparent, and
+//! there are colours for light and dark pages.
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ text { font: 12px sans-serif; fill: #1f2328 }
   .line { stroke: #ff7b72 }
 }";
 
-/// A benchmark's bars.
+/// The bars of a benchmark.
 struct Group<'a> {
     name: &'a str,
     bars: Vec<Bar<'a>>,
@@ -41,7 +41,7 @@ struct Bar<'a> {
     ratio: f64,
 }
 
-/// The chart of every benchmark in which caches are removed by the clock.
+/// Draws all benchmarks in which the wall time of a removal counts.
 pub(crate) fn svg(records: &[Record]) -> String {
     let groups: Vec<Group> = records.iter().filter_map(group).collect();
     let longest = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.ratio).fold(1.1, f64::max);

@@ -1,7 +1,6 @@
-//! Who takes part: programs with their arguments, and bare loops of system calls.
+//! The contenders: programs with their arguments, and loops of bare system calls.
 //!
-//! Guarantees: a program is looked for before anything is measured, and one that is not there is reported
-//! as missing, never left out.
+//! Guarantees: a missing program is reported as missing, and never left out.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -15,17 +14,17 @@ use crate::kit::programs;
 /// A contender.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contender {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub(crate) name: &'static str,
     pub(crate) work: Work,
 }
 
-/// How it does the job.
+/// How it does the work.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Work {
-    /// A command of the program that is measured: its name and arguments.
+    /// A command of the measured program, with its arguments.
     Own(&'static [&'static str]),
-    /// Another program: its name and arguments.
+    /// Another program, with its arguments.
     Program(&'static [&'static str]),
     /// A loop within this process.
     Loop(UnlinkLoop),
@@ -44,7 +43,7 @@ const fn program(name: &'static str, arguments: &'static [&'static str]) -> Cont
 const CACHE_PRUNE: Contender = own("cache-prune", &["prune", "-q", "--cache-dir", "DIR"]);
 const RM: Contender = program(BASELINE, &["rm", "-rf", "DIR"]);
 
-/// The name of the contender that the chart compares with.
+/// The contender that the chart compares with.
 pub(crate) const BASELINE: &str = "rm -rf";
 
 pub(crate) const PRUNE: &[Contender] = &[
@@ -92,7 +91,7 @@ pub(crate) const UNLINK_LIMIT: &[Contender] = &[
 ];
 
 impl Contender {
-    /// What is run, as it stands in the document.
+    /// The command, as the document shows it.
     pub(crate) fn description(&self) -> String {
         match self.work {
             Work::Own(arguments) => format!("oci-cache {}", arguments.join(" ")),
@@ -101,7 +100,7 @@ impl Contender {
         }
     }
 
-    /// What must be installed for it and is not, if anything.
+    /// What it needs and is not installed.
     pub(crate) fn missing(&self, pruner: &Path) -> Option<String> {
         match self.work {
             Work::Own(arguments) => {
@@ -146,7 +145,7 @@ fn programs_in(arguments: &[&'static str]) -> impl Iterator<Item = &'static str>
     first.into_iter().chain(started)
 }
 
-/// Every program that takes part, once.
+/// All programs that take part, without duplicates.
 pub(crate) fn all_programs() -> Vec<&'static str> {
     let mut all = Vec::new();
     for contender in [PRUNE, DRY_RUN, VERIFY].concat() {

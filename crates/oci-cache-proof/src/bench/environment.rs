@@ -1,6 +1,6 @@
-//! The machine and the tools, as far as they bear on the figures.
+//! The machine and the tools that figures are measured with.
 //!
-//! Guarantees: no host name, user name or path of the machine is in it.
+//! Guarantees: no host name, user name or path appears.
 
 use std::fs;
 use std::path::Path;
@@ -14,22 +14,22 @@ use crate::bench::contenders::all_programs;
 use crate::kit::machine::{Machine, read};
 use crate::kit::programs;
 
-/// Where and with what was measured.
+/// The machine and the tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Environment {
     pub(crate) processor: String,
     pub(crate) cores: usize,
     pub(crate) memory: String,
     pub(crate) kernel: String,
-    /// The disk of the caches: its kind, its file system and the mount's options.
+    /// The disk that the caches are on: its kind, file system and mount options.
     pub(crate) disk: String,
     pub(crate) pruner: String,
-    /// One line for each tool; those that are not installed are not listed.
+    /// A line for each installed tool.
     pub(crate) tools: Vec<String>,
 }
 
 impl Environment {
-    /// Looks at the machine; `directory` is where caches are made, `pruner` the program that is measured.
+    /// Describes the machine. `directory` is where caches are made, and `pruner` is the measured program.
     pub(crate) fn look(directory: &Path, pruner: &Path) -> anyhow::Result<Self> {
         let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;
         let memory = memory_kibibytes.map(|kibibytes| format_bytes(kibibytes * 1024));
@@ -55,7 +55,7 @@ pub(crate) fn load_average() -> String {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mount {
     pub(crate) file_system: String,
-    /// Those options that bear on the figures.
+    /// The options that bear on the figures.
     options: Vec<String>,
     /// `major:minor`
     device: String,
@@ -68,7 +68,7 @@ impl Mount {
         Ok(Self::among(&read("/proc/self/mountinfo")?, &path).unwrap_or_default())
     }
 
-    /// The last of the deepest mounts above a path.
+    /// The last of the deepest mounts that contain the path.
     fn among(table: &str, path: &Path) -> Option<Self> {
         const TELLING: &[&str] =
             &["noatime", "relatime", "strictatime", "lazytime", "discard", "nobarrier", "sync"];
@@ -95,7 +95,7 @@ impl Mount {
     }
 }
 
-/// What kind of disk a block device is, as far as its name and the kernel tell.
+/// The kind of a block device, from its name and from what the kernel says.
 fn disk_kind(device: &str) -> &'static str {
     let place = Path::new("/sys/dev/block").join(device);
     let name = fs::read_link(&place).ok().and_then(|link| Some(link.file_name()?.to_str()?.to_owned()));
@@ -110,14 +110,14 @@ fn disk_kind(device: &str) -> &'static str {
     }
 }
 
-/// What the pruner says that it is.
+/// The pruner's version.
 fn version(pruner: &Path) -> anyhow::Result<String> {
     let shell = Shell::new().context("find the current directory")?;
     let said = cmd!(shell, "{pruner} --version").quiet().read();
     said.with_context(|| format!("ask `{}` for its version", pruner.display()))
 }
 
-/// The version of every tool that is there.
+/// The versions of all installed tools.
 fn tools() -> anyhow::Result<Vec<String>> {
     let shell = Shell::new().context("find the current directory")?;
     let mut tools = Vec::new();

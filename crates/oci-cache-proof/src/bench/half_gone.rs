@@ -1,10 +1,10 @@
-//! How long a doomed cache is visible half-gone: some names vanished, others still there.
+//! How long a cache is visibly half-gone: some names are removed, and others still exist.
 //!
-//! Guarantees: names are looked up by path, as a pull would see them, so a cache that leaves in one
-//! step is gone in one step. The first and the last by inode number are among the names watched.
+//! Guarantees: names are looked up by path, as a pull does. So a cache that leaves in one step is gone in one
+//! step. The first and last names by inode number are always watched.
 //!
-//! Limits: a sample of names, evenly spaced by inode number, looked at about once in a millisecond; the
-//! span is exact to that pause and to the unwatched names at either end.
+//! What it does not guarantee: exact times. A sample of names, evenly spaced by inode number, is checked
+//! about once a millisecond.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -19,16 +19,16 @@ use crate::kit::process::{complaint, quiet};
 const SAMPLES: usize = 64;
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// What one run showed.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    /// From start to end of the command.
+    /// From the start to the end of the command.
     pub(crate) wall: Duration,
-    /// From the first to the last vanished name.
+    /// From the first to the last removed name.
     pub(crate) half_gone: Duration,
 }
 
-/// Runs the command and watches the blobs meanwhile.
+/// Runs the command and watches the blobs.
 pub(crate) fn watch(mut command: Command, blobs: &[PathBuf]) -> anyhow::Result<Span> {
     let mut watched = sample(blobs)?;
     let count = watched.len();
@@ -57,7 +57,7 @@ pub(crate) fn watch(mut command: Command, blobs: &[PathBuf]) -> anyhow::Result<S
     Ok(Span { wall, half_gone: span.1 - span.0 })
 }
 
-/// The first and the last by inode number, and others evenly in between.
+/// Selects the first and the last blob by inode number, and others evenly between them.
 fn sample(blobs: &[PathBuf]) -> anyhow::Result<Vec<&Path>> {
     let mut all = Vec::with_capacity(blobs.len());
     for blob in blobs {
@@ -68,7 +68,7 @@ fn sample(blobs: &[PathBuf]) -> anyhow::Result<Vec<&Path>> {
     Ok(spread(all.len(), SAMPLES).filter_map(|index| all.get(index).map(|(_, path)| *path)).collect())
 }
 
-/// Indices from the first to the last of `length`, at most `count`.
+/// At most `count` indices, from the first to the last of `length`.
 fn spread(length: usize, count: usize) -> impl Iterator<Item = usize> {
     let last = length.saturating_sub(1);
     let steps = count.min(length).saturating_sub(1).max(1);

@@ -1,8 +1,8 @@
-//! The measuring itself: rounds in which contenders take turns.
+//! Measures the contenders in rounds.
 //!
-//! Guarantees: within a round each contender runs once, in the next one in reverse order, so that a
-//! machine that gets slower or faster favours nobody. Making a copy, syncing it and removing what is left
-//! of it are outside the timed part. The timed part is from before the start of a process to its end.
+//! Guarantees: in each round every contender runs once, and the next round reverses their order. So a machine
+//! that becomes slower or faster favours nobody. Making, syncing and removing caches is not timed. The timed
+//! part is from before a process starts to its end.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,15 +23,15 @@ use crate::kit::machine::date;
 use crate::kit::process::{command, complaint, quiet};
 use oci_cache_cli::output;
 
-/// More blobs than this are too many to trace: millions of calls, each stopped twice. Then only the pruner's memory
-/// is observed: each observation needs a copy of the cache.
+/// The maximum number of blobs to trace. More would take millions of calls, each stopped twice. Above it,
+/// only the pruner's memory is measured, because each measurement needs a new cache.
 const MOST_TRACED_BLOBS: usize = 100_000;
 
-/// Where measurements are made.
+/// The place and the settings of all measurements.
 #[derive(Debug)]
 pub(crate) struct Laboratory<'a> {
     home: PathBuf,
-    /// A copy of the program: a build meanwhile does not change what is measured.
+    /// A copy of the program, so that builds do not change what is measured.
     pruner: PathBuf,
     rounds: u16,
     /// How long the machine rests before each run.
@@ -40,12 +40,12 @@ pub(crate) struct Laboratory<'a> {
     observer: Observer,
 }
 
-/// One benchmark on its file system.
+/// A benchmark on its file system.
 struct Session<'a> {
     laboratory: &'a Laboratory<'a>,
     benchmark: &'a Benchmark,
     place: &'a Place,
-    /// The one cache of a benchmark that only reads.
+    /// The only cache of a benchmark that does not remove.
     shared: Option<Cache>,
 }
 
@@ -63,7 +63,7 @@ impl<'a> Laboratory<'a> {
         Ok(Self { home: home.to_owned(), pruner, rounds, rest, stop, observer: Observer::new() })
     }
 
-    /// Measures all contenders of a benchmark, or says why that is not possible.
+    /// Measures all contenders of a benchmark, or records why that is impossible.
     pub(crate) fn measure(&self, benchmark: &Benchmark, environment: &Environment) -> anyhow::Result<Record> {
         let mut record = Record {
             name: benchmark.name.to_owned(),
@@ -145,7 +145,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// One timed run.
+    /// Runs a contender once, timed.
     fn run_once(
         &self,
         contender: &Contender,
@@ -180,7 +180,7 @@ impl Session<'_> {
         self.benchmark.recipe.blobs <= MOST_TRACED_BLOBS
     }
 
-    /// Runs that are not timed.
+    /// Measures memory and system calls in runs that are not timed.
     fn observe(&self, contender: &Contender, record: &mut ContenderRecord) -> anyhow::Result<()> {
         if record.missing.is_some() || matches!(contender.work, Work::Loop(_)) {
             return Ok(());
@@ -199,7 +199,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives a cache to use, and checks afterwards that the job was done.
+    /// Runs `work` on a cache, and checks afterwards that it is done.
     fn with_cache(&self, work: impl FnOnce(&Cache) -> anyhow::Result<()>) -> anyhow::Result<()> {
         if self.laboratory.stop.load(Ordering::Relaxed) {
             bail!("a signal came");

@@ -1,8 +1,8 @@
-//! Numbers as people read them.
+//! Numbers for people.
 //!
-//! Guarantees: pure; a time keeps three digits or more.
+//! Guarantees: times have at least three digits.
 
-/// A time in the unit that suits it, with three digits or more.
+/// A time in a suitable unit, with at least three digits.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         _ if seconds >= 10.0 => format!("{seconds:.1} s"),
@@ -13,7 +13,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// A count with its thousands apart: `100,000`.
+/// A number with thousands separators: `100,000`.
 pub(crate) fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
@@ -26,7 +26,7 @@ pub(crate) fn grouped(number: usize) -> String {
     text
 }
 
-/// A figure with two digits after the point.
+/// A number with two decimals.
 pub(crate) fn two_digits(figure: f64) -> String {
     format!("{figure:.2}")
 }

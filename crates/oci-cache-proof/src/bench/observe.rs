@@ -1,12 +1,11 @@
-//! What a command needs beside time: memory and system calls, each in a run of its own that is not timed.
+//! Measures memory and system calls of a command, each in a run that is not timed.
 //!
-//! Guarantees: peak memory is the kernel's own high-water mark (`VmHWM` in `/proc/PID/status`), of the
-//! largest process that the command started. It is read while the process is held at its last system
-//! call, `exit_group`, which strace delays: nothing it did can be missed. The mark belongs to the program
-//! itself, unlike the one of `wait4`, in which the memory of whoever started it can hide.
+//! Guarantees: peak memory is the kernel's high-water mark (`VmHWM` in `/proc/PID/status`) of the largest
+//! process that the command started. It is read while strace delays the process at its last system call,
+//! `exit_group`, so nothing is missed. Unlike the mark of `wait4`, it excludes the memory of the parent.
 //!
-//! Limits: without a working strace there are no system calls, and the mark is read once in a
-//! millisecond, so that the last millisecond can be missing.
+//! What it does not guarantee: the same without a working strace. Then there are no system calls, and the
+//! mark is read once a millisecond, so the last millisecond may be missing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -22,13 +21,13 @@ use anyhow::{Context as _, ensure};
 use crate::kit::process::{command, complaint, peak_kibibytes_of, quiet};
 use crate::kit::programs;
 
-/// Watches commands.
+/// Measures commands.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observer {
     has_strace: bool,
 }
 
-/// Holds every process at its end for 50 ms; all other system calls run at full speed.
+/// Delays every process by 50 ms at its end. All other system calls run at full speed.
 const HOLD: &[&str] = &[
     "strace",
     "-f",
@@ -44,7 +43,7 @@ const HOLD: &[&str] = &[
 const PAUSE: Duration = Duration::from_millis(1);
 
 impl Observer {
-    /// Finds out whether strace is there and may be used.
+    /// Checks whether strace is installed and allowed.
     pub(crate) fn new() -> Self {
         let try_out = || {
             let mut line: Vec<OsString> = HOLD.iter().map(OsString::from).collect();
@@ -72,7 +71,7 @@ impl Observer {
         let mut marks = HashMap::new();
         loop {
             for process in processes_of(group).filter(|process| !self.has_strace || *process != group) {
-                // A mark only grows, but for the start of another program: the last one counts.
+                // A mark only grows, unless the process starts another program. The last mark counts.
                 if let Some(mark) = peak_kibibytes_of(process) {
                     marks.insert(process, mark);
                 }
@@ -87,7 +86,7 @@ impl Observer {
         Ok(marks.into_values().max().map(|kibibytes| kibibytes * 1024))
     }
 
-    /// How often each system call was made, by the command and all that it started.
+    /// The number of each system call, in the command and all that it started.
     pub(crate) fn system_calls(
         self,
         line: &[OsString],
@@ -116,7 +115,7 @@ fn processes_of(group: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// The process group in `/proc/PID/stat`, the third field after the name in parentheses.
+/// The process group in `/proc/PID/stat`: the third field after the name in parentheses.
 fn group_in(status: &str) -> Option<u32> {
     let (_, fields) = status.rsplit_once(')')?;
     fields.split_ascii_whitespace().nth(2)?.parse().ok()

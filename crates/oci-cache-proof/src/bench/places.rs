@@ -1,7 +1,7 @@
-//! Where caches are made: the disk, a tmpfs, or an ext4 image in a tmpfs.
+//! The places for caches: the disk, a tmpfs, or an ext4 image in a tmpfs.
 //!
-//! Guarantees: what is mounted here is unmounted when the place is dropped. A place that cannot be had
-//! is no error: the reason goes into the document.
+//! Guarantees: dropping a place unmounts it. A place that is not available is no error: the document gives
+//! the reason.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use oci_cache_cli::output;
 /// A kind of place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileSystem {
-    /// The disk of the directory for caches.
+    /// The disk that the directory for caches is on.
     Disk,
     /// An ext4 image in a tmpfs: a journal without a disk.
     Image,
@@ -28,7 +28,7 @@ pub(crate) enum FileSystem {
 /// A directory to make caches in.
 #[derive(Debug)]
 pub(crate) struct Place {
-    /// Unmounted before its directory is removed: fields are dropped in this order.
+    /// Fields are dropped in this order: the image is unmounted before its directory is removed.
     _image: Option<MountedImage>,
     _home: Option<TempDir>,
     pub(crate) directory: PathBuf,
@@ -52,7 +52,7 @@ impl Drop for MountedImage {
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
-/// Opens a place with room for one cache, or says why it can't be had.
+/// Opens a place with room for one cache, or returns why there is none.
 pub(crate) fn open(
     file_system: FileSystem,
     home: &Path,
@@ -69,7 +69,7 @@ pub(crate) fn open(
     if !memory.is_dir() || Mount::of(memory)?.file_system != "tmpfs" {
         return Ok(Err(format!("no tmpfs is mounted at {SHARED_MEMORY}")));
     }
-    // An image takes its file system's own tables beside the blobs.
+    // An image also needs room for the file system's own tables.
     if let Some(reason) = lack_of_space(memory, needed_bytes * 2)? {
         return Ok(Err(reason));
     }
@@ -92,7 +92,7 @@ pub(crate) fn open(
     }
 }
 
-/// Makes an ext4 file system, all its tables written, and mounts it.
+/// Makes and mounts an ext4 file system. All its tables are written at once.
 fn mount_image(home: &Path, bytes: u64, blobs: usize) -> anyhow::Result<MountedImage> {
     let mount_point = home.join("mount");
     let inodes = (blobs + 1000).to_string();
@@ -101,7 +101,7 @@ fn mount_image(home: &Path, bytes: u64, blobs: usize) -> anyhow::Result<MountedI
     Ok(MountedImage { mount_point })
 }
 
-/// What a cache takes at most, with its directory and inodes.
+/// The room that a cache needs at most, with its directory and inodes.
 fn room_for(recipe: &Recipe) -> u64 {
     const LEAST: u64 = 256 << 20;
     const BLOCK: u64 = 4096;
@@ -110,7 +110,7 @@ fn room_for(recipe: &Recipe) -> u64 {
     blobs.map(|size| size.next_multiple_of(BLOCK) + PER_BLOB).sum::<u64>() + LEAST
 }
 
-/// Why there is not enough room, if so.
+/// Describes a lack of space.
 fn lack_of_space(directory: &Path, needed_bytes: u64) -> anyhow::Result<Option<String>> {
     let space = rustix::fs::statvfs(directory);
     let space = space.with_context(|| format!("read the free space of `{}`", directory.display()))?;

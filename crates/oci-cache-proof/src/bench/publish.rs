@@ -1,8 +1,8 @@
-//! docs/benchmarks.md, .json and .svg: where results are kept.
+//! docs/benchmarks.md, .json and .svg, where results are kept.
 //!
-//! Guarantees: what is not measured this time stays as it is, with its own date and machine; text outside
-//! the marks in the document is never touched; files are replaced after each benchmark, so that a run
-//! which is broken off leaves a document that is right.
+//! Guarantees: results that are not measured in this run keep their date and machine. Text outside the marks
+//! in the document never changes. All files are written after each benchmark, so an interrupted run leaves a
+//! correct document.
 
 use std::fs;
 use std::io;
@@ -48,7 +48,7 @@ impl Publication {
         Ok(Self { records, ..publication })
     }
 
-    /// Takes in a result, in place of the one that was there, and writes all files.
+    /// Adds a result, or replaces the old one, and writes all files.
     pub(crate) fn add(&mut self, record: Record) -> anyhow::Result<()> {
         self.records.retain(|known| known.name != record.name);
         self.records.push(record);
@@ -61,7 +61,7 @@ impl Publication {
         self.write("benchmarks.md", &document)
     }
 
-    /// The document as it stands, or a new one.
+    /// The document, or a new one.
     fn document(&self) -> anyhow::Result<String> {
         let path = self.path("benchmarks.md");
         match fs::read_to_string(&path) {

@@ -1,7 +1,7 @@
-//! The figures: what docs/benchmarks.json holds, and all that the document is made from.
+//! The figures that docs/benchmarks.json holds. The document is made from them.
 //!
-//! Guarantees: raw figures of every run are kept; medians and ratios are computed from them and never
-//! stored. A figure that was not measured is absent, never zero.
+//! Guarantees: the raw figures of every run are kept. Medians and ratios are never stored, but computed. A
+//! figure that was not measured is absent, never zero.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::environment::Environment;
 
-/// One benchmark's results.
+/// The results of a benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) name: String,
@@ -29,21 +29,21 @@ pub(crate) struct Record {
     pub(crate) contenders: Vec<ContenderRecord>,
 }
 
-/// One contender's results.
+/// The results of a contender.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ContenderRecord {
     pub(crate) name: String,
-    /// What was run.
+    /// The command.
     pub(crate) command: String,
-    /// What was not installed, if so.
+    /// What was not installed, if anything.
     pub(crate) missing: Option<String>,
     /// One figure per round.
     pub(crate) wall_seconds: Vec<f64>,
-    /// The time from the first to the last vanished name, one figure per round.
+    /// The time from the first to the last removed name, one figure per round.
     pub(crate) half_gone_seconds: Vec<f64>,
-    /// The peak of the largest process.
+    /// The peak memory of the largest process.
     pub(crate) peak_memory_bytes: Option<u64>,
-    /// How often each system call was made in one run.
+    /// The number of each system call in a run.
     pub(crate) system_calls: BTreeMap<String, u64>,
 }
 
@@ -53,12 +53,12 @@ impl Record {
         self.contenders.iter().find(|contender| contender.name == name)
     }
 
-    /// The contender that the others are compared with: the pruner.
+    /// The pruner, which the others are compared with.
     pub(crate) fn pruner(&self) -> Option<&ContenderRecord> {
         self.contenders.first()
     }
 
-    /// Wall time per blob of the pruner, in seconds.
+    /// The pruner's wall time per blob, in seconds.
     pub(crate) fn pruner_seconds_per_blob(&self) -> Option<f64> {
         Some(self.pruner()?.wall()? / count(self.blobs))
     }
@@ -70,7 +70,7 @@ impl ContenderRecord {
         median(&self.wall_seconds)
     }
 
-    /// The median of what share of the wall time the names were half-gone.
+    /// The median share of the wall time during which the cache was half-gone.
     pub(crate) fn half_gone_share(&self) -> Option<f64> {
         let rounds = self.half_gone_seconds.iter().zip(&self.wall_seconds);
         median(&rounds.map(|(half_gone, wall)| half_gone / wall).collect::<Vec<_>>())
@@ -82,7 +82,7 @@ impl ContenderRecord {
         (calls > 0 && blobs > 0).then(|| real(calls) / count(blobs))
     }
 
-    /// The calls made most often, with how many per blob.
+    /// The most frequent calls, with their number per blob.
     pub(crate) fn frequent_calls(&self, blobs: usize) -> Vec<(&str, f64)> {
         let mut calls: Vec<(&str, u64)> =
             self.system_calls.iter().map(|(name, calls)| (name.as_str(), *calls)).collect();
@@ -104,12 +104,12 @@ pub(crate) fn median(figures: &[f64]) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
-/// How large a figure is, measured by another.
+/// The ratio of two figures.
 pub(crate) fn ratio(figure: Option<f64>, by: Option<f64>) -> Option<f64> {
     Some(figure? / by.filter(|by| *by > 0.0)?)
 }
 
-/// A count as a number to divide by; exact below 2^53.
+/// A count as a floating-point number. It is exact below 2^53.
 const fn count(number: usize) -> f64 {
     number as f64
 }

@@ -1,7 +1,7 @@
 //! Figures as text: tables, sections and the measured part of docs/benchmarks.md.
 //!
-//! Guarantees: pure; the same records give the same text. Medians and ratios are computed here, nothing
-//! is rounded before.
+//! Guarantees: the same records give the same text. Medians and ratios are computed from raw figures, and
+//! rounded only here.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -46,7 +46,7 @@ pub(crate) fn document(records: &[Record]) -> String {
     text
 }
 
-/// One benchmark: what it shows, its conditions and its table.
+/// A benchmark: what it shows, its conditions and its table.
 pub(crate) fn section(record: &Record) -> String {
     let Record { name, about, cache, .. } = record;
     let mut text = format!("### {name}\n\n{about}\n\n");
@@ -70,7 +70,7 @@ pub(crate) fn section(record: &Record) -> String {
     text
 }
 
-/// What the table has no room for.
+/// What does not fit into the table.
 fn remark(record: &Record, contender: &ContenderRecord) -> Option<String> {
     if let Some(missing) = &contender.missing {
         return Some(format!("- {}: missing, {missing}", contender.name));
@@ -81,13 +81,13 @@ fn remark(record: &Record, contender: &ContenderRecord) -> Option<String> {
         .then(|| format!("- {}, calls per blob: {}", contender.name, calls.join(", ")))
 }
 
-/// With fewer blobs, the calls at the start of a program hide those for the blobs.
+/// With fewer blobs, the calls at a program's start outweigh those for the blobs.
 const FEW: usize = 1000;
 
-/// A column: its head, and its figure for a contender.
+/// A column: its header, and its figure for a contender.
 type Column<'a> = (String, Box<dyn Fn(&ContenderRecord) -> Option<String> + 'a>);
 
-/// The table of a benchmark; columns without any figure are left out.
+/// The rows of a benchmark's table. Columns without figures are left out.
 fn rows(record: &Record) -> Vec<Vec<String>> {
     let pruner = record.pruner();
     let first = pruner.map_or("", |pruner| &pruner.name);
@@ -139,7 +139,7 @@ fn growth(records: &[Record]) -> String {
     format!("### Growth\n\nThe pruner alone, from `small-100k` to `million`.\n\n{table}\n")
 }
 
-/// What is run under which name.
+/// The commands of all contenders.
 fn commands(records: &[Record]) -> String {
     let mut commands = BTreeMap::new();
     for contender in records.iter().flat_map(|record| &record.contenders) {
@@ -182,7 +182,7 @@ fn absent() -> String {
     "–".to_owned()
 }
 
-/// The lowest and the highest.
+/// The lowest and the highest figure.
 fn range(figures: &[f64]) -> Option<String> {
     let lowest = figures.iter().copied().min_by(f64::total_cmp)?;
     let highest = figures.iter().copied().max_by(f64::total_cmp)?;

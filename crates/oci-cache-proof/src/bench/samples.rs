@@ -1,6 +1,6 @@
-//! Records to test with.
+//! Records for tests.
 //!
-//! Guarantees: each is complete; a test changes only what it is about.
+//! Guarantees: each is complete, so a test changes only what it checks.
 
 use crate::bench::environment::Environment;
 use crate::bench::record::{ContenderRecord, Record};

@@ -1,8 +1,8 @@
-//! The floor: nothing but `unlinkat`, for names that are already in memory.
+//! The lower limit: only `unlinkat`, for names that are already in memory.
 //!
-//! Guarantees: only the system calls are timed; listing and sorting come before. No probe whether a blob
-//! is in use, no check that a name still holds the file that was seen: what no pruner can go below
-//! without giving up a promise.
+//! Guarantees: only the system calls are timed. Listing and sorting come before. There is no check whether a
+//! blob is in use, or whether a name still leads to the same file. No pruner can be faster without giving up
+//! a guarantee.
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirEntryExt as _;
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use rustix::fs::{AtFlags, unlinkat};
 
-/// How the loop goes over the names.
+/// The order of the names, and the number of threads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnlinkLoop {
-    /// In the order of inode numbers; else in that of the directory.
+    /// By inode number, otherwise in the directory's order.
     pub(crate) by_inode: bool,
     pub(crate) threads: usize,
 }

@@ -1,12 +1,12 @@
-//! How often what happened, and the first of it in words.
+//! Counts by kind, and the first few details in words.
 //!
-//! Guarantees: everything is counted, whatever is kept in words.
+//! Guarantees: everything is counted, however few details are kept.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How often each kind of thing happened.
+/// How often each kind of event happened.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Counts<Kind: Ord>(BTreeMap<Kind, u64>);
@@ -18,30 +18,30 @@ impl<Kind: Ord> Default for Counts<Kind> {
 }
 
 impl<Kind: Ord> Counts<Kind> {
-    /// Counts so many more of a kind.
+    /// Adds `count` events of a kind.
     pub(crate) fn add(&mut self, kind: Kind, count: u64) {
         *self.0.entry(kind).or_default() += count;
     }
 
-    /// Adds what somebody else counted.
+    /// Adds the counts of another.
     pub(crate) fn merge(&mut self, other: Self) {
         for (kind, count) in other.0 {
             self.add(kind, count);
         }
     }
 
-    /// All of it.
+    /// The number of all events.
     pub(crate) fn sum(&self) -> u64 {
         self.0.values().sum()
     }
 
-    /// Each kind that happened, in order, and how often.
+    /// The kinds in order, each with its count.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&Kind, u64)> {
         self.0.iter().map(|(kind, count)| (kind, *count))
     }
 }
 
-/// Takes in more details, as long as there are fewer than `most`.
+/// Appends details until there are `most`.
 pub(crate) fn keep_first(details: &mut Vec<String>, most: usize, more: impl IntoIterator<Item = String>) {
     let room = most.saturating_sub(details.len());
     details.extend(more.into_iter().take(room));

@@ -1,6 +1,8 @@
-//! File systems in files, mounted.
+//! Mounted file systems in files.
 //!
-//! Guarantees: the file is beside the mount point and sparse. Who mounts takes the mount down.
+//! Guarantees: the file is sparse and lies beside the mount point.
+//!
+//! What it does not guarantee: that the file system is unmounted. The caller calls `unmount`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -11,10 +13,10 @@ use anyhow::Context as _;
 
 use crate::kit::process;
 
-/// The longest that making or mounting one may take.
+/// The time limit for making a file system, and for mounting it.
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Makes a file system of so many bytes and mounts it. Returns where the file is.
+/// Makes a file system of `bytes` bytes and mounts it at `point`. Returns the path of its file.
 ///
 /// # Errors
 ///
@@ -36,11 +38,11 @@ pub(crate) fn mount(
     Ok(image)
 }
 
-/// Takes a mount down.
+/// Unmounts a file system.
 ///
 /// # Errors
 ///
-/// If it is in use, or none is there.
+/// If it is in use, or nothing is mounted there.
 pub(crate) fn unmount(point: &Path) -> anyhow::Result<()> {
     process::must(Command::new("umount").arg(point), LIMIT).map(drop)
 }

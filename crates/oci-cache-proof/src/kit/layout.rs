@@ -1,8 +1,9 @@
-//! Whether an OCI image layout is valid: what its index leads to is there.
+//! Checks whether an OCI image layout is valid.
 //!
-//! Guarantees: a layout without an index, or whose index names no manifest, is valid. Otherwise each
-//! manifest, and each config and layer that it names, must be a blob of the size that is named for it;
-//! and umoci and skopeo must be able to read what is named. Nothing may change meanwhile.
+//! Guarantees: a layout is valid if it has no index, or if its index names no manifest. Otherwise every
+//! manifest, config and layer must be a blob of the size that its descriptor gives.
+//!
+//! What it does not guarantee: anything while a pull or a prune changes the layout.
 
 use std::collections::HashMap;
 use std::fs;
@@ -43,7 +44,7 @@ impl Descriptor {
         layout.join("blobs").join(self.digest.replacen(':', "/", 1))
     }
 
-    /// Whether the blob is there and has the size that it should.
+    /// Checks that the blob exists and has its size.
     fn check_in(&self, layout: &Path, role: &str) -> anyhow::Result<()> {
         let metadata = self.path_in(layout).metadata().with_context(|| format!("{role} {}", self.digest))?;
         let size_bytes = metadata.len();
@@ -52,7 +53,7 @@ impl Descriptor {
     }
 }
 
-/// The tags that the index of `layout` names.
+/// The tags in the index of `layout`.
 ///
 /// # Errors
 ///
@@ -61,7 +62,7 @@ pub(crate) fn tags(layout: &Path) -> anyhow::Result<Vec<String>> {
     Ok(read_index(layout)?.iter().map(|manifest| manifest.tag().to_owned()).collect())
 }
 
-/// What is wrong with the layout.
+/// Describes what is wrong with the layout.
 pub(crate) fn problems(layout: &Path) -> Vec<String> {
     let manifests = match read_index(layout) {
         Ok(manifests) => manifests,

@@ -1,6 +1,6 @@
-//! The machine, as far as it bears on figures.
+//! The machine that figures are measured on.
 //!
-//! Guarantees: no host name, user name or path of the machine is in it.
+//! Guarantees: no host name, user name or path appears.
 
 use std::fs;
 use std::thread;
@@ -9,25 +9,25 @@ use std::time::{Duration, UNIX_EPOCH};
 use anyhow::Context as _;
 use oci_cache_cli::clock;
 
-/// What figures are measured on.
+/// The facts that bear on figures.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// The name of the processor, or `unknown`.
+    /// The processor's name, or `unknown`.
     pub(crate) processor: String,
-    /// How many cores there are to run on.
+    /// The number of cores that this process may use.
     pub(crate) cores: usize,
-    /// In KiB.
+    /// The memory in KiB.
     pub(crate) memory_kibibytes: Option<u64>,
-    /// The version of the kernel.
+    /// The kernel's version.
     pub(crate) kernel: String,
 }
 
 impl Machine {
-    /// Looks at this machine.
+    /// Describes this machine.
     ///
     /// # Errors
     ///
-    /// If `/proc` does not tell.
+    /// If a file of `/proc` cannot be read.
     pub(crate) fn look() -> anyhow::Result<Self> {
         let processors = read("/proc/cpuinfo")?;
         Ok(Self {
@@ -39,16 +39,16 @@ impl Machine {
     }
 }
 
-/// How many cores there are to run on.
+/// The number of cores that this process may use.
 ///
 /// # Errors
 ///
-/// If that is not known.
+/// If the number is unknown.
 pub(crate) fn cores() -> anyhow::Result<usize> {
     Ok(thread::available_parallelism().context("count the cores")?.get())
 }
 
-/// The day, in UTC.
+/// Today's date, in UTC.
 pub(crate) fn date() -> String {
     let now = UNIX_EPOCH + Duration::from_nanos(u64::try_from(clock::now().0).unwrap_or_default());
     let time = humantime::format_rfc3339_seconds(now).to_string();
@@ -60,7 +60,7 @@ pub(crate) fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(':')).map(str::trim)
 }
 
-/// A number of KiB as `/proc` writes it.
+/// Parses a number of KiB as `/proc` writes it.
 pub(crate) fn kibibytes(text: &str) -> Option<u64> {
     text.strip_suffix(" kB")?.trim().parse().ok()
 }

@@ -1,7 +1,7 @@
-//! Programs run with a time limit, and what they came to.
+//! Runs programs with a time limit.
 //!
-//! Guarantees: a program that takes longer than its limit is ended together with those that it started,
-//! and counts as one that hangs. Output goes to unnamed files, so a full pipe holds nobody up.
+//! Guarantees: a program that exceeds its limit is killed with all that it started, and counts as hung.
+//! Output goes to unnamed files, so a full pipe blocks nobody.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -21,11 +21,11 @@ use crate::kit::machine;
 
 const POLL: Duration = Duration::from_millis(2);
 
-/// Held for reading while a file of a cache is open here, and for writing while a program starts: between its
-/// fork and its exec it has every file of this one open, and a prune would see it in use.
+/// Locked for reading while a file of a cache is open here, and for writing while a program starts. Between
+/// fork and exec a child has all open files of this process, and a prune would see them in use.
 static STARTS: RwLock<()> = RwLock::new(());
 
-/// Does what opens files of a cache, while no program starts.
+/// Opens files of a cache while no program starts.
 pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
     let _no_start = STARTS.read().unwrap_or_else(PoisonError::into_inner);
     work()
@@ -34,21 +34,21 @@ pub(crate) fn while_none_starts<T>(work: impl FnOnce() -> T) -> T {
 /// How a program ended.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The exit code, or the signal that ended it, below zero; none if it hung.
+    /// The exit code, or the negated signal that ended the program. `None` if it hung.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// The most memory that it was seen to use, in KiB.
+    /// The peak memory that was seen, in KiB.
     pub(crate) peak_kibibytes: u64,
 }
 
 impl Ended {
-    /// Whether the code is one that the prune is documented to end with, unless a signal came.
+    /// Whether a prune is documented to end with this code when no signal arrives.
     pub(crate) fn is_documented(&self) -> bool {
         matches!(self.code, Some(0..=2))
     }
 
-    /// The report, if one was printed.
+    /// The report that was printed, if any.
     pub(crate) fn report(&self) -> Option<Value> {
         let line = self.stdout.strip_suffix('\n')?;
         serde_json::from_str(line).ok().filter(Value::is_object)
@@ -59,7 +59,7 @@ impl Ended {
         self.report()?.get(field)?.as_u64()
     }
 
-    /// The end in words.
+    /// Describes how the program ended.
     pub(crate) fn story(&self) -> String {
         let code = self.code.map_or("no end".to_owned(), |code| format!("code {code}"));
         let said: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("note:")).take(3).collect();
@@ -76,7 +76,7 @@ fn shortened(text: &str) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// A program that runs.
+/// A running program.
 #[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
@@ -85,7 +85,7 @@ pub(crate) struct Running {
     peak_kibibytes: u64,
 }
 
-/// Starts a program. Its stdout is kept unless `command` has another already by `to_stdout`.
+/// Starts a program. Keeps its stdout unless `to_stdout` says where it goes.
 pub(crate) fn start(command: &mut Command, to_stdout: Option<Stdio>) -> anyhow::Result<Running> {
     let file = || tempfile::tempfile().context("make a temporary file");
     let (stdout, stderr) = (file()?, file()?);
@@ -106,7 +106,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Ende
     start(command, None)?.finish(limit)
 }
 
-/// Runs a program that must succeed.
+/// Runs a program that must exit with 0.
 pub(crate) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<Ended> {
     let ended = run(command, limit)?;
     anyhow::ensure!(ended.code == Some(0), "{command:?}: {}", ended.story());
@@ -114,23 +114,23 @@ pub(crate) fn must(command: &mut Command, limit: Duration) -> anyhow::Result<End
 }
 
 impl Running {
-    /// Its process number.
+    /// The process ID.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has the file or directory open.
+    /// Whether the program has this file or directory open.
     pub(crate) fn has_open(&self, path: &Path) -> bool {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.id())).into_iter().flatten();
         descriptors.flatten().any(|entry| std::fs::read_link(entry.path()).is_ok_and(|open| open == path))
     }
 
-    /// Whether another process traces it, all of its threads that have not ended.
+    /// Whether another process traces all of its live threads.
     pub(crate) fn is_traced(&self) -> anyhow::Result<bool> {
         Ok(self.threads_untraced()?.is_empty())
     }
 
-    /// The names and states of its threads that nobody traces (`TracerPid`, `proc(5)`), and that have not ended.
+    /// The names and states of live threads that nobody traces (`TracerPid`, `proc(5)`).
     pub(crate) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
         let mut threads = Vec::new();
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {
@@ -145,7 +145,7 @@ impl Running {
         Ok(threads)
     }
 
-    /// Sends it a signal, and those that it started.
+    /// Sends a signal to the program and to all that it started.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(group) = Pid::from_raw(self.child.id().cast_signed()) {
             // It may have ended already.
@@ -153,7 +153,7 @@ impl Running {
         }
     }
 
-    /// Waits for its end, or makes an end of it.
+    /// Waits until the program ends, or kills it at the limit.
     pub(crate) fn finish(mut self, limit: Duration) -> anyhow::Result<Ended> {
         let end = Instant::now() + limit;
         let status = loop {
@@ -178,7 +178,7 @@ impl Running {
     }
 }
 
-/// The most memory that a process ever had, in KiB: `VmHWM`, of `proc(5)`.
+/// The peak memory of a process, in KiB: `VmHWM` in `proc(5)`.
 pub(crate) fn peak_kibibytes_of(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     machine::value_of(&status, "VmHWM").and_then(machine::kibibytes)
@@ -195,7 +195,7 @@ fn content_of(file: &mut File) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
-/// A command from its program and arguments.
+/// Builds a command from a program and its arguments.
 pub(crate) fn command(line: &[OsString]) -> Command {
     let mut parts = line.iter();
     let mut command = Command::new(parts.next().map_or("true".as_ref(), OsString::as_os_str));
@@ -203,19 +203,20 @@ pub(crate) fn command(line: &[OsString]) -> Command {
     command
 }
 
-/// The command as other words start it: their program is run, and it runs the command's.
+/// Puts the words of a wrapper, such as `prlimit`, before a command. Variables that are set on the command
+/// are lost.
 pub(crate) fn wrapped(words: &[&str], command: &Command) -> Command {
     let mut wrapper = Command::new(words.first().unwrap_or(&"env"));
     wrapper.args(words.iter().skip(1)).arg(command.get_program()).args(command.get_args());
     wrapper
 }
 
-/// Without input and output, but for the errors.
+/// Connects stdin and stdout to `/dev/null`, and captures stderr.
 pub(crate) fn quiet(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped())
 }
 
-/// What to say of a command that failed.
+/// Describes a command that failed.
 pub(crate) fn complaint(command: &Command, output: &Output) -> String {
     let program = Path::new(command.get_program()).display();
     let said = String::from_utf8_lossy(&output.stderr);

@@ -1,7 +1,7 @@
 //! Programs on the search path.
 //!
-//! Guarantees: only executable files count. What a part lacks is named at once, with the Debian packages that
-//! bring it, before anything runs.
+//! Guarantees: only executable files count. Missing programs are reported all at once, with their Debian
+//! packages, before anything runs.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,14 +10,14 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 
-/// A program, and the Debian package that brings it.
+/// A program, and the Debian package that contains it.
 pub(crate) type Program = (&'static str, &'static str);
 
-/// Looks for the programs that a part needs.
+/// Checks that all programs that a command needs are installed.
 ///
 /// # Errors
 ///
-/// If one is not there.
+/// If a program is missing.
 pub(crate) fn check(part: &str, needed: &[Program]) -> anyhow::Result<()> {
     let missing = missing_from(&env::var_os("PATH").unwrap_or_default(), needed);
     if missing.is_empty() {
@@ -33,7 +33,7 @@ pub(crate) fn check(part: &str, needed: &[Program]) -> anyhow::Result<()> {
     )
 }
 
-/// Where a program is.
+/// The path of a program.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     find_on(&env::var_os("PATH")?, name)
 }

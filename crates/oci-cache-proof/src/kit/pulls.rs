@@ -1,6 +1,6 @@
-//! What pulls of every manner have in common.
+//! What all kinds of pulls share.
 //!
-//! Guarantees: a pull that breaks says at which step, and why.
+//! Guarantees: a pull that fails names the step and the cause.
 
 pub(crate) mod broken;
 pub(crate) mod flat;

@@ -1,6 +1,6 @@
-//! The part of a document that is measured: what stands between `<!-- measured -->` and `<!-- /measured -->`.
+//! The measured section of a document, between `<!-- measured -->` and `<!-- /measured -->`.
 //!
-//! Guarantees: text outside the marks is never touched.
+//! Guarantees: text outside the marks never changes.
 
 use std::fs;
 use std::path::Path;
@@ -10,22 +10,22 @@ use anyhow::{Context as _, ensure};
 const BEGIN: &str = "<!-- measured -->";
 const END: &str = "<!-- /measured -->";
 
-/// Replaces the section of a document on the disk.
+/// Replaces the section in a file.
 ///
 /// # Errors
 ///
-/// If the document has no such section, or cannot be written.
+/// If the file has no section, or cannot be read or written.
 pub(crate) fn write(path: &Path, measured: &str) -> anyhow::Result<()> {
     let context = || format!("write the figures to `{}`", path.display());
     let document = fs::read_to_string(path).with_context(context)?;
     fs::write(path, replace(&document, measured).with_context(context)?).with_context(context)
 }
 
-/// The document with this text in its section.
+/// Returns the document with `measured` as its section.
 ///
 /// # Errors
 ///
-/// If it has no section.
+/// If the document has no section.
 pub(crate) fn replace(document: &str, measured: &str) -> anyhow::Result<String> {
     let (before, rest) = document.split_once(BEGIN).with_context(|| format!("no {BEGIN}"))?;
     ensure!(!before.contains(END), "{END} stands before {BEGIN}");
@@ -33,7 +33,7 @@ pub(crate) fn replace(document: &str, measured: &str) -> anyhow::Result<String> 
     Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
 }
 
-/// The same document; if it has no mark at all, with a section at its end.
+/// Appends an empty section to a document that has no mark.
 pub(crate) fn ensured(document: String) -> String {
     if document.contains(BEGIN) || document.contains(END) {
         return document;

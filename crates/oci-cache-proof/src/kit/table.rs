@@ -1,10 +1,10 @@
-//! Tables, for terminals and for documents.
+//! Tables for terminals and documents.
 //!
-//! Guarantees: pure; columns line up; the first row is the head.
+//! Guarantees: columns line up. The first row is the header.
 
 use std::fmt::Write as _;
 
-/// A Markdown table that also reads well as it is.
+/// Renders a Markdown table that is also readable as plain text.
 pub(crate) fn markdown<Row: AsRef<[String]>>(rows: &[Row]) -> String {
     let widths = widths(rows);
     let mut text = String::new();
@@ -23,7 +23,7 @@ pub(crate) fn markdown<Row: AsRef<[String]>>(rows: &[Row]) -> String {
     text
 }
 
-/// A table without lines: words to the left, then numbers to the right.
+/// Renders a table without lines: the first column is aligned left, all others right.
 pub(crate) fn plain<Row: AsRef<[String]>>(rows: &[Row]) -> String {
     let widths = widths(rows);
     let mut text = String::new();
@@ -39,7 +39,7 @@ pub(crate) fn plain<Row: AsRef<[String]>>(rows: &[Row]) -> String {
     text
 }
 
-/// How wide each column is.
+/// The width of each column.
 fn widths<Row: AsRef<[String]>>(rows: &[Row]) -> Vec<usize> {
     let columns = rows.first().map_or(0, |head| head.as_ref().len());
     let width = |column: usize| rows.iter().filter_map(move |row| row.as_ref().get(column));

@@ -1,13 +1,13 @@
-//! Files in sum.
+//! Total number and size of files.
 //!
-//! Guarantees: sizes are logical, so they compare with what prunes report.
+//! Guarantees: sizes are logical sizes, as prunes report them.
 
 use std::ops::AddAssign;
 
-/// A count of files and the sum of their sizes.
+/// A number of files and their total size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Total {
-    /// How many.
+    /// The number of files.
     pub(crate) blobs: u64,
     /// The sum of their logical sizes.
     pub(crate) bytes: u64,

@@ -1,9 +1,10 @@
-//! A directory tree as it is on the disk: to tell later what went, what changed and what came.
+//! Snapshots of directory trees, and their differences.
 //!
-//! Guarantees: links are not followed, and no access time moves. Of each entry everything that a prune could change
-//! is kept: name, inode, size, mode, owner, links, times and content.
+//! Guarantees: links are not followed, and access times do not change. A snapshot has everything that a prune
+//! could change: names, inodes, sizes, modes, owners, link counts, times and contents.
 //!
-//! What it does not guarantee: of a large file only the first mebibyte is read.
+//! What it does not guarantee: a change beyond the first mebibyte of a file's content is seen only by size
+//! and times. Nothing else may change the tree while the snapshot is taken.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::{self, Debug, Formatter};
@@ -19,16 +20,16 @@ use walkdir::WalkDir;
 use crate::kit::process::while_none_starts;
 use crate::kit::total::Total;
 
-/// The most that is read of a file.
+/// How much of a file is read.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The directory itself, with an empty path, and what is below it, by relative path.
+/// The directory itself, under the empty path, and everything below it, by relative path.
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) entries: BTreeMap<PathBuf, Entry>,
 }
 
-/// One of them.
+/// A file, directory, link or other entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) inode: u64,
@@ -43,7 +44,7 @@ pub(crate) struct Entry {
     content: Content,
 }
 
-/// What is in a file, or where a link leads.
+/// The content of a file, or the target of a link.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Content(Vec<u8>);
 
@@ -54,11 +55,11 @@ impl Debug for Content {
 }
 
 impl Tree {
-    /// Takes in the tree at `root`. Nothing may change meanwhile.
+    /// Takes a snapshot of the tree at `root`.
     ///
     /// # Errors
     ///
-    /// If something cannot be read.
+    /// If anything cannot be read.
     pub(crate) fn of(root: &Path) -> anyhow::Result<Self> {
         let context = || format!("list {}", root.display());
         let mut tree = Self::default();
@@ -72,8 +73,8 @@ impl Tree {
         Ok(tree)
     }
 
-    /// The names of files that are gone in `later`, of those that `select` picks. Files are told by inode: one that
-    /// was renamed is not gone.
+    /// Totals the selected files that are gone in `later`. Files are identified by inode: a renamed file is
+    /// not gone.
     pub(crate) fn gone_from(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Total {
         let mut left: HashMap<u64, u64> = HashMap::new();
         for entry in later.entries.values().filter(|entry| entry.is_file) {
@@ -89,13 +90,13 @@ impl Tree {
         gone
     }
 
-    /// The files that have no name in `later` that they have here. Files are told by name: one that was replaced is
-    /// not gone, and an inode that is used again does not count.
+    /// Totals the files whose names are gone in `later`. Files are identified by name: a replaced file is not
+    /// gone, and reuse of an inode does not matter.
     pub(crate) fn names_gone_from(&self, later: &Self) -> Total {
         self.total_of(|path| !later.entries.contains_key(path))
     }
 
-    /// The files that `select` picks, in sum.
+    /// Totals the selected files.
     pub(crate) fn total_of(&self, select: impl Fn(&Path) -> bool) -> Total {
         let mut total = Total::default();
         for (_, entry) in self.entries.iter().filter(|(path, entry)| !entry.is_directory && select(path)) {
@@ -104,7 +105,7 @@ impl Tree {
         total
     }
 
-    /// The first entry that `select` picks that is not what it was.
+    /// Describes the first selected entry that is gone or changed in `later`.
     pub(crate) fn first_change(&self, later: &Self, select: impl Fn(&Path) -> bool) -> Option<String> {
         let mut picked = self.entries.iter().filter(|(path, _)| select(path));
         picked.find_map(|(path, entry)| match later.entries.get(path) {
@@ -114,13 +115,13 @@ impl Tree {
         })
     }
 
-    /// The first entry of `later` that is not here.
+    /// The first selected entry that only `later` has.
     pub(crate) fn first_new<'a>(&self, later: &'a Self, select: impl Fn(&Path) -> bool) -> Option<&'a Path> {
         let is_new = |path: &&Path| !self.entries.contains_key(*path) && select(path);
         later.entries.keys().map(PathBuf::as_path).find(is_new)
     }
 
-    /// The first entry that is touched in `later`, as `is_touched` decides, or that is new.
+    /// Describes the first entry that `is_touched` picks, or that only `later` has.
     pub(crate) fn first_difference(
         &self,
         later: &Self,
@@ -133,7 +134,7 @@ impl Tree {
         Some(format!("{}: before {before:?}, after {after:?}", path.display()))
     }
 
-    /// What is there, without what every run does anew: inodes and times.
+    /// Lists the entries without what differs in every run: inodes and times.
     pub(crate) fn outline(&self) -> Vec<String> {
         let line = |(path, entry): (&PathBuf, &Entry)| {
             let content = String::from_utf8_lossy(&entry.content.0);
@@ -159,7 +160,7 @@ impl Entry {
         }
     }
 
-    /// Whether it is the same with the same content. Another name for it may have come or gone.
+    /// Whether it is the same entry with the same content. Its link count may differ.
     pub(crate) fn is_same(&self, after: &Self) -> bool {
         let size_bytes = |entry: &Self| if entry.is_directory { 0 } else { entry.size_bytes };
         self.is_same_place(after)
@@ -168,7 +169,7 @@ impl Entry {
             && self.content == after.content
     }
 
-    /// Whether it is the same, whatever is in it by now.
+    /// Whether it is the same entry, with any content.
     pub(crate) fn is_same_place(&self, after: &Self) -> bool {
         let identity = |entry: &Self| (entry.inode, entry.mode, entry.owner);
         identity(self) == identity(after)

@@ -1,8 +1,10 @@
-//! Where the workspace is: its documents take the figures, and have files that are put to the proof.
+//! The workspace's path.
+//!
+//! Guarantees: it is the workspace that this program was built in. Its documents receive the figures.
 
 use std::path::Path;
 
-/// The directory of the workspace that this program was built in.
+/// The workspace's directory.
 pub(crate) fn workspace() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.ancestors().nth(2).unwrap_or(manifest)

@@ -1,24 +1,24 @@
-//! What a prune of an idle cache may change, and what is damage.
+//! What a prune may change in an idle cache. All other changes are damage.
 //!
-//! Guarantees: blobs may go, and the index may be another. Directories stay, but for their times and sizes. Nothing is
-//! new, and all else stays untouched.
+//! Guarantees: a prune may remove blobs and rewrite the index. Directories stay, but their times and sizes
+//! may change. No entry is added, and all others stay as they are.
 
 use std::path::Path;
 
 use crate::kit::total::Total;
 use crate::kit::tree::Tree;
 
-/// The blobs of a cache.
+/// Totals the blobs of a cache.
 pub(crate) fn blobs(tree: &Tree) -> Total {
     tree.total_of(is_blob)
 }
 
-/// The first entry that differs at all.
+/// Describes the first entry that differs in any way.
 pub(crate) fn first_difference(before: &Tree, later: &Tree) -> Option<String> {
     before.first_difference(later, |_, entry, after| after != Some(entry))
 }
 
-/// The first entry that a prune must not have made what it is.
+/// Describes the first entry that a prune must not have changed.
 pub(crate) fn first_damage(before: &Tree, later: &Tree) -> Option<String> {
     before.first_difference(later, |path, entry, after| match after {
         None => !is_blob(path),
@@ -28,7 +28,7 @@ pub(crate) fn first_damage(before: &Tree, later: &Tree) -> Option<String> {
     })
 }
 
-/// Whether this is a blob of a flat cache or of an OCI image layout.
+/// Whether the path is that of a blob, in a flat cache or in an OCI image layout.
 fn is_blob(path: &Path) -> bool {
     let text = path.to_string_lossy();
     let digits = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("blobs/sha256/"));

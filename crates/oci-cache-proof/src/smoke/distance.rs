@@ -1,10 +1,10 @@
-//! Distance: a way to the registry that takes as long as one over a network.
+//! A proxy that delays requests, as if the registry were far away.
 //!
-//! Guarantees: what is sent arrives as it is and in order, only later: each piece of a request waits for
-//! a time that a far registry takes to answer. On the loopback interface the time between two steps of a
-//! pull is next to nothing, and with it the chance that a prune falls between them.
+//! Guarantees: all bytes arrive unchanged and in order. Each piece of a request is delayed by the response
+//! time of a distant registry. Without a delay there is almost no time between two steps of a pull, so prunes
+//! would hardly ever run between them.
 //!
-//! What it does not guarantee: bandwidth. Answers pass without delay.
+//! What it does not guarantee: limited bandwidth. Responses are not delayed.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use rand::RngExt as _;
 const MIN_MILLISECONDS: u64 = 20;
 const MAX_MILLISECONDS: u64 = 150;
 
-/// The near end of the way.
+/// The end that clients connect to.
 #[derive(Debug)]
 pub(crate) struct Distance {
     address: SocketAddr,
@@ -27,7 +27,7 @@ pub(crate) struct Distance {
 }
 
 impl Distance {
-    /// Opens a way to the loopback port `registry_port`.
+    /// Starts a proxy to the loopback port `registry_port`.
     ///
     /// # Errors
     ///
@@ -43,14 +43,14 @@ impl Distance {
                     break;
                 }
                 let far = TcpStream::connect((Ipv4Addr::LOCALHOST, registry_port));
-                // To whoever connects a failure is a broken connection, and a failed pull.
+                // The client sees a broken connection, and its pull fails.
                 let _ = near.and_then(|near| join(near, far?));
             }
         });
         Ok(Self { address, is_closed, doorkeeper: Some(doorkeeper) })
     }
 
-    /// The port of the near end.
+    /// The port that clients connect to.
     pub(crate) const fn port(&self) -> u16 {
         self.address.port()
     }
@@ -59,7 +59,7 @@ impl Distance {
 impl Drop for Distance {
     fn drop(&mut self) {
         self.is_closed.store(true, Ordering::Relaxed);
-        // The doorkeeper sees that it is closed when somebody knocks.
+        // The thread checks the flag at the next connection.
         if TcpStream::connect(self.address).is_ok()
             && let Some(doorkeeper) = self.doorkeeper.take()
         {
@@ -68,7 +68,7 @@ impl Drop for Distance {
     }
 }
 
-/// Joins two connections, each of which ends when the other does.
+/// Connects both ends. When one closes, so does the other.
 fn join(near: TcpStream, far: TcpStream) -> io::Result<()> {
     let (near_too, far_too) = (near.try_clone()?, far.try_clone()?);
     thread::spawn(move || carry(near, far, || rand::rng().random_range(MIN_MILLISECONDS..=MAX_MILLISECONDS)));
@@ -76,7 +76,7 @@ fn join(near: TcpStream, far: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Carries what comes `from` one `to` the other, each piece after a time.
+/// Copies `from` one end `to` the other, and delays each piece.
 fn carry(mut from: TcpStream, mut to: TcpStream, milliseconds: impl Fn() -> u64) {
     let mut piece = vec![0; 64 << 10];
     while let Ok(length @ 1..) = from.read(&mut piece) {

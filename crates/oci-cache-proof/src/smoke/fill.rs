@@ -1,6 +1,6 @@
-//! Caches to prune in peace.
+//! Caches that nobody uses.
 //!
-//! Guarantees: every pull is counted; after `settle` a prune takes none of the blobs for recent.
+//! Guarantees: every pull is counted. After `settle`, no blob counts as recently used.
 
 use std::path::Path;
 use std::thread;
@@ -12,9 +12,9 @@ use crate::smoke::images::Images;
 use crate::smoke::registry::Way;
 use crate::smoke::tally::Tally;
 
-/// How many blobs a flat cache gets.
+/// The number of blobs in a flat cache.
 const FLAT_BLOBS: u64 = 300;
-/// For how long what was used may count as recent.
+/// How long a used blob may count as recent.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// Pulls every image into a layout.
@@ -26,7 +26,7 @@ pub(crate) fn fill_layout(images: &Images<'_>, layout: &Path) -> Tally {
     tally
 }
 
-/// Pulls some blobs into a flat cache.
+/// Pulls blobs into a flat cache.
 pub(crate) fn fill_flat(cache: &Path) -> Tally {
     let mut tally = Tally::default();
     for seed in 0..FLAT_BLOBS {
@@ -35,7 +35,7 @@ pub(crate) fn fill_flat(cache: &Path) -> Tally {
     tally
 }
 
-/// Waits until nothing counts as recent.
+/// Waits until no blob counts as recent.
 pub(crate) fn settle() {
     thread::sleep(SETTLING);
 }

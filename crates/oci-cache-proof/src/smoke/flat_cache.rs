@@ -1,9 +1,9 @@
-//! Flat caches, as go-containerregistry writes them: pulls while prunes run, in place and aside.
+//! Flat caches, as go-containerregistry writes them: pulls run beside prunes, in place and aside.
 //!
-//! Guarantees: each puller has blobs of its own, a few that it wants often and many that it wants
-//! seldom, so that some are in use and some idle at any time. Beside prunes in place no step may fail,
-//! and the books must balance to the byte: what was written is what is there plus what the prunes say
-//! they freed. Aside prunes are the counter-test: the same pullers do see those.
+//! Guarantees: each puller has its own blobs. It wants a few of them often and most of them rarely, so some
+//! are always in use and some idle. Beside prunes in place, no step may fail, and the totals must match to
+//! the byte: what was written is what is left plus what the prunes report as freed. Prunes aside are the
+//! counter-test: there, the same pulls do fail.
 
 use std::path::Path;
 use std::thread;
@@ -21,17 +21,17 @@ use crate::smoke::tally::Tally;
 
 const IN_PLACE: Duration = Duration::from_secs(10);
 const ASIDE: Duration = Duration::from_secs(4);
-/// How many pulls a puller does at most.
+/// The maximum number of pulls per puller.
 const MAX_PULLS: u32 = 200_000;
-/// How many blobs a puller has, and how many of those it wants half of the time.
+/// The number of blobs per puller. Half of the pulls want one of its favourites.
 const BLOBS: u64 = 2048;
 const FAVOURITES: u64 = 32;
 
-/// Runs the exercise in caches in `directory`.
+/// Runs the exercise with caches in `directory`.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result<Vec<Row>> {
     let cache = directory.join("flat-in-place");
     let (mut in_place, written) = run(prune, &cache, jobs, IN_PLACE, &[])?;
@@ -53,7 +53,7 @@ pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result
     ])
 }
 
-/// Pulls and prunes for a time; also returns what the pulls wrote.
+/// Pulls and prunes for `time`. Also returns what the pulls wrote.
 fn run(
     prune: &Prune,
     cache: &Path,
@@ -80,7 +80,7 @@ fn run(
     })
 }
 
-/// One puller: pulls blobs of its own until `end`; also returns what it wrote.
+/// Pulls blobs of one puller until `end`. Also returns what it wrote.
 fn pull_until(cache: &Path, puller: u16, end: Instant) -> (Tally, Total) {
     let (mut tally, mut written) = (Tally::default(), Total::default());
     let mut random = rand::rng();

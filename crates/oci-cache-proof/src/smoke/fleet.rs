@@ -1,12 +1,12 @@
-//! The files for fleets, in `docs/fleet`: each before the eyes of the program that will read it.
+//! The files for fleets, in `docs/fleet`: each is checked by the program that reads it.
 //!
-//! Guarantees: a prune that has only the capabilities of the service does all of its work on caches of
-//! another user, sees who has a blob open, and makes no system call that the service's filter denies; its
-//! metrics, the alert rules and their tests pass `promtool`; the units pass `systemd-analyze verify`
-//! without a word; the manifests pass Kubernetes' own schemas, strictly.
+//! Guarantees: a prune with only the service's capabilities prunes another user's caches completely. It sees
+//! which blobs are open, and makes no system call that the service's filter denies. Its metrics, the alert
+//! rules and their tests pass `promtool`. The units pass `systemd-analyze verify` without a complaint. The
+//! manifests pass the strict Kubernetes schemas.
 //!
-//! What it does not guarantee: no unit is started and no container runs. Without root, the prune keeps
-//! the capabilities that it has.
+//! What it does not guarantee: that units start or containers run. Without root, the prune keeps its
+//! capabilities.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -23,30 +23,30 @@ use crate::smoke::prune::{Prune, report_of};
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
 
-/// The validator of manifests, on PyPI: it has the schemas with it.
+/// The validator of manifests, on PyPI. It includes the schemas.
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
-/// Where the units have the program.
+/// The program's path in the units.
 const INSTALLED: &str = "/usr/local/bin/oci-cache";
 const UNITS: [&str; 2] = ["oci-cache-prune.service", "oci-cache-prune.timer"];
-/// Whose the caches are; no process of the exercise is this user's.
+/// The owner of the caches. No process here runs as this user.
 const OTHER_USER: u32 = 65_534;
 
-/// What an exercise of the files needs.
+/// What the checks need.
 #[derive(Debug)]
 struct Fleet<'a> {
     prune: &'a Prune,
     shell: Shell,
-    /// The files.
+    /// The directory of the files.
     files: PathBuf,
-    /// A directory to work in.
+    /// A temporary directory.
     directory: PathBuf,
 }
 
-/// Runs the exercise in a directory in `directory`.
+/// Runs the exercise in a subdirectory of `directory`.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let shell = Shell::new().context("failed to find the current directory")?;
     let fleet =
@@ -61,7 +61,7 @@ pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
 }
 
 impl Fleet<'_> {
-    /// Prunes a layout and a flat cache under the service's confinement.
+    /// Prunes a layout and a flat cache, confined as the service is.
     fn prunes_confined(&self, images: &Images<'_>, tally: &mut Tally) -> anyhow::Result<()> {
         let (layout, flat) = (self.directory.join("layout"), self.directory.join("flat"));
         tally.merge(fill_layout(images, &layout));
@@ -117,7 +117,7 @@ impl Fleet<'_> {
         expect(cmd!(self.shell, "promtool test rules {tests}"), |_| false, tally)
     }
 
-    /// Checks copies of the units that have the pruner in them.
+    /// Checks copies of the units that name the tested program.
     fn check_units(&self, tally: &mut Tally) -> anyhow::Result<()> {
         let mut copies = Vec::new();
         for name in UNITS {
@@ -126,7 +126,7 @@ impl Fleet<'_> {
             fs::write(&copy, unit).with_context(|| format!("failed to write {}", copy.display()))?;
             copies.push(copy);
         }
-        // It goes through the machine's own units too; of those it may complain.
+        // It also checks the machine's own units, and may complain about those.
         let command = cmd!(self.shell, "systemd-analyze verify --man=no {copies...}");
         expect(command, |line| line.contains("oci-cache-prune"), tally)
     }
@@ -153,7 +153,7 @@ impl Fleet<'_> {
     }
 }
 
-/// Counts a command as failed that ends with another code than 0, or complains on stderr.
+/// Counts a command as failed if it exits with a code other than 0, or complains on stderr.
 fn expect(command: Cmd<'_>, is_complaint: impl Fn(&str) -> bool, tally: &mut Tally) -> anyhow::Result<()> {
     let command = command.quiet().ignore_status();
     let output = command.output()?;
@@ -165,7 +165,7 @@ fn expect(command: Cmd<'_>, is_complaint: impl Fn(&str) -> bool, tally: &mut Tal
     Ok(())
 }
 
-/// The values that the unit gives to `key`, in order.
+/// The values of `key` in a unit, in order.
 fn values<'a>(unit: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
     unit.lines().filter_map(move |line| line.strip_prefix(key)?.strip_prefix('='))
 }
@@ -178,7 +178,7 @@ fn bounding_set(service: &str) -> String {
     })
 }
 
-/// The system calls in strace's log, from the last program on that was started.
+/// The system calls in strace's log since the last `execve`.
 fn calls(log: &str) -> BTreeSet<&str> {
     let name = |line| {
         let (name, _) = str::split_once(str::split_whitespace(line).nth(1)?, '(')?;
@@ -195,7 +195,7 @@ fn calls(log: &str) -> BTreeSet<&str> {
     calls
 }
 
-/// The system calls that the service's filter lets pass, with `sets` as systemd lists them.
+/// The system calls that the service's filter allows. `sets` is systemd's list of sets.
 fn allowed_calls<'a>(service: &'a str, sets: &'a str) -> BTreeSet<&'a str> {
     let mut members: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut set = "";
@@ -207,7 +207,7 @@ fn allowed_calls<'a>(service: &'a str, sets: &'a str) -> BTreeSet<&'a str> {
         }
     }
     let mut allowed = BTreeSet::new();
-    // systemd.exec(5): the first set is allowed, the next are added or, with ~, taken away.
+    // systemd.exec(5): the first set is allowed. Later sets are added, or removed if they begin with ~.
     for value in ["@default"].into_iter().chain(values(service, "SystemCallFilter")) {
         let (is_taken, names) = value.strip_prefix('~').map_or((false, value), |names| (true, names));
         let mut names: Vec<&str> = names.split_whitespace().collect();

@@ -1,9 +1,9 @@
-//! A flat cache poisoned by pulls that were killed, and healed.
+//! A flat cache is poisoned by killed pulls, and healed.
 //!
-//! Guarantees: the layers come from the registry over HTTP, each written under its final name as
-//! go-containerregistry's cache does; a pull is killed with SIGKILL while a layer arrives, others run
-//! beside it. The exercise fails unless the truncated layers do make every later pull fail, are exactly
-//! what `verify --prune` removes, and pulls work afterwards.
+//! Guarantees: the layers come from the registry over HTTP, and are written under their final names as in
+//! go-containerregistry's cache. A pull is killed with SIGKILL while a layer arrives and another pull runs.
+//! The exercise fails unless the truncated layer makes every later pull fail, `verify --prune` removes
+//! exactly that layer, and pulls succeed afterwards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,17 +22,17 @@ use crate::smoke::prune::Prune;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
 
-/// The image that is pulled: its largest layer takes two seconds at this rate.
+/// The image to pull. At this rate its largest layer takes two seconds.
 const IMAGE: &str = "large";
 const BYTES_A_SECOND: u64 = 6 << 20;
-/// How many pulls run after the poisoning, and again after the healing.
+/// The number of pulls after the poisoning, and again after the healing.
 const PULLS: u64 = 10;
-/// How long a pull may take to begin.
+/// How long a pull may take to start writing.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a pull may take.
+/// The time limit of a pull.
 const PULL_LIMIT: Duration = Duration::from_secs(120);
 
-/// A pull: each layer that the cache does not have is fetched under its final name, then all are unpacked.
+/// A pull: fetches each missing layer under its final name, then unpacks all layers.
 const PULL: &str = r#"
 set -eu
 mkdir -p "$CACHE"
@@ -56,7 +56,7 @@ struct Layer {
     size: u64,
 }
 
-/// What `verify` reports; the part that is checked.
+/// The checked part of what `verify` reports.
 #[derive(Deserialize)]
 struct Verified {
     corrupt: Vec<Corrupt>,
@@ -67,11 +67,11 @@ struct Corrupt {
     path: PathBuf,
 }
 
-/// Runs the exercise in a cache in `directory`.
+/// Runs the exercise with a cache in `directory`.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let exercise = Exercise {
         cache: directory.join("poisoned"),
@@ -107,8 +107,7 @@ struct Exercise {
 }
 
 impl Exercise {
-    /// Pulls until the layers are there but for the end of one, and kills the pull there. Returns what is
-    /// truncated.
+    /// Kills a pull while its largest layer arrives. Returns the truncated layers.
     fn poison(&self) -> anyhow::Result<Vec<PathBuf>> {
         let largest = self.manifest.layers.iter().max_by_key(|layer| layer.size).context("no layers")?;
         let file = self.cache.join(&largest.digest);
@@ -119,7 +118,7 @@ impl Exercise {
             ensure!(started.elapsed() < PATIENCE, "the pull wrote nothing to {}", file.display());
             thread::sleep(Duration::from_millis(5));
         }
-        // Another pull runs beside it, and trusts what it finds.
+        // Another pull runs at the same time, and trusts what it finds.
         let beside = self.start(u64::MAX)?;
         pull.signal(Signal::KILL);
         pull.finish(PULL_LIMIT)?;
@@ -130,7 +129,7 @@ impl Exercise {
         Ok(vec![file])
     }
 
-    /// Pulls some times. Returns how many pulls failed.
+    /// Pulls several times. Returns the number of failures.
     fn pulls(&self, tally: &mut Tally) -> anyhow::Result<u64> {
         let mut failed = 0;
         for _ in 0..PULLS {
@@ -151,7 +150,7 @@ impl Exercise {
     }
 }
 
-/// Verifies the cache. Returns what is corrupt.
+/// Verifies the cache. Returns the corrupt blobs.
 fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
     let shell = Shell::new().context("failed to find the current directory")?;
     let command = shell.cmd(prune.program()).args(["verify", "--format", "json", "--cache-dir"]);

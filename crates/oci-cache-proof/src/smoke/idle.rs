@@ -1,8 +1,8 @@
-//! Idle caches: what a prune says against what it does.
+//! Idle caches: what a prune reports, and what it does.
 //!
-//! Guarantees: nobody else touches the caches. A dry run changes nothing: names, inodes, sizes, modes,
-//! owners and times are as before. The real run frees what the dry run said; what it reports is to the
-//! byte what left the disk; every blob goes, and every directory and everything that is no blob stays.
+//! Guarantees: nothing else touches the caches. A dry run changes nothing: names, inodes, sizes, modes,
+//! owners and times stay the same. A real run frees what the dry run reported. What it reports matches the
+//! disk to the byte. It removes every blob, and keeps all directories and everything that is not a blob.
 
 use std::fs;
 use std::path::Path;
@@ -18,11 +18,11 @@ use crate::smoke::prune::{Prune, Report};
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
 
-/// Runs the exercise in caches in `directory`.
+/// Runs the exercise with caches in `directory`.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Vec<Row>> {
     let (layout, flat) = (directory.join("idle-layout"), directory.join("idle-flat"));
     let mut in_layout = fill_layout(images, &layout);

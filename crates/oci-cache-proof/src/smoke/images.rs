@@ -1,8 +1,7 @@
-//! The images: made with umoci, pushed and pulled with skopeo.
+//! The images: built with umoci, pushed and pulled with skopeo.
 //!
-//! Guarantees: the layers are random, so no tool can make them smaller; their sizes differ, from 48 KiB
-//! to 12 MiB; all images have the layers of the base in common, so pulls of different images want the
-//! same blobs.
+//! Guarantees: layers are random data, so no tool can compress them. Their sizes range from 48 KiB to 12 MiB.
+//! All images share the layers of the base, so pulls of different images want the same blobs.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +15,7 @@ use crate::smoke::registry::{Registry, Way};
 const KIB: usize = 1 << 10;
 /// The layers that all images share.
 const BASE: [usize; 2] = [700 * KIB, 2048 * KIB];
-/// The images, and the sizes of the layers that each has on top of the base.
+/// The images, and the sizes of their layers on top of the base.
 const IMAGES: [(&str, &[usize]); 6] = [
     ("tiny", &[48 * KIB]),
     ("small", &[300 * KIB, 100 * KIB]),
@@ -65,21 +64,21 @@ impl<'a> Images<'a> {
         self.registry.reference(name, Way::Near)
     }
 
-    /// Where the registry has the blobs of an image, for HTTP.
+    /// The URL of an image's blobs.
     pub(crate) fn blobs_url(&self, name: &str) -> String {
         self.registry.blobs_url(name)
     }
 
-    /// The name of one of them, at random.
+    /// The name of a random image.
     pub(crate) fn any_name() -> &'static str {
         IMAGES[rand::rng().random_range(0..IMAGES.len())].0
     }
 
-    /// Pulls the image `name` into the OCI layout at `layout`, under its name as the tag.
+    /// Pulls the image `name` into the OCI layout at `layout`. The tag is the name.
     ///
     /// # Errors
     ///
-    /// If skopeo fails; the error has what it said.
+    /// If skopeo fails. The error includes its message.
     pub(crate) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
         let shell = Shell::new().context("failed to find the current directory")?;
         let reference = self.registry.reference(name, way);
@@ -88,11 +87,11 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Runs a command that must succeed, and returns what it wrote to stdout.
+/// Runs a command that must exit with 0. Returns its stdout.
 ///
 /// # Errors
 ///
-/// If it cannot be run or fails; the error has the last that it said on stderr.
+/// If it cannot run or fails. The error includes the last line of stderr.
 pub(crate) fn output_of(command: xshell::Cmd<'_>) -> anyhow::Result<String> {
     let command = command.quiet().ignore_status();
     let output = command.output()?;

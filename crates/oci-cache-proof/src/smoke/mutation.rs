@@ -1,18 +1,18 @@
-//! Which system calls change a file system, in the words of strace.
+//! The system calls that change a file system, as strace prints them.
 //!
-//! Guarantees: a call counts however it ends, and on whatever it acts; only null devices and terminals
-//! may be opened for writing. Writing needs no look of its own: it takes a descriptor that was opened for
-//! it. A lease counts too: it makes others wait.
+//! Guarantees: a call counts even if it fails, and whatever it acts on. Only null devices and terminals may
+//! be opened for writing. Calls that write need no check: they need a descriptor that was opened for writing.
+//! A lease counts too, because it makes others wait.
 
-/// What strace is told to show: every call that changes a name, a content or an attribute, or that could
-/// do so unseen. A question mark is for calls that not every machine has.
+/// The calls for strace to show: all that change a name, a content or an attribute, or that could do so
+/// unseen. A question mark marks calls that not every machine has.
 pub(crate) const TRACED: &str = "?open,openat,openat2,?creat,?open_by_handle_at,\
     ?unlink,unlinkat,?rename,?renameat,renameat2,?mkdir,mkdirat,?rmdir,?link,linkat,?symlink,symlinkat,\
     ?mknod,mknodat,truncate,ftruncate,fallocate,?chmod,fchmod,fchmodat,?fchmodat2,?chown,fchown,?lchown,\
     fchownat,?utime,?utimes,?futimesat,utimensat,setxattr,lsetxattr,fsetxattr,removexattr,lremovexattr,\
     fremovexattr,?setxattrat,?removexattrat,mount,umount2,copy_file_range,fcntl,ioctl,?io_uring_setup";
 
-/// The calls that only look unless they are told otherwise, and what tells them.
+/// The calls that change something only with one of these arguments.
 const CONDITIONAL: [(&str, &[&str]); 6] = [
     ("open", WRITABLE),
     ("openat", WRITABLE),
@@ -22,12 +22,12 @@ const CONDITIONAL: [(&str, &[&str]); 6] = [
     ("ioctl", &["FS_IOC_SETFLAGS", "FS_IOC_FSSETXATTR", "FICLONE", "FIDEDUPERANGE"]),
 ];
 const WRITABLE: &[&str] = &["O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "O_TMPFILE"];
-/// What may be opened for writing.
+/// Files that may be opened for writing.
 const HARMLESS: [&str; 3] = ["\"/dev/null\"", "\"/dev/tty\"", "\"/dev/pts/"];
 
-/// The name of the call in a line of strace, if it is one that changes something.
+/// The name of the call in a line of strace, if the call changes anything.
 pub(crate) fn mutating_call(line: &str) -> Option<&str> {
-    // With `-f` to a file each line starts with the number of the thread.
+    // With `-f` and `-o`, each line begins with the thread's ID.
     let line = line.trim_start_matches(|letter: char| letter.is_ascii_digit()).trim_start();
     let (name, arguments) = line.split_once('(')?;
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {

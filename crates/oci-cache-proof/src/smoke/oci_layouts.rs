@@ -1,12 +1,11 @@
 //! OCI image layouts: skopeo pulls into them while prunes run.
 //!
-//! Guarantees: one pull at a time in each layout, since skopeo itself writes `index.json` in place and
-//! without a lock, so that two pulls into one layout break each other with no prune about. The layouts
-//! are shared by all pullers, half of whose pulls are as if from a far registry; each is pruned without
-//! pause, whoever pulls into it. A first round without prunes shows that the pulls do not fail by
-//! themselves. A layout is looked at only when neither a pull nor a prune is at work in it: after some of
-//! the pulls, with prunes held off by the shared lock, and at the end of each round. What is broken stays
-//! counted, even if the next prune mends it.
+//! Guarantees: each layout has one pull at a time. Two would break each other without a prune, because skopeo
+//! writes `index.json` in place and without a lock. All pullers share the layouts, and half of the pulls are
+//! delayed as if the registry were far away. Each layout is pruned without a pause while pulls write to it. A
+//! first round without prunes shows that pulls do not fail by themselves. A layout is checked only while no
+//! pull or prune changes it: after some pulls, under the shared lock that holds off prunes, and after each
+//! round. A broken layout stays counted even if the next prune repairs it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,14 +24,14 @@ use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
 
-/// How long a round without prunes is.
+/// The length of a round without prunes.
 const ALONE: Duration = Duration::from_secs(3);
-/// How many rounds with prunes there are, and how long each is.
+/// The number of rounds with prunes, and the length of each.
 const ROUNDS: u32 = 4;
 const ROUND: Duration = Duration::from_secs(5);
-/// How many pulls a puller does at most in a round.
+/// The maximum number of pulls per puller and round.
 const MAX_PULLS: u32 = 500;
-/// How long a puller may pause between pulls, so that layouts are idle now and then.
+/// The longest pause of a puller. Pauses leave layouts idle now and then.
 const MAX_PAUSE_MILLISECONDS: u64 = 600;
 
 struct Exercise<'a> {
@@ -44,22 +43,22 @@ struct Exercise<'a> {
 
 struct Layout {
     path: PathBuf,
-    /// What was wrong with it at the last look. Whoever holds it is the one who pulls.
+    /// The problems that the last check found. The puller holds this lock.
     problems: Mutex<Vec<String>>,
 }
 
-/// Runs the rounds in layouts in `directory`.
+/// Runs the rounds with layouts in `directory`.
 ///
 /// # Errors
 ///
-/// If they cannot be carried out.
+/// If they cannot run.
 pub(crate) fn rows(
     prune: &Prune,
     images: &Images<'_>,
     directory: &Path,
     jobs: u16,
 ) -> anyhow::Result<Vec<Row>> {
-    // One more than there are pullers: some layout is always idle.
+    // There is one more than there are pullers, so one is always idle.
     let layouts = (0..=jobs).map(|number| Layout {
         path: directory.join(format!("layout-{number}")),
         problems: Mutex::default(),
@@ -80,7 +79,7 @@ pub(crate) fn rows(
 }
 
 impl Exercise<'_> {
-    /// Pulls and prunes for a time, then looks at every layout.
+    /// Pulls and prunes for `time`, then checks every layout.
     fn round(&self, time: Duration, with_prunes: bool) -> anyhow::Result<Tally> {
         let end = Instant::now() + time;
         let pruned = if with_prunes { &self.layouts[..] } else { &[] };
@@ -103,7 +102,7 @@ impl Exercise<'_> {
         Ok(tally)
     }
 
-    /// One puller: pulls random images into random layouts.
+    /// Pulls random images into random layouts.
     fn pull_until(&self, end: Instant) -> Tally {
         let mut tally = Tally::default();
         let mut random = rand::rng();
@@ -129,7 +128,7 @@ impl Exercise<'_> {
         tally
     }
 
-    /// Prunes every layout once more, and then pulls everything into it.
+    /// Prunes every layout once more, then pulls all images into it.
     fn prune_and_pull_again(&self) -> anyhow::Result<Tally> {
         let mut tally = Tally::default();
         for layout in &self.layouts {
@@ -157,7 +156,7 @@ impl Tally {
         }
     }
 
-    /// Counts a layout as broken if this look at it found what the last one did not.
+    /// Counts a layout as broken if this check found a problem that the last one did not.
     fn note_problems(&mut self, layout: &Path, last: &mut Vec<String>, found: Vec<String>) {
         let mut new = found.iter().filter(|problem| !last.contains(problem));
         if let Some(first) = new.next() {
@@ -171,12 +170,11 @@ impl Tally {
     }
 }
 
-/// What is wrong with the layout, if need be in the words of umoci and skopeo: they are asked when the
-/// layout seems right.
+/// Describes what is wrong with the layout. If nothing seems wrong, umoci and skopeo check it too.
 ///
 /// # Errors
 ///
-/// If the current directory cannot be found out.
+/// If the current directory is unknown.
 fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
     let shell = Shell::new().context("failed to find the current directory")?;
     let problems = problems(layout);
@@ -192,7 +190,7 @@ fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
     Ok(answers.into_iter().filter_map(|answer| Some(format!("{:#}", answer.err()?))).collect())
 }
 
-/// What is wrong with a layout into which nobody pulls, with prunes held off.
+/// Checks a layout that nobody pulls into, and holds off prunes meanwhile.
 fn problems_between_prunes(layout: &Path) -> anyhow::Result<Vec<String>> {
     let context = || format!("failed to lock {}", layout.display());
     let directory = File::open(layout).with_context(context)?;

@@ -1,7 +1,7 @@
-//! The pruner, run as a program of its own.
+//! Runs the pruner.
 //!
-//! Guarantees: a prune counts as done only if it ended with code 0, wrote exactly one line, and that
-//! line is a report in which nothing failed.
+//! Guarantees: a prune succeeds only if it exits with 0, writes exactly one line, and that line is a report
+//! without failures.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,20 +14,20 @@ use xshell::{Cmd, Shell};
 
 use crate::smoke::tally::{Failure, Tally};
 
-/// The program.
+/// The tested program.
 #[derive(Debug)]
 pub(crate) struct Prune {
     program: PathBuf,
 }
 
-/// What a prune reports; the part of it that the exercises check.
+/// The checked part of a prune's report.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Report {
-    /// How many files went, or would go.
+    /// The number of files that are freed, or would be.
     pub(crate) blobs_freed: u64,
-    /// Their sizes.
+    /// Their total size.
     pub(crate) bytes_freed: u64,
-    /// How many entries are none of the cache's.
+    /// The number of entries that do not belong to the cache.
     pub(crate) foreign: u64,
     dry_run: bool,
     kept: BTreeMap<String, Kept>,
@@ -40,7 +40,7 @@ struct Kept {
 }
 
 impl Report {
-    /// How many blobs stayed, for whatever reason.
+    /// The number of blobs that stay, for any reason.
     pub(crate) fn blobs_kept(&self) -> u64 {
         self.kept.values().map(|kept| kept.blobs).sum()
     }
@@ -57,7 +57,7 @@ impl Prune {
         &self.program
     }
 
-    /// The words of the command that prunes `cache`.
+    /// The program and arguments that prune `cache`.
     pub(crate) fn argv<'a>(
         &'a self,
         cache: &'a Path,
@@ -72,7 +72,7 @@ impl Prune {
     ///
     /// # Errors
     ///
-    /// If the prune does not do all that it should.
+    /// If the prune does not succeed.
     pub(crate) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
         let shell = Shell::new().context("failed to find the current directory")?;
         let mut argv = self.argv(cache, flags);
@@ -80,7 +80,7 @@ impl Prune {
         report_of(shell.cmd(program).args(argv), flags.contains(&"--dry-run"))
     }
 
-    /// Prunes `cache` again and again, without pause, until `end`.
+    /// Prunes `cache` without a pause until `end`.
     pub(crate) fn run_until(&self, end: Instant, cache: &Path, flags: &[&str]) -> Tally {
         let mut tally = Tally::default();
         while Instant::now() < end {
@@ -94,7 +94,7 @@ impl Prune {
 ///
 /// # Errors
 ///
-/// If it does not do all that it should.
+/// If the prune does not succeed.
 pub(crate) fn report_of(command: Cmd<'_>, dry_run: bool) -> anyhow::Result<Report> {
     let command = command.quiet().ignore_status();
     let output = command.output()?;
@@ -117,7 +117,7 @@ fn parse(stdout: &str) -> anyhow::Result<Report> {
 }
 
 impl Tally {
-    /// Counts a prune that has run, and what it freed.
+    /// Counts a prune, and what it freed.
     pub(crate) fn add_prune(&mut self, report: anyhow::Result<Report>) {
         if let Ok(report) = &report {
             self.blobs_freed += report.blobs_freed;
@@ -126,7 +126,7 @@ impl Tally {
         self.add_dry_run(report);
     }
 
-    /// Counts a prune that has freed nothing.
+    /// Counts a prune that frees nothing.
     pub(crate) fn add_dry_run(&mut self, report: anyhow::Result<Report>) {
         self.prunes += 1;
         if let Err(error) = report {

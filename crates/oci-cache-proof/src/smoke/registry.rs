@@ -1,8 +1,7 @@
-//! The registry: a `docker-registry` of its own for the time of the exercise.
+//! A `docker-registry` for the exercise.
 //!
-//! Guarantees: it listens on a loopback port that was free, without authentication; its storage and its
-//! configuration are in the directory that it is given; dropping it ends the process that was started
-//! here, and no other.
+//! Guarantees: it listens on a free loopback port, without authentication. Its storage and configuration are
+//! in the given directory. Dropping it ends this process and no other.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -16,7 +15,7 @@ use anyhow::{Context as _, bail};
 
 use crate::smoke::distance::Distance;
 
-/// How many ports are tried, should somebody else take the one that was free.
+/// The number of ports to try, in case another program takes the free one.
 const ATTEMPTS: u32 = 5;
 /// How long the registry may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +28,7 @@ pub(crate) struct Registry {
     distance: Distance,
 }
 
-/// How near the registry is.
+/// How far away the registry seems.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// On this machine.
@@ -39,7 +38,7 @@ pub(crate) enum Way {
 }
 
 impl Registry {
-    /// Starts a registry that keeps its files in `directory`, and waits until it answers.
+    /// Starts a registry with its files in `directory`, and waits until it answers.
     ///
     /// # Errors
     ///
@@ -54,7 +53,7 @@ impl Registry {
         }
     }
 
-    /// The reference of an image in this registry, as skopeo writes it.
+    /// The reference of an image, as skopeo writes it.
     pub(crate) fn reference(&self, image: &str, way: Way) -> String {
         let port = match way {
             Way::Near => self.port,
@@ -63,7 +62,7 @@ impl Registry {
         format!("docker://127.0.0.1:{port}/smoke/{image}:latest")
     }
 
-    /// Where the blobs of an image are, for HTTP.
+    /// The URL of an image's blobs.
     pub(crate) fn blobs_url(&self, image: &str) -> String {
         format!("http://127.0.0.1:{}/v2/smoke/{image}/blobs", self.port)
     }
@@ -77,7 +76,7 @@ impl Registry {
         let log =
             File::create(&log_path).with_context(|| format!("failed to create {}", log_path.display()))?;
         let distance = Distance::to(port).context("failed to open a loopback port")?;
-        // Should this process be killed, the registry goes with it.
+        // If this process is killed, the registry ends too.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
             .arg(&configuration)
@@ -98,7 +97,7 @@ impl Registry {
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             let answer = ask(self.port);
-            // Only then: had somebody else taken the port, the answer would be theirs.
+            // Check this after the answer: if another program has the port, the answer is that program's.
             if let Some(status) = self.process.try_wait().context("failed to look after docker-registry")? {
                 bail!("it ended with {status}");
             }
@@ -113,13 +112,13 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // It may have ended by itself: then both fail, and there is nothing left to do.
+        // If it has ended already, both calls fail and nothing is left to do.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// A port that is free now.
+/// A port that is free at the moment.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
@@ -134,7 +133,7 @@ fn configuration_for(port: u16, storage: &Path) -> String {
     )
 }
 
-/// Asks for the version of the interface, as every client does first.
+/// Asks for the API version, as every client does first.
 fn ask(port: u16) -> io::Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

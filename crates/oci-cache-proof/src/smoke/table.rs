@@ -1,6 +1,7 @@
-//! The table that the exercise ends with.
+//! The table at the end of the exercise.
 //!
-//! Guarantees: one row for each exercise; what failed is listed below it; a row that may fail says so.
+//! Guarantees: each exercise has a row. Failures are listed below the table. A row whose failures are
+//! expected says so.
 
 use std::fmt::Write as _;
 
@@ -14,15 +15,15 @@ use crate::smoke::tally::{Failure, Tally};
 pub(crate) struct Row {
     /// What was exercised.
     pub(crate) exercise: &'static str,
-    /// Whether its failures are expected: it shows what the others are spared.
+    /// Whether failures are expected. Such a row shows what prunes in place avoid.
     pub(crate) may_fail: bool,
     /// The counts.
     pub(crate) tally: Tally,
 }
 
 impl Row {
-    /// What failed and must not: where failed pulls are expected, everything else, and their absence, since
-    /// then nothing would show a failed pull anywhere.
+    /// The number of forbidden failures. If failed pulls are expected, all other failures are forbidden; so
+    /// is the absence of failed pulls, because then the exercise could not detect any.
     pub(crate) fn forbidden_failures(&self) -> u64 {
         let pulls = self.tally.failures_of(|failure| matches!(failure, Failure::Pull(_)));
         match self.may_fail {
@@ -43,7 +44,7 @@ const HEADER: [&str; 8] = [
     "failed checks",
 ];
 
-/// The table, what failed, and a line that says how it went.
+/// Renders the table, the failures, and a summary.
 pub(crate) fn render(rows: &[Row]) -> String {
     let mut cells = vec![HEADER.map(str::to_owned)];
     cells.extend(rows.iter().map(cells_of));

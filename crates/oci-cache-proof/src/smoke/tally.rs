@@ -1,6 +1,6 @@
-//! What an exercise counts.
+//! The counts of an exercise.
 //!
-//! Guarantees: every failure is counted; the first ten of an exercise are kept in words.
+//! Guarantees: every failure is counted. The first ten are kept in words.
 
 use std::path::Path;
 
@@ -9,32 +9,32 @@ use crate::kit::pulls::broken::Broken;
 use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::total::Total;
 
-/// How many failures are kept in words.
+/// The number of failures to keep in words.
 const DETAILS: usize = 10;
 
-/// What can fail.
+/// The kinds of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Failure {
-    /// A pull, at this step.
+    /// A pull failed at this step.
     Pull(&'static str),
-    /// An index names what is not there.
+    /// An index names a missing blob.
     BrokenLayout,
-    /// A prune.
+    /// A prune failed.
     Prune,
-    /// What a prune says or does is not what it should be.
+    /// A prune reported or did something wrong.
     Check,
 }
 
 /// The counts of one exercise.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Pulls, failed or not.
+    /// The number of pulls, including failed ones.
     pub(crate) pulls: u64,
-    /// Prunes, failed or not.
+    /// The number of prunes, including failed ones.
     pub(crate) prunes: u64,
-    /// What the prunes report as freed.
+    /// The number of blobs that prunes reported as freed.
     pub(crate) blobs_freed: u64,
-    /// What the prunes report as freed.
+    /// The number of bytes that prunes reported as freed.
     pub(crate) bytes_freed: u64,
     failures: Counts<Failure>,
     details: Vec<String>,
@@ -54,7 +54,7 @@ impl Tally {
         }
     }
 
-    /// Pulls a blob into a flat cache and counts the pull. What it writes it adds to `written`.
+    /// Pulls a blob into a flat cache and counts the pull. Adds what it writes to `written`.
     pub(crate) fn pull_blob(&mut self, blob: RemoteBlob, cache: &Path, written: &mut Total) {
         self.pulls += 1;
         if let Err(Broken { step, cause }) = blob.pull(cache, written) {
@@ -62,7 +62,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another part of the exercise counted.
+    /// Adds the counts of another part of the exercise.
     pub(crate) fn merge(&mut self, other: Self) {
         self.pulls += other.pulls;
         self.prunes += other.prunes;
@@ -72,17 +72,17 @@ impl Tally {
         keep_first(&mut self.details, DETAILS, other.details);
     }
 
-    /// How much failed.
+    /// The number of failures.
     pub(crate) fn failures(&self) -> u64 {
         self.failures.sum()
     }
 
-    /// How many failures there are of those that `select` picks.
+    /// The number of failures that `select` picks.
     pub(crate) fn failures_of(&self, select: impl Fn(Failure) -> bool) -> u64 {
         self.failures.iter().filter(|(failure, _)| select(**failure)).map(|(_, count)| count).sum()
     }
 
-    /// How often which step of a pull failed.
+    /// The steps at which pulls failed, with their counts.
     pub(crate) fn failed_steps(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.failures.iter().filter_map(|(failure, count)| match failure {
             Failure::Pull(step) => Some((*step, count)),

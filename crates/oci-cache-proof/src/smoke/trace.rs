@@ -1,8 +1,8 @@
-//! A dry run under strace: it makes no system call that changes anything.
+//! A dry run under strace makes no system call that changes anything.
 //!
-//! Guarantees: the whole process is watched, with all its threads, not only what it does to the cache.
-//! The real run, under the same eyes, must be seen to unlink each blob that it reports: were the watch
-//! blind, that would show.
+//! Guarantees: strace watches the whole process with all threads, not only its calls on the cache. A real run
+//! under the same strace must show an `unlink` for each blob that it reports, which proves that the check
+//! sees them.
 
 use std::fs;
 use std::path::Path;
@@ -17,11 +17,11 @@ use crate::smoke::prune::{Prune, report_of};
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
 
-/// Runs the exercise in caches in `directory`.
+/// Runs the exercise with caches in `directory`.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
     let (layout, flat) = (directory.join("traced-layout"), directory.join("traced-flat"));
     let mut tally = fill_layout(images, &layout);
@@ -43,8 +43,7 @@ pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
     Ok(Row { exercise: "dry run under strace", may_fail: false, tally })
 }
 
-/// Prunes `cache` under strace. Returns how many blobs it says that it freed or would free, and the
-/// calls that change something, as strace writes them.
+/// Prunes `cache` under strace. Returns the reported number of blobs, and the calls that change something.
 fn traced(
     prune: &Prune,
     cache: &Path,

@@ -1,22 +1,23 @@
-//! How old a file may seem to a prune.
+//! The age that a file may have for a prune.
 //!
-//! Guarantees: in doubt it is old: then a pull that finds it gone blames itself.
+//! Guarantees: if in doubt, a file counts as old. Then a pull that finds it gone blames itself, not the
+//! prune.
 
 use std::time::Duration;
 
 use oci_cache::Timestamp;
 use oci_cache_cli::clock;
 
-/// How far behind the clock a file's times may be: the kernel takes them from the last tick
-/// (`CLOCK_REALTIME_COARSE`, `clock_gettime(2)`), and the slowest has 100 a second.
+/// How far a file's times may lag behind the clock. The kernel takes them from the last tick
+/// (`CLOCK_REALTIME_COARSE`, `clock_gettime(2)`), and there are at least 100 ticks a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long ago that was by the clock from which files have their times, its steps included.
+/// The time since `time`. Steps of the clock count, because files have their times from the same clock.
 pub(crate) fn since(time: Timestamp) -> Duration {
     time.age_at(clock::now())
 }
 
-/// Whether a file that was last used at that time may count as so old.
+/// Whether a file that was last used at `used` may count as `age` old.
 pub(crate) fn is_older_than(used: Timestamp, age: Duration) -> bool {
     since(used) + TICK >= age
 }

@@ -1,8 +1,9 @@
-//! A less-privileged user swaps names for links to a canary, while root prunes.
+//! An unprivileged user swaps names for links to a canary while root prunes.
 //!
-//! Guarantees: one pair is swapped at a time, each swap in one atomic step, as fast as the kernel does it. A
-//! pruner that works by path is tried too, and must lose: that shows that the detector sees. Once there is no
-//! Landlock, which would hide that a link was followed.
+//! Guarantees: one pair of names is swapped at a time. Each swap is one atomic step, and swaps follow each
+//! other as fast as the kernel allows. A pruner that works by path runs too and must lose, which proves that
+//! the detector sees a loss. One strategy runs without Landlock, because Landlock would hide that the pruner
+//! followed a link.
 
 mod arena;
 pub(crate) mod roles;
@@ -23,18 +24,18 @@ use crate::torture::stage::Stage;
 use crate::torture::strace::under_strace;
 
 const PRUNE_LIMIT: Duration = Duration::from_secs(60);
-/// What the pruner that must lose is called.
+/// The name of the negative control.
 const BY_PATH: &str = "by path (must lose)";
-/// The fewest swaps of a whole run.
+/// The minimum number of swaps in a full run.
 const MIN_SWAPS: u64 = 100_000;
 
-/// What root does.
+/// How root prunes.
 #[derive(Debug)]
 struct Strategy {
     name: &'static str,
     flags: &'static [&'static str],
     is_layout: bool,
-    /// Landlock would hide that a link was followed: so once there is none.
+    /// Landlock would hide that a link was followed, so one strategy runs without it.
     has_landlock: bool,
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// A strategy under attack, one pair after the other.
+/// Attacks a strategy with each pair in turn.
 fn attack(stage: &Stage, strategy: &Strategy) -> anyhow::Result<Row> {
     let mut row = Row::new("attack", "tmpfs", strategy.name);
     let time = Duration::from_millis(if stage.quick { 700 } else { 3300 });
@@ -76,13 +77,13 @@ fn attack(stage: &Stage, strategy: &Strategy) -> anyhow::Result<Row> {
     let (least_swaps, least_prunes) = if stage.quick { (2_000, 6) } else { (25_000, 24) };
     row.check(swaps >= least_swaps, || format!("{swaps} swaps show too little"));
     row.check(executions >= least_prunes, || format!("{executions} prunes show too little"));
-    // Nothing in a flat cache that the swapper does keeps all of it.
+    // The swapper cannot protect all of a flat cache.
     let is_enough = strategy.is_layout || !strategy.flags.is_empty() || 2 * freed_something >= executions;
     row.check(is_enough, || format!("only {freed_something} of {executions} prunes freed something"));
     Ok(row)
 }
 
-/// Prunes for a time while a pair is swapped. Returns how many prunes freed something.
+/// Prunes for `time` while a pair is swapped. Returns the number of prunes that freed anything.
 fn attack_on(
     stage: &Stage,
     strategy: &Strategy,
@@ -120,14 +121,14 @@ fn attack_on(
     Ok(freed_something)
 }
 
-/// The prune, in which the kernel has no Landlock.
+/// The prune, on a kernel that seems to have no Landlock.
 fn without_landlock(prune: &Command, log: &Path) -> Command {
     let inject = "inject=landlock_create_ruleset:error=ENOSYS";
     let options = ["--seccomp-bpf", "-e", "trace=landlock_create_ruleset", "-e", inject];
     under_strace(prune, log, &options)
 }
 
-/// A pruner that works by path must lose, or the attack shows nothing.
+/// Runs a pruner that works by path. It must lose, or the attack proves nothing.
 fn control(stage: &Stage) -> anyhow::Result<Row> {
     let mut row = Row::new("attack", "tmpfs", BY_PATH);
     let time = Duration::from_secs(if stage.quick { 5 } else { 20 });

@@ -1,6 +1,6 @@
-//! Several threads at work on a list of things to try.
+//! Runs attempts on several threads.
 //!
-//! Guarantees: each is tried once; the first that cannot be tried ends the part.
+//! Guarantees: each item is tried once. If one cannot be tried, the part ends with its error.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -11,7 +11,7 @@ use anyhow::anyhow;
 
 use crate::torture::row::Row;
 
-/// Tries everything on `threads` threads, and adds up what they count.
+/// Tries every item on `threads` threads, and adds the counts to `total`.
 pub(crate) fn try_all<T: Sync>(
     things: &[T],
     threads: usize,

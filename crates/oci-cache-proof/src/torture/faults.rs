@@ -1,11 +1,11 @@
-//! Every system call of a prune fails: each with each error, once and from then on.
+//! Every system call of a prune fails: with each error, once and from then on.
 //!
-//! Guarantees, after each fault: the exit code is a documented one; what is reported is what left the
-//! disk; nothing foreign and nothing outside changed; the index leads to nothing that is gone; and a
-//! prune without a fault then leads to the same as if there had been none.
+//! Guarantees: after each fault the exit code is a documented one. The report matches what left the disk.
+//! Nothing foreign and nothing outside the cache changed. The index names no missing blob. The next prune,
+//! without a fault, leads to the same result as if there had been none.
 //!
-//! What is left out: `close`. Linux releases the descriptor whatever the call returns (`close(2)`); strace
-//! can only keep the call from happening, which no kernel does.
+//! What it does not guarantee: anything about a failing `close`. Linux releases the descriptor whatever the
+//! call returns (`close(2)`). strace can only prevent the call, which no kernel does.
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -20,11 +20,11 @@ use crate::torture::sweep::Course;
 use oci_cache_cli::output;
 
 const ERRORS: [&str; 8] = ["EIO", "EACCES", "EPERM", "ENOSPC", "EMFILE", "ENOMEM", "EINTR", "EROFS"];
-/// How the start of a thread fails at a limit.
+/// The errors of starting a thread at a limit.
 const THREAD_ERRORS: [&str; 3] = ["EAGAIN", "ENOMEM", "EPERM"];
-/// Most prunes wait most of the time.
+/// There can be many, because most prunes spend their time waiting.
 const THREADS: usize = 32;
-/// How many faults are tried of each mode, if not all.
+/// The number of faults per mode in a quick run.
 const SAMPLES: usize = 110;
 const SEED: u64 = 0x0c1;
 
@@ -42,7 +42,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
         let mut row = Row::new("faults", "tmpfs", mode.name());
         try_all(&faults, THREADS, &mut row, |fault| attempt(&course, stage, fault))?;
         let (happened, tried) = (row.faults, faults.len() as u64);
-        // Threads that take turns make more calls at one time than at another.
+        // The number of calls varies from run to run where threads share the work.
         row.check(happened * 10 >= tried * 8, || format!("only {happened} of {tried} faults happened"));
         rows.push(row);
     }
@@ -54,7 +54,7 @@ fn faults_of(point: &Point) -> Vec<Tampering> {
     let errors = if call.starts_with("clone") { &THREAD_ERRORS[..] } else { &ERRORS };
     let mut faults = Vec::new();
     for error in errors {
-        // No signal comes for ever: a call that is taken up again is interrupted some times.
+        // Signals do not arrive forever: a call that is retried is interrupted a few times.
         let on = if *error == "EINTR" { format!("{number}..{}", number + 5) } else { format!("{number}+") };
         for when in [number.to_string(), on] {
             let how = format!("error={error}:when={when}");
@@ -70,7 +70,7 @@ fn attempt(course: &Course, stage: &Stage, fault: &Tampering) -> anyhow::Result<
     let is_documented = course.mode.may_end_with(&attempt.ended);
     let story = attempt.ended.story();
     attempt.check(is_documented, || format!("the end is not documented: {story}"));
-    // Where nothing can be written, nothing can be said.
+    // If writing fails, no report is possible.
     attempt.check_report(fault.call != "write" && attempt.ended.code.is_some());
     Ok(attempt.row)
 }

@@ -1,9 +1,9 @@
-//! Caches, documents and lists that are meant to do harm.
+//! Caches, documents and lists that are made to do harm.
 //!
-//! Guarantees: each comes from a seed, so a failure can be had again. A prune of it must end in time with
-//! a documented code, in bounded memory (a hard limit on its data, and a look at its peak), write one
-//! line and nothing that a terminal would obey, remove nothing but what a rule of the test's own lets go, in
-//! the cache and around it, and report just what went.
+//! Guarantees: each comes from a seed, so a failure can be reproduced. A prune must end in time with a
+//! documented code. Its memory is bounded, by a hard limit and a check of its peak. It writes at most one
+//! line, and nothing that controls a terminal. It removes only what an independent rule allows, inside the
+//! cache and around it, and reports exactly what it removed.
 
 mod documents;
 mod image;
@@ -43,7 +43,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     Ok(vec![random, special])
 }
 
-/// A cache of random entries and documents, pruned in a random way.
+/// Prunes a cache of random entries and documents with random arguments.
 fn random_cache(stage: &Stage, seed: u64, peak: &AtomicU64) -> anyhow::Result<Row> {
     let mut random = StdRng::seed_from_u64(seed);
     let shape = match random.random_range(0..10) {
@@ -82,7 +82,7 @@ fn random_cache(stage: &Stage, seed: u64, peak: &AtomicU64) -> anyhow::Result<Ro
     Ok(row)
 }
 
-/// Prunes, and looks at what became of everything.
+/// Prunes, and checks what became of every entry.
 fn try_prune(
     stage: &Stage,
     sandbox: &Sandbox,
@@ -124,7 +124,7 @@ fn random_arguments(stage: &Stage, sandbox: &Sandbox, random: &mut StdRng) -> an
         3 => words(&["--aside"]),
         4 | 5 => {
             let saved = ["--dry-run", "--save-plan", &path];
-            // A cache that is refused has no plan: then the file is something else.
+            // A refused cache has no plan. Then the file gets a random document.
             prune(stage, &sandbox.cache(), &saved)?;
             let plan = fs::read(&file).unwrap_or_else(|_| random_document(random));
             let plan = if random.random_bool(0.5) {
@@ -144,7 +144,7 @@ fn random_arguments(stage: &Stage, sandbox: &Sandbox, random: &mut StdRng) -> an
     })
 }
 
-/// A cache that was thought up.
+/// Prunes a special cache in several ways.
 fn special_cache(stage: &Stage, special: &Special, peak: &AtomicU64) -> anyhow::Result<Row> {
     let mut row = Row::default();
     let keep = [10, 100].map(digest);
@@ -158,7 +158,7 @@ fn special_cache(stage: &Stage, special: &Special, peak: &AtomicU64) -> anyhow::
     Ok(row)
 }
 
-/// Prunes with a limit on memory: beyond it an allocation fails, and with it the program.
+/// Prunes under a memory limit. Beyond it, allocations fail and the program aborts.
 fn prune(stage: &Stage, cache: &Path, arguments: &[&str]) -> anyhow::Result<Ended> {
     let prune = command(&stage.program, "prune", cache);
     let mut limited =
@@ -178,8 +178,8 @@ fn look(row: &mut Row, what: &str, ended: &Ended, peak: &AtomicU64) {
     row.check(ended.stdout.lines().count() <= 1, || format!("{what}: more than a line: {}", ended.story()));
 }
 
-/// Whether a terminal shows the text as it is: no control characters, none that are not seen, and none that
-/// turn the direction of what follows.
+/// Whether a terminal shows the text as it is, without control characters, invisible characters or changes of
+/// direction.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(|character| {
         character.is_control() && character != '\n'

@@ -1,8 +1,9 @@
-//! A prune is stopped before every system call: killed, or asked to stop by a signal that it minds.
+//! A prune is stopped before every system call, by SIGKILL or by a signal that it handles.
 //!
-//! Guarantees, after each: the cache is valid, nothing foreign and nothing outside changed, and the next prune
-//! leads to the same as if nobody had been stopped, with no leftover. Who is asked to stop also says truly
-//! what it did, and ends with the code for the signal, or was done.
+//! Guarantees: after each stop the cache is valid, and nothing foreign and nothing outside changed. The next
+//! prune leads to the same result as if nothing had been stopped, and leaves no leftover. A prune that
+//! handles its signal also reports truthfully what it did, and exits with the code for the signal or with
+//! that of a finished prune.
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -17,11 +18,11 @@ use crate::torture::sweep::Course;
 use oci_cache_cli::output;
 
 const THREADS: usize = 32;
-/// How many stops are tried of each mode, if not all.
+/// The number of stops per mode in a quick run.
 const SAMPLES: usize = 40;
 const SEED: u64 = 0x0c2;
 
-/// How to stop a prune.
+/// The ways to stop a prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
     Kill,
@@ -40,7 +41,7 @@ impl Stop {
         }
     }
 
-    /// The exit code, or below zero the signal, of who is stopped.
+    /// The exit code of a stopped prune, or the negated signal.
     const fn code(self) -> i32 {
         match self {
             Self::Kill => -9,
@@ -69,7 +70,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
             let mut row = Row::new("kills", "tmpfs", &format!("{}: {}", stop.signal(), mode.name()));
             try_all(&stops, THREADS, &mut row, |how| attempt(&course, stage, stop, how))?;
             let (stopped, tried) = (row.kills, stops.len() as u64);
-            // One that comes at the very end finds the prune done.
+            // A signal at the very end finds the prune done.
             let enough = if stop == Stop::Kill { tried * 9 } else { tried * 5 };
             row.check(stopped * 10 >= enough, || format!("only {stopped} of {tried} were stopped"));
             rows.push(row);
@@ -83,7 +84,7 @@ fn attempt(course: &Course, stage: &Stage, stop: Stop, how: &Tampering) -> anyho
     let is_stopped = attempt.ended.code == Some(stop.code());
     attempt.row.kills = u64::from(is_stopped);
     let story = attempt.ended.story();
-    // Where threads take turns, a call may not come; then the prune ends as it should.
+    // Where threads share the work, a call may not occur. Then the prune ends normally.
     let is_done = course.mode.may_end_with(&attempt.ended);
     attempt.check(is_stopped || is_done, || format!("neither stopped nor done: {story}"));
     if stop != Stop::Kill {

@@ -1,5 +1,7 @@
-//! The figures in `docs/reliability.md`, and the rates of what is not promised in `docs/prune-protocol.md`, each
-//! between `<!-- measured -->` and `<!-- /measured -->`.
+//! Writes the figures to `docs/reliability.md`, and the rates of breaks that the protocol does not rule out
+//! to `docs/prune-protocol.md`.
+//!
+//! Guarantees: only the measured section of each page changes.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,11 +11,11 @@ use crate::kit::section;
 use crate::kit::workspace::workspace;
 use crate::torture::row::{Row, told};
 
-/// Writes the sections.
+/// Writes both sections.
 ///
 /// # Errors
 ///
-/// If a page has no such section, or cannot be written.
+/// If a page has no section, or cannot be written.
 pub(crate) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
     let source = source(quick, time)?;
     section::write(&page("reliability.md"), &format!("\n{source}\n\n{}\n", told(rows)))?;
@@ -24,14 +26,14 @@ fn page(name: &str) -> PathBuf {
     workspace().join("docs").join(name)
 }
 
-/// How many pulls broke where that is not ruled out.
+/// The share of pulls that broke where the protocol does not rule it out.
 fn rates(rows: &[Row]) -> String {
     let mut text =
         "| file system | prunes | pulls | broke | of 100,000 |\n|---|---|---|---|---|\n".to_owned();
     for row in rows.iter().filter(|row| row.pulls > 0 && !row.strategy.ends_with("(must break)")) {
         let broke: u64 = row.breaks.sum();
         let (file_system, strategy, pulls) = (&row.file_system, &row.strategy, row.pulls);
-        // In tenths, rounded.
+        // Tenths, rounded.
         let tenths = (broke * 1_000_000 + pulls / 2) / pulls;
         let rate = format!("{}.{}", tenths / 10, tenths % 10);
         text.push_str(&format!("| {file_system} | {strategy} | {pulls} | {broke} | {rate} |\n"));
@@ -39,7 +41,7 @@ fn rates(rows: &[Row]) -> String {
     text
 }
 
-/// Where the figures come from.
+/// Describes the run and the machine.
 fn source(quick: bool, time: Duration) -> anyhow::Result<String> {
     let command = if quick { "cargo xtask torture --quick --publish" } else { "cargo xtask torture" };
     let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;

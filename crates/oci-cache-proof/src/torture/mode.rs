@@ -1,4 +1,6 @@
-//! The ways to prune that faults and kills are tried on.
+//! The kinds of prune for faults and kills.
+//!
+//! Guarantees: each has a known end: the calls that it must make, and the files that it leaves.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,15 +10,15 @@ use crate::kit::process::{self, Ended};
 use crate::torture::sandbox::{Sandbox, Shape, digest, hex_name};
 use crate::torture::stage::Stage;
 
-/// How long a prune of a sandbox may take before it counts as one that hangs.
+/// The time limit of a prune of a sandbox. Beyond it, the prune counts as hung.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// A way to prune.
+/// A kind of prune.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Flat,
     Layout,
-    /// One of the images of a layout stays.
+    /// One of the layout's images stays.
     OneImage,
     Aside,
     FromPlan,
@@ -30,7 +32,7 @@ impl Mode {
     const ALL: [Self; 7] =
         [Self::Flat, Self::Layout, Self::OneImage, Self::Aside, Self::FromPlan, Self::Goal, Self::Verify];
 
-    /// The modes that this program has.
+    /// The modes that the tested program supports.
     pub(crate) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
         let help = process::run(Command::new(&stage.program).args(["verify", "--help"]), LIMIT)?;
         let has_verify = help.code == Some(0) && help.stdout.contains("--prune");
@@ -49,7 +51,7 @@ impl Mode {
         }
     }
 
-    /// A fresh cache for it.
+    /// Makes a new cache for this mode.
     pub(crate) fn sandbox(self, stage: &Stage) -> anyhow::Result<Sandbox> {
         let shape = match self {
             Self::Layout | Self::OneImage => Shape::Layout,
@@ -59,7 +61,7 @@ impl Mode {
         Sandbox::new(&stage.scratch, shape)
     }
 
-    /// What must be done before each prune.
+    /// Does what must precede each prune.
     pub(crate) fn prepare(self, stage: &Stage, sandbox: &Sandbox) -> anyhow::Result<()> {
         if self == Self::FromPlan {
             let mut command = command(&stage.program, "prune", &sandbox.cache());
@@ -69,7 +71,7 @@ impl Mode {
         Ok(())
     }
 
-    /// The words of the prune, its program first.
+    /// The command that prunes.
     pub(crate) fn command(self, stage: &Stage, sandbox: &Sandbox) -> Command {
         let name = if self == Self::Verify { "verify" } else { "prune" };
         let mut command = command(&stage.program, name, &sandbox.cache());
@@ -87,7 +89,7 @@ impl Mode {
         command
     }
 
-    /// Calls that it must be seen to make, or what is tampered with is not the prune.
+    /// Calls that strace must see. Without them, it has not seen the prune.
     pub(crate) const fn calls(self) -> &'static [&'static str] {
         match self {
             Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
@@ -99,14 +101,14 @@ impl Mode {
         }
     }
 
-    /// What is left of the cache's files, in order.
+    /// The cache's files that stay, in order.
     pub(crate) fn leaves(self) -> Vec<String> {
         let nested = |numbers: &[usize]| -> Vec<String> {
             numbers.iter().map(|number| format!("cache/blobs/sha256/{}", hex_name(*number))).collect()
         };
         match self {
             Self::OneImage => nested(&[3, 10, 11, 12]),
-            // All that hashes to something else went: the blobs, and nothing else.
+            // All blobs are corrupt here, so all blobs go, and nothing else.
             Self::Verify => vec!["cache/oci-put-blob1234".to_owned()],
             _ => Vec::new(),
         }
@@ -117,13 +119,13 @@ impl Mode {
         process::run(&mut self.command(stage, sandbox), LIMIT)
     }
 
-    /// Whether the code is one with which this is documented to end, if no signal comes.
+    /// Whether this mode is documented to end like this when no signal arrives.
     pub(crate) fn may_end_with(self, ended: &Ended) -> bool {
         ended.is_documented() || self == Self::Verify && ended.code == Some(3)
     }
 }
 
-/// A command on a cache that prints JSON.
+/// A command on a cache, with JSON output.
 pub(crate) fn command(program: &Path, name: &str, cache: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg(name).args(["--format", "json", "--quiet", "--cache-dir"]).arg(cache);

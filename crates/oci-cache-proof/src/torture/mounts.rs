@@ -1,4 +1,6 @@
-//! Mounts, in the mount namespace of this run: they go with it.
+//! Mounts in this run's mount namespace.
+//!
+//! Guarantees: they disappear with the namespace, if nothing unmounts them before.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,7 +15,7 @@ use crate::kit::process::{self, Running};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A file system to prune on.
+/// A kind of file system to prune on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileSystem {
     Ext4,
@@ -40,7 +42,7 @@ impl FileSystem {
     }
 }
 
-/// A mount, and what it needs to stay.
+/// A mount, with its server or image.
 #[derive(Debug)]
 pub(crate) struct Mount {
     pub(crate) path: PathBuf,
@@ -49,21 +51,21 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Takes it down.
+    /// Unmounts it and frees its space.
     pub(crate) fn unmount(self) -> anyhow::Result<()> {
         image::unmount(&self.path)?;
         if let Some(server) = self.server {
             server.finish(LIMIT)?;
         }
         if let Some(image) = self.image {
-            // Its space is what matters here; the file goes with everything else.
+            // Empty the image to free its space. The file itself disappears with the scratch directory.
             File::create(&image).with_context(|| format!("empty {}", image.display()))?;
         }
         Ok(())
     }
 }
 
-/// Makes a file system and mounts it at `path`, where every read is recorded.
+/// Makes a file system and mounts it at `path`. Where the file system can, it records every read.
 pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
     fs::create_dir_all(path)?;
     let mut mount = Mount { path: path.to_owned(), server: None, image: None };
@@ -99,7 +101,7 @@ pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
     Ok(mount)
 }
 
-/// Mounts memory.
+/// Mounts a tmpfs.
 pub(crate) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
     let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(AsRef::as_ref);
     run("mount", &[&words[..], &[path.as_os_str()]].concat())
@@ -122,7 +124,7 @@ fn bindfs(path: &Path) -> anyhow::Result<Running> {
     Ok(server)
 }
 
-/// A copy of the program that any user can run, and that no build replaces.
+/// Copies a program to where any user can run it and no build replaces it.
 pub(crate) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let copy = scratch.join(name);
     fs::copy(program, &copy).with_context(|| format!("copy {}", program.display()))?;
@@ -130,7 +132,7 @@ pub(crate) fn copy_for_all(program: &Path, scratch: &Path, name: &str) -> anyhow
     Ok(copy)
 }
 
-/// Runs a program that must succeed.
+/// Runs a program that must exit with 0.
 pub(crate) fn run(program: &str, words: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     process::must(Command::new(program).args(words), LIMIT).map(drop)
 }

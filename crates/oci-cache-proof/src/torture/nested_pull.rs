@@ -1,9 +1,9 @@
-//! Pulls into a nested cache, as skopeo does them and as a plain downloader does.
+//! Pulls into a nested cache, like skopeo or like a plain downloader.
 //!
-//! Guarantees: the same calls in the same order. skopeo (containers/image, `oci/layout`) looks whether the
-//! blob is there; if not, it writes a temporary file in the cache's root, makes sure of its content and
-//! mode, closes it, makes the directory, and renames the file into it; then the blob is opened by its
-//! path. The plain downloader makes the directory and creates the file in it.
+//! Guarantees: the calls are the same, in the same order. skopeo (containers/image, `oci/layout`) checks
+//! whether the blob exists. If not, it writes a temporary file in the cache's root, sets its mode, closes it,
+//! creates the directory, and renames the file into it. Then it opens the blob by path. The plain downloader
+//! creates the directory, then the file in it.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -18,29 +18,29 @@ use crate::kit::pulls::broken::{self, Broken, at};
 use crate::torture::age::is_older_than;
 use oci_cache_cli::clock;
 
-/// The step of a pull whose blob went although it had it open.
+/// The step at which a pull loses a blob that it has open.
 pub(crate) const LOST_WHILE_OPEN: &str = "lost while open";
 
-/// The step of a pull that broke after a stall of its own, by which its file was as old as may go.
+/// The step at which a pull breaks because it stalled until its file was old enough to be pruned.
 pub(crate) const OVERSLEPT: &str = "overslept";
 
-/// How long a pull is idle between two steps.
+/// How long a pull may be idle between two steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pauses {
-    /// For how long at the most, if nothing is to happen to a temporary file that is closed.
+    /// Within this time, a closed temporary file is safe.
     pub(crate) idle: Duration,
-    /// For how long it is where it waits for the network.
+    /// How long the pull waits for the network.
     pub(crate) stall: Duration,
 }
 
-/// A blob that is told by its number.
+/// A blob, identified by a number.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NestedBlob {
     pub(crate) number: u64,
 }
 
 impl NestedBlob {
-    /// Pulls as skopeo does.
+    /// Pulls like skopeo.
     pub(crate) fn pull(self, cache: &Path, pauses: Pauses) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match fs::metadata(&path) {
@@ -72,7 +72,7 @@ impl NestedBlob {
         self.check(&path, "reopen")
     }
 
-    /// Makes the directory, then the file.
+    /// Creates the directory, then the file.
     pub(crate) fn write_in_place(self, cache: &Path) -> Result<(), Broken> {
         let directory = cache.join("blobs/sha256");
         DirBuilder::new().recursive(true).create(directory).map_err(at("mkdir"))?;
@@ -81,13 +81,13 @@ impl NestedBlob {
         self.write(&mut file).map_err(at("write"))
     }
 
-    /// Makes the directory, then the file, and has it open for reading.
+    /// Creates the directory, then the file, and opens it for reading.
     pub(crate) fn open_new(self, cache: &Path) -> Result<File, Broken> {
         self.write_in_place(cache)?;
         File::open(self.path_in(cache)).map_err(at("reopen"))
     }
 
-    /// Whether the name still leads to the file that is open.
+    /// Checks that the name still leads to the open file.
     pub(crate) fn is_still(self, cache: &Path, file: &File) -> Result<(), Broken> {
         let lost = at(LOST_WHILE_OPEN);
         let (open, named) =

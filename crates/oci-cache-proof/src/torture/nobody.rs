@@ -1,6 +1,6 @@
-//! A user without rights.
+//! The user `nobody`.
 //!
-//! Guarantees: who runs as `nobody` has none of root's rights, groups included, and no home.
+//! Guarantees: a command run as `nobody` has none of root's rights or groups, and no home directory.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -9,10 +9,10 @@ use std::process::Command;
 
 use crate::kit::process::wrapped;
 
-/// `nobody`, and its group.
+/// The user ID of `nobody`, and its group ID.
 pub(crate) const NOBODY: u32 = 65534;
 
-/// The command, run by `nobody`.
+/// The command, run as `nobody`.
 pub(crate) fn as_nobody(command: &Command) -> Command {
     let user = NOBODY.to_string();
     let words = ["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"];
@@ -21,20 +21,20 @@ pub(crate) fn as_nobody(command: &Command) -> Command {
     wrapper
 }
 
-/// Gives a file or a directory to `nobody`.
+/// Makes `nobody` the owner of a file or directory.
 ///
 /// # Errors
 ///
-/// If that is not allowed.
+/// If the owner cannot be changed.
 pub(crate) fn give(path: &Path) -> std::io::Result<()> {
     chown(path, Some(NOBODY), Some(NOBODY))
 }
 
-/// Gives what is in a directory to `nobody`.
+/// Makes `nobody` the owner of a directory's entries.
 ///
 /// # Errors
 ///
-/// If that is not allowed.
+/// If an owner cannot be changed.
 pub(crate) fn give_entries(directory: &Path) -> std::io::Result<()> {
     fs::read_dir(directory)?.try_for_each(|entry| give(&entry?.path()))
 }

@@ -1,9 +1,9 @@
-//! A process that pulls: one of the roles of this program.
+//! A process that pulls. It is a role of this program.
 //!
-//! Guarantees: it ends after its time. Each puller has blobs of its own. With an age, it uses a blob again
-//! only for half of that age since it began to use it last, so no blob that it may still want is as old;
-//! without, it wants any of its blobs at any time. What breaks because the puller itself stalled, for the age
-//! or between two steps for as long as prunes wait, is told apart: nothing was promised for that.
+//! Guarantees: the process ends after its time. Each puller has its own blobs. With an age, a puller reuses a
+//! blob only within half of that age after its last use began, so no blob that it may still want is that old.
+//! Without an age, it wants any of its blobs at any time. A pull that breaks because the puller itself
+//! stalled, for that age or for as long as prunes wait, is counted separately: nothing is promised for it.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
@@ -24,29 +24,29 @@ use crate::torture::age::{is_older_than, since};
 use crate::torture::nested_pull::{NestedBlob, OVERSLEPT, Pauses};
 use oci_cache_cli::clock;
 
-/// How many blobs a puller has that wants any of them, and how many it wants half of the time.
+/// The number of blobs of a puller without an age. Some of its pulls want one of its favourites.
 const BLOBS: u64 = 768;
 const FAVOURITES: u64 = 32;
-/// How many blobs are had open at once.
+/// The number of blobs that are open at once.
 const HELD: usize = 16;
-/// How many blobs a puller with an age keeps in mind.
+/// The number of recent blobs that a puller with an age remembers.
 const MEMORY: usize = 256;
-/// How many breaks a puller tells in words.
+/// The number of breaks to keep in words.
 const DETAILS: usize = 5;
-/// The steps that find a blob gone which was there.
+/// The steps that find a blob gone that was there before.
 pub(crate) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
-/// The step of a pull that does not find a blob which is not as old as may go.
+/// The step of a pull that misses a blob which is too young to be pruned.
 pub(crate) const TOO_EARLY: &str = "gone too early";
-/// How a puller goes about it.
+/// The manner of pulling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// As go-containerregistry: in place, under the final name, in a flat cache.
+    /// Like go-containerregistry: under the final name, in a flat cache.
     Flat,
-    /// As skopeo: a temporary file that is renamed.
+    /// Like skopeo: a temporary file is renamed.
     Renamed,
-    /// The directory, then the file.
+    /// A plain download: the directory, then the file.
     Plain,
-    /// As a build that reads some blobs for a while.
+    /// Like a build that keeps blobs open for a while.
     Held,
 }
 
@@ -62,23 +62,23 @@ impl Manner {
         }
     }
 
-    /// The cache that it pulls into, below a mount.
+    /// The cache for this manner, on a mount.
     pub(crate) fn cache(self, mount: &Path) -> PathBuf {
         mount.join(if self == Self::Flat { "flat" } else { "nested" })
     }
 }
 
-/// What a puller counted.
+/// The counts of a puller.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Pulled {
     pub(crate) pulls: u64,
-    /// Pulls that broke, by the step.
+    /// Pulls that broke, by step.
     pub(crate) breaks: Counts<String>,
     pub(crate) details: Vec<String>,
 }
 
-/// Pulls as the words say: manner, cache, number of the puller, and in milliseconds its time, the age or 0, and
-/// how long it stalls between two steps.
+/// Pulls. The arguments are the manner, the cache, the puller's number, and in milliseconds its time, its age
+/// or 0, and how long it stalls between two steps.
 pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
     let [manner, cache, id, time, age, stall] = words else { bail!("a puller takes six words: {words:?}") };
     let manner = Manner::ALL.into_iter().find(|known| known.name() == *manner).context("no such manner")?;
@@ -113,8 +113,8 @@ impl Puller {
         self.pulled.pulls += 1;
         let (flat, nested) = (RemoteBlob { seed: wanted.number }, NestedBlob { number: wanted.number });
         let age = self.wants.age;
-        // With an age, only what was just used is wanted again: whoever finds it gone pulls it once more, and
-        // would not notice.
+        // With an age, only recently used blobs are wanted again. A pull that misses one would fetch it again
+        // and not notice.
         if let Some(used) = wanted.used
             && !self.is_there(wanted.number)
             && !is_older_than(used, age)
@@ -138,7 +138,7 @@ impl Puller {
         }
     }
 
-    /// Pulls some blobs and has them open for longer than prunes wait: their names must stay.
+    /// Pulls blobs and keeps them open for longer than prunes wait. Their names must stay.
     fn hold(&mut self) {
         let mut held = Vec::new();
         for _ in 0..HELD {
@@ -170,23 +170,23 @@ impl Puller {
     }
 }
 
-/// In words at which step a pull broke, and why.
+/// The step at which a pull broke, and the cause in words.
 fn told(pulled: Result<(), Broken>) -> Option<(&'static str, String)> {
     pulled.err().map(|Broken { step, cause }| (step, cause.to_string()))
 }
 
-/// Which blob a puller wants next.
+/// Chooses the next blob.
 struct Wants {
     first: u64,
     age: Duration,
-    /// The blobs used of late, and when the last use began.
+    /// The recently used blobs, and when their last use began.
     recent: VecDeque<(u64, Timestamp)>,
     count: u64,
 }
 
 struct Wanted {
     number: u64,
-    /// When its last use began, if it is wanted for that.
+    /// If the blob was used recently, when that use began.
     used: Option<Timestamp>,
 }
 
@@ -209,7 +209,7 @@ impl Wants {
         Wanted { number: self.fresh(), used: None }
     }
 
-    /// A blob that was never wanted.
+    /// A new blob.
     fn fresh(&mut self) -> u64 {
         self.count += 1;
         self.first + self.count

@@ -1,14 +1,14 @@
-//! What the parts count, and the table in which it is shown.
+//! The rows of the table.
 //!
-//! Guarantees: everything that must not happen and did is counted in one column, `lost`, and the first
-//! of them are told in words below the table.
+//! Guarantees: everything that must not happen is counted in one column, `lost`. The first losses are
+//! described below the table.
 
 use std::fmt::Write as _;
 
 use crate::kit::counts::{Counts, keep_first};
 use crate::kit::table;
 
-/// How many things lost are told in words, of one row.
+/// The number of losses per row to keep in words.
 const DETAILS: usize = 25;
 const HEADER: [&str; 11] = [
     "part",
@@ -38,7 +38,7 @@ pub(crate) struct Row {
     pub(crate) executions: u64,
     /// Pulls that failed, by kind.
     pub(crate) breaks: Counts<String>,
-    /// What must not happen and did.
+    /// What must not happen.
     pub(crate) lost: u64,
     pub(crate) details: Vec<String>,
 }
@@ -48,12 +48,12 @@ impl Row {
         Self { part, file_system: file_system.into(), strategy: strategy.into(), ..Self::default() }
     }
 
-    /// Counts something that must not happen.
+    /// Counts a loss.
     pub(crate) fn lose(&mut self, detail: impl Into<String>) {
         self.lose_many(1, detail);
     }
 
-    /// Counts something that must not happen and did so many times.
+    /// Counts `count` losses.
     pub(crate) fn lose_many(&mut self, count: u64, detail: impl Into<String>) {
         self.lost += count;
         keep_first(&mut self.details, DETAILS, [detail.into()]);
@@ -66,7 +66,7 @@ impl Row {
         }
     }
 
-    /// Adds what another process or thread counted.
+    /// Adds the counts of another process or thread.
     pub(crate) fn merge(&mut self, other: Self) {
         self.faults += other.faults;
         self.kills += other.kills;
@@ -99,7 +99,7 @@ impl Row {
     }
 }
 
-/// The table, in Markdown, and below it what was lost.
+/// Renders the Markdown table, and the losses below it.
 pub(crate) fn told(rows: &[Row]) -> String {
     let mut lines = vec![HEADER.map(str::to_owned)];
     lines.extend(rows.iter().map(Row::cells));

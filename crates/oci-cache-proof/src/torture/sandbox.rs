@@ -1,8 +1,8 @@
-//! A small cache with everything in it that a prune meets, and canaries around it.
+//! A small cache with everything that a prune meets, and canaries around it.
 //!
-//! Guarantees: blobs and directories have times of two days ago. What is not the cache's is in `canary`,
-//! beside the cache, under names that a prune would remove were it led there; links in the cache lead
-//! there. `out` is for files that runs write, and is not looked at.
+//! Guarantees: blobs and directories have times of two days ago. `canary`, beside the cache, holds names that
+//! a prune would remove if it got there. Links in the cache lead there. `out` is for files that runs write,
+//! and is not compared.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
@@ -18,18 +18,18 @@ use crate::kit::tree::Tree;
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
 
-/// What the cache is like.
+/// The shape of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
-    /// Flat, beside foreign entries, partials and leftovers.
+    /// Flat, with foreign entries, partials and leftovers.
     Flat,
-    /// Flat, and nothing in it that is not the cache's.
+    /// Flat, with nothing that does not belong to the cache.
     Pure,
-    /// An OCI image layout of two images.
+    /// An OCI image layout with two images.
     Layout,
 }
 
-/// A directory with a cache, `cache`.
+/// A temporary directory with a cache.
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     directory: TempDir,
@@ -55,7 +55,7 @@ impl Sandbox {
         self.path().join("out").join(name)
     }
 
-    /// Everything in it but `out`.
+    /// A snapshot of everything but `out`.
     pub(crate) fn tree(&self) -> anyhow::Result<Tree> {
         let mut tree = Tree::of(self.path())?;
         tree.entries.retain(|path, _| !path.starts_with("out"));
@@ -91,7 +91,7 @@ impl Sandbox {
         write(&cache.join("oci-put-blob1234"), "partial")?;
         write(&cache.join(format!(".pruning-{:016x}", 2)).join(flat_name(91)), "left within")?;
         if shape == Shape::Flat {
-            // A sign of a cache that stays: else the next prune would refuse what it finds.
+            // This marks a cache even after a prune. Otherwise the next prune would refuse the directory.
             fs::create_dir_all(cache.join("blobs/sha256"))?;
             write(&cache.join("README"), "foreign")?;
             write(&cache.join("notes").join(flat_name(5)), "foreign")?;
@@ -131,7 +131,7 @@ impl Sandbox {
     }
 }
 
-/// Whether a prune may remove the file, by its path in a sandbox.
+/// Whether a prune may remove the file. The path is relative to the sandbox.
 pub(crate) fn is_the_caches(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_foreign = path.starts_with("canary") || path.starts_with("cache/notes");
@@ -140,7 +140,7 @@ pub(crate) fn is_the_caches(path: &Path) -> bool {
     has_name && !is_foreign && !is_link
 }
 
-/// Whether nothing may ever happen to the entry.
+/// Whether the entry must never change.
 pub(crate) fn is_protected(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.starts_with("canary")
@@ -154,7 +154,7 @@ pub(crate) fn is_protected(path: &Path) -> bool {
         || name == format!(".pruning-{:016x}", 3)
 }
 
-/// Writes a file of two days ago, with the directories that it needs.
+/// Writes a file that seems two days old, and creates its directories.
 pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent)?;
@@ -170,7 +170,7 @@ pub(crate) fn old() -> FileTimes {
     FileTimes::new().set_modified(then).set_accessed(then)
 }
 
-/// Makes it seem two days old.
+/// Makes a file or directory seem two days old.
 pub(crate) fn age(path: &Path) -> anyhow::Result<()> {
     while_none_starts(|| File::open(path)?.set_times(old()))
         .with_context(|| format!("set the times of {}", path.display()))

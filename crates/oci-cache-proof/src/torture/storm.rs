@@ -1,11 +1,11 @@
-//! Pulls in processes of their own, beside prunes without pause.
+//! Pulls in separate processes, beside prunes without a pause.
 //!
-//! Guarantees: on every file system four manners of pulling at once; a pull that breaks is counted by its
-//! kind and not tried again. Under `--older-than`, with the age for which the pulls use blobs, none may
-//! break. Without it none may break by a missing directory, a lost temporary file or wrong content; one that
-//! looks a blob up and finds it gone when it opens it again is counted, and so is one that itself stalled until
-//! its file may go; of both there must be few. What a pull has open stays, where there are leases. The negative
-//! controls are aside and too low an age: there pulls must be seen to break, in the way that these break them.
+//! Guarantees: every file system has pulls of four manners at once. A pull that breaks is counted by its
+//! step, and not retried. With `--older-than` and the age within which pulls use blobs, no pull may break.
+//! Without it, no pull may break because of a missing directory, a lost temporary file or wrong content. A
+//! few pulls may look a blob up and find it gone when they reopen it, and a few may stall until their file is
+//! old enough to go; both are counted. An open blob stays where there are leases. The negative controls are
+//! prunes aside and an age that is too low: these must break pulls, each in its own way.
 
 use std::time::{Duration, Instant};
 
@@ -20,24 +20,24 @@ use crate::torture::row::Row;
 use crate::torture::stage::Stage;
 use oci_cache_cli::output;
 
-/// How many pullers there are of each manner.
+/// The number of pullers per manner.
 const PULLERS: u64 = 2;
 const MOST_PULLERS: u64 = 32;
-/// The age under `--older-than`.
+/// The age for `--older-than`.
 const AGE: Duration = Duration::from_secs(2);
-/// How many breaks are few in any case; beyond, one in a thousand pulls is.
+/// This many breaks are always few. Above that, one in a thousand pulls is few.
 const FEW: u64 = 10;
-/// The most rounds of a storm.
+/// The maximum number of rounds.
 const MOST_ROUNDS: u64 = 16;
 const PRUNE_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strategy {
     InPlace,
-    /// Beside pulls that stall for longer than a prune waits.
+    /// The pulls stall for longer than a prune waits.
     Stalled,
     OlderThan,
-    /// With an age far below that for which the pulls use blobs.
+    /// The age is far below that within which pulls use blobs.
     TooYoung,
     Aside,
 }
@@ -62,7 +62,7 @@ impl Strategy {
         }
     }
 
-    /// The age for which pulls use blobs; zero if they use any at any time.
+    /// The age within which pulls use blobs. Zero if they use any blob at any time.
     const fn age(self) -> Duration {
         match self {
             Self::OlderThan | Self::TooYoung => AGE,
@@ -72,7 +72,7 @@ impl Strategy {
 
     fn pullers(self, manner: Manner) -> u64 {
         match self {
-            // What stalls does little in its time.
+            // Pulls that stall do little, so there are many.
             Self::Stalled => {
                 if manner == Manner::Renamed {
                     MOST_PULLERS
@@ -91,23 +91,23 @@ impl Strategy {
         }
     }
 
-    /// How many of so many pulls may break at the step.
+    /// How many of `pulls` pulls may break at this step.
     fn most_breaks(self, step: &str, is_fuse: bool, pulls: u64) -> u64 {
         let few = FEW.max(pulls / 1000);
         match self {
             Self::Stalled | Self::TooYoung | Self::Aside => u64::MAX,
             _ if step == OVERSLEPT => few,
             Self::InPlace if REOPENS.contains(&step) => few,
-            // FUSE looks a name up before it opens it: a create that runs into the removal of the same name, by
-            // whatever program, is told that there is no such file, in a directory that was there all the time.
+            // FUSE looks a name up before it opens it. A create that races with the removal of the same name
+            // fails with "no such file", whichever program removes it, although the directory always exists.
             _ if is_fuse && step == "create" => few,
-            // Nor has it leases.
+            // FUSE has no leases.
             _ if is_fuse && step == LOST_WHILE_OPEN => u64::MAX,
             _ => 0,
         }
     }
 
-    /// Whether a break at such a step shows what a negative control is to show.
+    /// Whether a break at this step proves that the negative control works.
     fn is_shown_by(self, step: &str) -> bool {
         match self {
             Self::Aside => matches!(step, "mkdir" | "create" | "rename"),
@@ -120,7 +120,7 @@ impl Strategy {
     }
 }
 
-/// How long a storm goes on.
+/// When a storm may end.
 struct Target {
     pulls: u64,
     unlinks: u64,
@@ -142,7 +142,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Overlay and bindfs do not record every read, whatever the mount says, so ages mean less there.
+/// Overlay and bindfs do not record every read, whatever the mount options, so ages mean less there.
 fn strategies(file_system: FileSystem) -> Vec<Strategy> {
     match file_system {
         FileSystem::Overlay | FileSystem::Bindfs => vec![Strategy::InPlace],
@@ -200,7 +200,7 @@ fn storm(stage: &Stage, file_system: FileSystem, mount: &Mount, strategy: Strate
     Ok(row)
 }
 
-/// One round. Returns what pulls that broke said.
+/// Runs one round. Returns what broken pulls reported.
 fn blow(
     stage: &Stage,
     mount: &Mount,
@@ -212,7 +212,8 @@ fn blow(
     let mut pullers = Vec::new();
     for (position, manner) in (0..).zip(Manner::ALL) {
         for number in 0..strategy.pullers(manner) {
-            // No two storms on a mount share names: what one leaves is older than the next one's pulls believe.
+            // Storms on the same mount use different names. Blobs of an earlier storm are older than the
+            // pulls of the next one assume.
             let storms = strategy as u64 * MOST_ROUNDS + round;
             let id = (storms * Manner::ALL.len() as u64 + position) * MOST_PULLERS + number + 1;
             pullers.push((manner, start_puller(stage, mount, manner, id, time, strategy)?));
@@ -267,7 +268,7 @@ fn prune_until(
         let ended = process::run(prune.args(strategy.flags()), PRUNE_LIMIT)?;
         row.executions += 1;
         row.unlinks += ended.number("blobs_freed").unwrap_or(0);
-        // Late files can keep an aside: that is told by code 1.
+        // A late file can keep what was taken aside. Code 1 reports that.
         let is_good = ended.code == Some(0) || strategy == Strategy::Aside && ended.code == Some(1);
         row.check(is_good, || format!("a prune: {}", ended.story()));
     }

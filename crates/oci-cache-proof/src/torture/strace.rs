@@ -1,12 +1,13 @@
-//! System calls of a prune, counted and tampered with by strace.
+//! Counts a prune's system calls, and tampers with them, by strace.
 //!
-//! Guarantees: the calls of every thread from where the program opened the cache, so neither the loader nor
-//! the start of the program is what is tried. Until it has the cache's lock, the program is started under
-//! strace, and the calls of its main thread count from its start; from then on strace is attached while the
-//! lock is held against it, and each thread's calls count from there.
+//! Guarantees: the calls of every thread count from the point at which the program opened the cache. So
+//! neither the loader nor the program's start is tested. Up to the lock, the program runs under strace from
+//! its start, and the calls of its main thread are numbered from there. After that, strace attaches while the
+//! lock is held against the program, and the calls of each thread are numbered from there.
 //!
-//! What is left out: calls by which the program's runtime manages memory, threads and signals, which do
-//! not fail so on Linux. The start of a thread is kept: it fails at a limit of processes.
+//! What it does not guarantee: anything about calls by which the runtime manages memory, threads and signals.
+//! They do not fail like this on Linux. Starting a thread is included, because it fails at a limit on
+//! processes.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,7 +23,7 @@ use rustix::process::Signal;
 
 use crate::kit::process::{self, Ended, Running};
 
-/// What is left out.
+/// The calls that are left out.
 const RUNTIME: [&str; 30] = [
     "arch_prctl",
     "brk",
@@ -56,16 +57,16 @@ const RUNTIME: [&str; 30] = [
     "sigaltstack",
 ];
 
-/// Until when a program's calls are looked at, or from when on.
+/// The part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Span {
-    /// From the opening of the cache to the lock.
+    /// From opening the cache to the lock.
     ToLock,
     /// From the lock to the end.
     FromLock,
 }
 
-/// A call to tamper with: the `number`th of its name in a thread, in the span.
+/// A call to tamper with: the `number`th of its name in a thread, within the span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
     pub(crate) span: Span,
@@ -73,16 +74,16 @@ pub(crate) struct Point {
     pub(crate) number: u32,
 }
 
-/// What to do to a call, in strace's words.
+/// What strace does to a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Tampering {
     pub(crate) span: Span,
     pub(crate) call: String,
-    /// Such as `error=EIO:when=3`.
+    /// As strace writes it, such as `error=EIO:when=3`.
     pub(crate) how: String,
 }
 
-/// Runs a command under strace twice and lists the calls to tamper with.
+/// Runs a command under strace twice. Returns the calls to tamper with.
 pub(crate) fn survey(
     command: impl Fn() -> anyhow::Result<Command>,
     cache: &Path,
@@ -97,7 +98,7 @@ pub(crate) fn survey(
     Ok(points)
 }
 
-/// Runs a command under strace, which tampers with it. Also returns whether it came to that.
+/// Runs a command while strace tampers with it. Also returns whether strace did.
 pub(crate) fn tamper(
     command: &mut Command,
     cache: &Path,
@@ -110,7 +111,7 @@ pub(crate) fn tamper(
     let ended = match tampering.span {
         Span::FromLock => run_attached(command, cache, log, &options)?,
         Span::ToLock => {
-            // With a filter in the kernel a signal would come too late.
+            // With a seccomp filter, the signal would arrive too late.
             let filter: &[&str] = if tampering.how.starts_with("signal") { &[] } else { &["--seccomp-bpf"] };
             process::run(
                 &mut under_strace(command, log, &[filter, &options].concat()),
@@ -128,24 +129,24 @@ fn strace(log: &Path, options: &[&str]) -> Command {
     strace
 }
 
-/// The command, run under strace, which writes to `log`.
+/// The command under strace, which writes to `log`.
 pub(crate) fn under_strace(command: &Command, log: &Path, options: &[&str]) -> Command {
     let mut strace = strace(log, options);
     strace.arg("--").arg(command.get_program()).args(command.get_args());
     strace
 }
 
-/// Runs a command that waits for the cache's lock until strace is attached to it.
+/// Runs a command, and holds the cache's lock until strace is attached.
 fn run_attached(command: &mut Command, cache: &Path, log: &Path, options: &[&str]) -> anyhow::Result<Ended> {
     let held = File::open(cache).with_context(|| format!("open {}", cache.display()))?;
     flock(held.as_fd(), FlockOperation::LockExclusive).context("lock the cache")?;
     let program = process::start(command, None)?;
     wait_for("the program to wait for the lock", || Ok(program.has_open(cache)))?;
-    // From the first time that it asks for the lock on, it only asks again.
+    // Once the program has asked for the lock, it only asks again.
     thread::sleep(POLL_OF_THE_LOCK);
-    // What is done to the calls that ask for the lock may end it at once.
+    // If strace tampers with the calls that ask for the lock, the program may end at once.
     let tracer = attach(&program, log, options)?;
-    // Not by closing: programs that other threads start have it open for a moment.
+    // Closing is not enough: programs that other threads start hold the descriptor for a moment.
     flock(held.as_fd(), FlockOperation::Unlock).context("unlock the cache")?;
     let ended = program.finish(crate::torture::mode::LIMIT)?;
     tracer.finish(crate::torture::mode::LIMIT)?;
@@ -165,7 +166,7 @@ fn attach(program: &Running, log: &Path, options: &[&str]) -> anyhow::Result<Run
     }
 }
 
-/// How often a prune asks for the lock, and a bit.
+/// A little more than a prune's interval between attempts to lock.
 const POLL_OF_THE_LOCK: Duration = Duration::from_millis(30);
 
 fn wait_for(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
@@ -177,7 +178,7 @@ fn wait_for(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyh
     Ok(())
 }
 
-/// The calls in the log of a run: thread, name, arguments.
+/// The calls in a log: thread, name, arguments.
 fn calls(log: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     log.lines().filter_map(|line| {
         let (thread, call) = line.split_once(' ')?;
@@ -187,7 +188,7 @@ fn calls(log: &str) -> impl Iterator<Item = (&str, &str, &str)> {
     })
 }
 
-/// From the opening of the cache to the first lock, in the main thread.
+/// The points from opening the cache to the first lock, in the main thread.
 fn points_to_lock(log: &str, cache: &str) -> Vec<Point> {
     let main_thread = log.split_whitespace().next().unwrap_or_default();
     let opened = format!("\"{cache}\"");
@@ -207,7 +208,7 @@ fn points_to_lock(log: &str, cache: &str) -> Vec<Point> {
     points
 }
 
-/// From the lock on, as many of each name as the thread with the most of them makes.
+/// The points after the lock. Of each name there are as many as in the thread that calls it most.
 fn points_from_lock(log: &str) -> Vec<Point> {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     for (thread, call, _) in calls(log) {

@@ -1,7 +1,7 @@
-//! Where a prune may have to work, and what may be in its way.
+//! The conditions under which a prune may have to work, and what may obstruct it.
 //!
-//! Guarantees: each case says what must have gone and what must have stayed, and whatever the case, what
-//! is reported is what went.
+//! Guarantees: each case checks what must be gone and what must be left. In every case, the report must match
+//! what is gone.
 
 mod exchange;
 mod limits;
@@ -13,11 +13,11 @@ use crate::torture::control::try_all;
 use crate::torture::row::Row;
 use crate::torture::stage::Stage;
 
-/// Tries every case, a row for each group of them.
+/// Runs all cases. Each group has a row.
 ///
 /// # Errors
 ///
-/// If a case cannot be carried out.
+/// If a case cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", mounts::CASES),

@@ -1,4 +1,7 @@
-//! What must hold after a prune in a sandbox that was tampered with.
+//! What must hold after a prune that was tampered with.
+//!
+//! Guarantees: each attempt has a sandbox of its own, and is compared with an undisturbed prune of the same
+//! mode.
 
 use std::path::{Path, PathBuf};
 
@@ -11,13 +14,13 @@ use crate::torture::sandbox::{Sandbox, is_protected, is_the_caches};
 use crate::torture::stage::Stage;
 use crate::torture::strace::{self, Point, Tampering};
 
-/// Where a mode leads to when nobody tampers with it.
+/// An undisturbed prune of a mode.
 #[derive(Debug)]
 pub(crate) struct Course {
     pub(crate) mode: Mode,
     /// The calls that it makes.
     pub(crate) points: Vec<Point>,
-    /// What is there in the end.
+    /// What it leaves.
     outline: Vec<String>,
 }
 
@@ -37,7 +40,7 @@ impl Course {
         Ok(Self { mode, points, outline: found.outline() })
     }
 
-    /// Tampers with a prune, looks at what is left, and prunes again.
+    /// Tampers with a prune, checks what is left, and prunes again.
     pub(crate) fn attempt(&self, stage: &Stage, tampering: &Tampering) -> anyhow::Result<Attempt> {
         let sandbox = self.mode.sandbox(stage)?;
         self.mode.prepare(stage, &sandbox)?;
@@ -61,7 +64,7 @@ impl Course {
         Ok(attempt)
     }
 
-    /// A prune that nobody tampers with must lead to where the undisturbed one does.
+    /// Checks that the next prune, undisturbed, leads to the same result.
     fn check_again(
         &self,
         stage: &Stage,
@@ -75,7 +78,7 @@ impl Course {
         let done = again.code == Some(0) || self.mode == Mode::Verify && again.code == Some(3);
         attempt.check(done, || format!("the next prune: {}", again.story()));
         let found = sandbox.tree()?;
-        // On a full disk an index of which nothing stays is removed, and the next pull writes a new one.
+        // On a full disk, an index without remaining images is removed. The next pull writes a new one.
         let index = Path::new("cache/index.json");
         let may_lack_index = tampering.how.contains("ENOSPC") && !found.entries.contains_key(index);
         let is_wanted = |line: &&String| !may_lack_index || !line.starts_with("cache/index.json ");
@@ -84,7 +87,7 @@ impl Course {
         attempt.check(difference.is_none(), || {
             format!("the next prune does not lead to the same: {}", difference.unwrap_or_default())
         });
-        // A verification removes corrupt blobs only.
+        // `verify` removes only corrupt blobs.
         let is_left = |path: &&Path| is_leftover(path) && !is_protected(path) && self.mode != Mode::Verify;
         let leftover = found.entries.keys().map(PathBuf::as_path).find(is_left).map(Path::to_owned);
         attempt.check(leftover.is_none(), || format!("a leftover after the next prune: {leftover:?}"));
@@ -92,19 +95,19 @@ impl Course {
     }
 }
 
-/// The files in the cache that are the cache's, those of leftovers aside.
+/// The files in the cache that belong to it, without leftovers.
 fn caches_files(tree: &Tree) -> impl Iterator<Item = &Path> {
     let files = tree.entries.iter().filter(|(_, entry)| entry.is_file).map(|(path, _)| path.as_path());
     let is_in_cache = |path: &&Path| path.starts_with("cache") && !is_leftover(path);
     files.filter(|path| is_the_caches(path)).filter(is_in_cache)
 }
 
-/// Whether the path has a name of what a killed prune leaves.
+/// Whether the path contains a name that a killed prune leaves.
 fn is_leftover(path: &Path) -> bool {
     path.to_string_lossy().contains(".pruning-")
 }
 
-/// Where two outlines first differ.
+/// Describes the first difference between two outlines.
 fn first_difference(expected: &[String], found: &[String]) -> Option<String> {
     let missing = expected.iter().find(|line| !found.contains(line)).map(|line| format!("missing {line}"));
     missing.or_else(|| {
@@ -112,8 +115,8 @@ fn first_difference(expected: &[String], found: &[String]) -> Option<String> {
     })
 }
 
-/// Whether a prune left what an undisturbed one leaves. Who may not look beside the cache finds no leftovers
-/// there, and has nothing to report.
+/// Whether a prune left what an undisturbed one leaves. A prune that may not list the cache's parent cannot
+/// find the leftovers there, and reports nothing about them.
 fn is_whole(expected: &[String], after: &Tree, tampering: &Tampering) -> bool {
     let is_denied = ["EACCES", "EPERM"].iter().any(|error| tampering.how.contains(error));
     let is_seen = |line: &&String| !is_denied || !line.starts_with("cache.pruning-");
@@ -126,7 +129,7 @@ pub(crate) struct Attempt {
     pub(crate) row: Row,
     what: String,
     pub(crate) ended: Ended,
-    /// Whether the call that was to be tampered with was made.
+    /// Whether strace tampered with a call.
     pub(crate) happened: bool,
     /// Whether it left what an undisturbed prune leaves.
     is_whole: bool,
@@ -149,7 +152,7 @@ impl Attempt {
         self.check(problems.is_empty(), || format!("the layout is broken: {problems:?}"));
     }
 
-    /// Checks the report against the disk. `told` is whether a report must be there at all.
+    /// Checks the report against the disk. `told` says whether there must be a report.
     pub(crate) fn check_report(&mut self, told: bool) {
         let gone = self.before.gone_from(&self.after, is_the_caches);
         let Some(report) = self.ended.report() else {
@@ -158,13 +161,13 @@ impl Attempt {
             return;
         };
         let number = |field: &str| report.get(field).and_then(serde_json::Value::as_u64);
-        // A verification reports in words of its own.
+        // `verify` has a report of its own.
         if let (Some(blobs), Some(bytes)) = (number("blobs_freed"), number("bytes_freed")) {
             self.check((blobs, bytes) == (gone.blobs, gone.bytes), || {
                 format!("it reports {blobs} blobs, {bytes} bytes, but {gone:?} went")
             });
         }
-        // Whoever is done kept what is left, and says so.
+        // A prune that is done has kept what is left, and reports it.
         let kept = report.get("kept").and_then(serde_json::Value::as_object);
         let kept = kept.map(|kept| kept.values().filter_map(|kept| kept["blobs"].as_u64()).sum::<u64>());
         let left = caches_files(&self.after).count() as u64;

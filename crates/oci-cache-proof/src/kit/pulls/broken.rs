@@ -1,6 +1,6 @@
-//! The step at which a pull broke, and the pauses between steps.
+//! The step at which a pull failed, and the pauses between steps.
 //!
-//! Guarantees: the step is one of a pull's own names for its steps, so tables can count by it.
+//! Guarantees: each pull names its steps itself, so tables can count by step.
 
 use std::io;
 use std::thread;
@@ -8,25 +8,25 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// A step of a pull that failed, and why.
+/// A failed step, and the cause.
 #[derive(Debug)]
 pub(crate) struct Broken {
-    /// The pull's name for the step.
+    /// The name of the step.
     pub(crate) step: &'static str,
-    /// The error.
+    /// The cause.
     pub(crate) cause: io::Error,
 }
 
-/// Says of an error that the pull broke at this step.
+/// Turns an I/O error into a failure of this step.
 pub(crate) fn at(step: &'static str) -> impl Fn(io::Error) -> Broken {
     move |cause| Broken { step, cause }
 }
 
-/// Checks what a pull read.
+/// Compares what a pull has read with what the blob contains.
 ///
 /// # Errors
 ///
-/// If it is not what belongs there.
+/// If they differ.
 pub(crate) fn check(content: &[u8], right: &[u8]) -> io::Result<()> {
     if content == right {
         return Ok(());
@@ -34,7 +34,7 @@ pub(crate) fn check(content: &[u8], right: &[u8]) -> io::Result<()> {
     Err(io::Error::other(format!("{} bytes are not the {} that it has", content.len(), right.len())))
 }
 
-/// Pauses between two steps, once in so many times: a pull computes a digest, or waits for the network.
+/// Pauses in one of `once_in` cases. Real pulls compute digests or wait for the network between steps.
 pub(crate) fn think(once_in: u32, microseconds: u64) {
     let mut random = rand::rng();
     if random.random_ratio(1, once_in) {

@@ -1,13 +1,12 @@
-//! A pull as go-containerregistry does it with its file system cache.
+//! Pulls as go-containerregistry does with its file system cache.
 //!
-//! Guarantees: the same calls on the cache in the same order. A blob that is there is opened by its path
-//! and read to compute its digest, closed, and twice more opened by its path, read and closed. One that is
-//! not is written under its final name: the directory is made if need be, the file created, written in
-//! parts and closed, and opened again by its path. Each content follows from the blob's seed, so every read
-//! is checked.
+//! Guarantees: the calls on the cache are the same, in the same order. A hit is opened by path, read to
+//! compute its digest, and closed; then it is opened, read and closed twice more. A miss is written under the
+//! final name: the directory is created if needed, the file is created, written in parts, closed, and opened
+//! again by path. A blob's content follows from its seed, so every read is checked.
 //!
-//! What it does not guarantee: two pullers must not share a blob. They would find each other's
-//! unfinished ones, as those of go-containerregistry do, with no prune about.
+//! What it does not guarantee: that two pulls can share a blob. They would read each other's unfinished files
+//! even without a prune, as those of go-containerregistry do.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -20,10 +19,10 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use crate::kit::pulls::broken::{self, Broken, at};
 use crate::kit::total::Total;
 
-/// A blob that a registry would have.
+/// A blob in a registry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RemoteBlob {
-    /// What its name and content follow from.
+    /// Determines the name and the content.
     pub(crate) seed: u64,
 }
 
@@ -31,14 +30,14 @@ impl RemoteBlob {
     const MIN_BYTES: usize = 4 << 10;
     const MAX_BYTES: usize = 64 << 10;
     const PARTS: usize = 5;
-    /// How often a hit is opened again.
+    /// How many more times a hit is opened.
     const REOPENS: usize = 2;
 
     fn size_bytes(self) -> u64 {
         self.content().len() as u64
     }
 
-    /// Pulls it: from the cache if it is there, else into it. What it writes it adds to `written`.
+    /// Reads the blob from the cache, or writes it there. Adds what it writes to `written`.
     pub(crate) fn pull(self, cache: &Path, written: &mut Total) -> Result<(), Broken> {
         let path = self.path_in(cache);
         match File::open(&path) {

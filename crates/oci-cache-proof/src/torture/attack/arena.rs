@@ -1,8 +1,8 @@
-//! Where an attack takes place: a cache of the swapper's, a canary of root's, and a link that is swapped.
+//! The place of an attack: the swapper's cache, root's canary, and a link to swap.
 //!
-//! Guarantees: the canary has the names that a prune removes, at the ages at which it removes them without
-//! a wait, so a prune that follows a link removes from it, and that is seen. What root puts into the cache it
-//! puts there by descriptors and follows no link.
+//! Guarantees: the canary has names that a prune removes, with ages at which it removes them without waiting.
+//! So a prune that follows a link removes from the canary, and that is seen. Root fills the cache through
+//! descriptors and follows no link.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
@@ -25,10 +25,10 @@ use crate::torture::sandbox::{flat_name, hex_name, old, write};
 use crate::torture::stage::Stage;
 
 const BLOBS: usize = 24;
-/// The name of the link, where it is while the cache has its own.
+/// The link's name while it is outside the cache.
 const LINK: &str = "link";
 
-/// What is swapped with a link.
+/// The entry that is swapped with a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pair {
     Algorithm,
@@ -43,7 +43,7 @@ impl Pair {
     pub(crate) const ALL: [Self; 6] =
         [Self::Algorithm, Self::Blobs, Self::Leftover, Self::Blob, Self::Index, Self::Partial];
 
-    /// The name in the cache.
+    /// The entry's name in the cache.
     fn own(self) -> PathBuf {
         match self {
             Self::Algorithm => "blobs/sha256".into(),
@@ -55,7 +55,7 @@ impl Pair {
         }
     }
 
-    /// Where the link leads, in the canary.
+    /// The link's target, within the canary.
     fn target(self) -> PathBuf {
         match self {
             Self::Algorithm | Self::Blobs | Self::Leftover => PathBuf::new(),
@@ -64,13 +64,13 @@ impl Pair {
     }
 }
 
-/// A cache, a canary, and a link that is swapped with something of the cache.
+/// A cache, a canary, and a link that is swapped with an entry of the cache.
 #[derive(Debug)]
 pub(crate) struct Arena {
     directory: tempfile::TempDir,
     pair: Pair,
     is_layout: bool,
-    /// The canary.
+    /// The canary before the attack.
     before: Tree,
 }
 
@@ -99,7 +99,7 @@ impl Arena {
         self.path().join("cache")
     }
 
-    /// Starts to swap, as a user who owns the cache. Where a prune spares what changes, with pauses.
+    /// Starts the swapper as the cache's owner. It pauses if a prune would spare whatever changes.
     pub(crate) fn swapper(&self, stage: &Stage, time: Duration, pauses: bool) -> anyhow::Result<Running> {
         let mut swapper = as_nobody(&stage.role("swapper"));
         swapper.arg(self.cache().join(self.pair.own())).arg(self.path().join("links").join(LINK));
@@ -107,22 +107,22 @@ impl Arena {
         process::start(swapper.arg(if pauses { "pauses" } else { "tight" }), None)
     }
 
-    /// How the canary changed.
+    /// Describes how the canary changed.
     pub(crate) fn change(&self) -> anyhow::Result<Option<String>> {
         let after = Tree::of(&self.path().join("canary"))?;
         let new = || self.before.first_new(&after, |_| true).map(|path| format!("{} is new", path.display()));
         Ok(self.before.first_change(&after, |_| true).or_else(new))
     }
 
-    /// Refills while the swapper rests: then most of it comes to something.
+    /// Refills the cache while the swapper is stopped. Otherwise most attempts would fail.
     pub(crate) fn refill_beside(&self, swapper: &Running) {
         swapper.signal(Signal::STOP);
-        // What cannot be made now may be made the next time.
+        // What fails now may succeed the next time.
         let _ = self.refill();
         swapper.signal(Signal::CONT);
     }
 
-    /// Puts in the cache what is to be pruned. The swapper may still be at it, so no link is followed.
+    /// Fills the cache with what a prune removes. The swapper may be running, so no link is followed.
     fn refill(&self) -> rustix::io::Result<()> {
         let cache = open_directory(CWD, &self.cache())?;
         let links = open_directory(CWD, &self.path().join("links"))?;
@@ -157,7 +157,8 @@ impl Arena {
         Ok(())
     }
 
-    /// The directory of this name, made if it is not there. If it is what is swapped, it may be elsewhere.
+    /// Opens the directory of this name, and creates it if it is missing. If it is the swapped entry, it may
+    /// be at the link's place.
     fn directory(
         &self,
         pair: Pair,
@@ -174,7 +175,7 @@ impl Arena {
         open_directory(parent, name).or_else(|_| open_directory(links, Path::new(LINK)))
     }
 
-    /// Makes anew what a prune took of the pair: its own half by `make`, or the link.
+    /// Restores what a prune removed of the pair: its own entry, with `make`, or the link.
     fn mend(
         &self,
         parent: BorrowedFd<'_>,
@@ -193,7 +194,7 @@ impl Arena {
             return symlinkat(&target, parent, name);
         }
         if own != Some(FileType::Symlink) && other != Some(FileType::Symlink) {
-            // A new index has taken the place of the link.
+            // A new index has replaced the link.
             let _ = unlinkat(links, link, AtFlags::empty());
             symlinkat(&target, links, link)?;
         }
@@ -208,7 +209,7 @@ impl Arena {
     }
 }
 
-/// An index of no image.
+/// An index without images.
 const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
 
 fn fill_canary(canary: &Path) -> anyhow::Result<()> {
@@ -226,15 +227,15 @@ fn open_directory(parent: BorrowedFd<'_>, name: &Path) -> rustix::io::Result<Own
     openat(parent, name, flags, Mode::empty())
 }
 
-/// Makes a directory of the swapper's, unless something has its name.
+/// Creates a directory that the swapper owns, unless the name is taken.
 fn make_directory(parent: BorrowedFd<'_>, name: &Path) {
     let user = (Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)));
     let made = mkdirat(parent, name, Mode::from_raw_mode(0o755)).and_then(|()| open_directory(parent, name));
-    // Whatever has come into its place: it is no link, so it is the swapper's in any case.
+    // Whatever is in its place now is no link, so it belongs to the swapper in any case.
     let _ = made.and_then(|made| fchown(made, user.0, user.1));
 }
 
-/// Makes a file of two days ago, unless something has its name.
+/// Creates a file that seems two days old, unless the name is taken.
 fn create(parent: BorrowedFd<'_>, name: impl AsRef<Path>, content: &str) {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = name.as_ref().as_os_str().as_bytes();

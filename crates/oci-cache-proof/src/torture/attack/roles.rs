@@ -1,4 +1,6 @@
-//! What other processes of this program play in an attack: the swapper, and the pruner that works by path.
+//! The roles in an attack: the swapper, and a pruner that works by path.
+//!
+//! Guarantees: the pruner by path removes only within the directory of an attack, and files only.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,7 +13,8 @@ use anyhow::{Context as _, bail, ensure};
 use rand::RngExt as _;
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat};
 
-/// Swaps as the words say: the two names, milliseconds, whether to pause. Prints how often.
+/// Swaps two names. The arguments are the names, milliseconds, and whether to pause. Prints the number of
+/// swaps.
 pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
     let [own, link, milliseconds, manner] = words else { bail!("a swapper takes four words: {words:?}") };
     let end = Instant::now() + Duration::from_millis(milliseconds.parse()?);
@@ -26,14 +29,14 @@ pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
                 swaps += u64::from(renameat_with(CWD, *own, CWD, *link, RenameFlags::EXCHANGE).is_ok());
             }
         }
-        // A prune of a layout waits for half a second, and goes on if nothing moved.
+        // A prune of a layout waits for half a second, and continues if nothing moved.
         let rest = end.saturating_duration_since(Instant::now());
         thread::sleep(rest.min(Duration::from_millis(rand::rng().random_range(0..700))));
     }
     std::io::stdout().lock().write_all(swaps.to_string().as_bytes()).context("write to stdout")
 }
 
-/// Removes by path what is in the cache of an attack, as a prune must not.
+/// Removes the cache of an attack by path, as a prune must not.
 pub(crate) fn remove(words: &[&str]) -> anyhow::Result<()> {
     let [directory] = words else { bail!("it takes one word: {words:?}") };
     let directory = Path::new(directory);

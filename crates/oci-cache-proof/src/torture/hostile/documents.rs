@@ -1,6 +1,6 @@
-//! Random names, documents, lists and plans, meant to do harm.
+//! Random names, documents, lists and plans that are made to do harm.
 //!
-//! Guarantees: all follow from the source of randomness, so one seed gives the same ones again.
+//! Guarantees: everything follows from the random source, so the same seed gives the same result.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt as _;
@@ -18,7 +18,7 @@ pub(crate) fn descriptor(digest: &str) -> Value {
     json!({"mediaType": "a/b", "digest": digest, "size": 1})
 }
 
-/// Adds an entry of a bad name, or of a bad kind under a good one. What the file system refuses is left.
+/// Adds an entry with a bad name, or one of a bad kind with a good name. Skips what the file system refuses.
 pub(crate) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
     let mut name: Vec<u8> = match random.random_range(0..6) {
         0 => (0..random.random_range(1..255)).map(|_| random.random_range(1..=255)).collect(),
@@ -77,7 +77,7 @@ fn random_value(random: &mut StdRng, depth: u32) -> Value {
     }
 }
 
-/// A list of digests to keep, or nearly one.
+/// A list of digests to keep, or something close to it.
 pub(crate) fn random_keep(random: &mut StdRng) -> Vec<u8> {
     match random.random_range(0..3) {
         0 => random_document(random),
@@ -90,7 +90,7 @@ pub(crate) fn random_keep(random: &mut StdRng) -> Vec<u8> {
     }
 }
 
-/// A plan of which some leaves are others, or some elements gone or there twice.
+/// A plan in which leaves are replaced, or elements are removed or duplicated.
 pub(crate) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> Vec<u8> {
     let Ok(mut plan) = serde_json::from_slice::<Value>(plan) else { return mutated(random, plan.to_vec()) };
     for _ in 0..random.random_range(1..4) {
@@ -116,7 +116,7 @@ pub(crate) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> V
     plan.to_string().into_bytes()
 }
 
-/// The JSON pointers (RFC 6901) of what has nothing below it, and of the arrays that have something.
+/// Collects the JSON pointers (RFC 6901) of all leaves and of all arrays that are not empty.
 fn collect_pointers(value: &Value, pointer: String, leaves: &mut Vec<String>, arrays: &mut Vec<String>) {
     match value {
         Value::Array(elements) => {
@@ -136,7 +136,7 @@ fn collect_pointers(value: &Value, pointer: String, leaves: &mut Vec<String>, ar
     }
 }
 
-/// What may stand in the place of a leaf: `other` is one of the same document.
+/// A replacement for a leaf. `other` is a leaf of the same document.
 fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) -> Value {
     let Some(number) = leaf.as_i64() else {
         let name = flat_name(random.random_range(1..5));
@@ -155,7 +155,7 @@ fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) ->
     }
 }
 
-/// Some bytes are another's, some are gone, some are there twice.
+/// Replaces, removes or duplicates some bytes.
 pub(crate) fn mutated(random: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..random.random_range(0..6) {
         let Some(last) = bytes.len().checked_sub(1) else { break };

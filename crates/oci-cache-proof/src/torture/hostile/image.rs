@@ -1,6 +1,6 @@
-//! What belongs to an image, by a reading of its own.
+//! The blobs of an image.
 //!
-//! Guarantees: nothing here owes anything to the code that is tried.
+//! Guarantees: this code is independent of the tested code.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// The digests that must stay for the sake of `keep`: it, and where the index names it and documents can be
-/// read, all that it leads to.
+/// The digests that `keep` must protect: itself and, if the index names it, all that can be reached from it
+/// through readable documents.
 pub(crate) fn image_of(cache: &Path, keep: &str) -> BTreeSet<String> {
     let digest = |descriptor: &Value| descriptor["digest"].as_str().map(str::to_owned);
     let listed = |document: &Value, field: &str| -> Vec<String> {
@@ -30,7 +30,7 @@ pub(crate) fn image_of(cache: &Path, keep: &str) -> BTreeSet<String> {
     image
 }
 
-/// A file that is JSON and not large, else nothing.
+/// Reads a small JSON file. Returns null for anything else.
 fn read_json(path: &Path) -> Value {
     let is_small = path.symlink_metadata().is_ok_and(|file| file.is_file() && file.len() < 4 << 20);
     let content = if is_small { fs::read(path).unwrap_or_default() } else { Vec::new() };

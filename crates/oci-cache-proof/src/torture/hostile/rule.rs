@@ -1,7 +1,7 @@
-//! What a prune of a hostile cache may touch, by a rule that owes nothing to the code that is tried.
+//! What a prune of a hostile cache may touch.
 //!
-//! Guarantees: blobs, partials and leftovers may go, by the names that the documentation gives; of what else there
-//! is everything stays as it is, and nothing comes.
+//! Guarantees: the rule is independent of the tested code. Blobs, partials and leftovers may go, if they have
+//! the documented names. Everything else stays as it is, and nothing is added.
 
 use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt;
@@ -11,19 +11,19 @@ use crate::kit::tree::Tree;
 use crate::torture::hostile::image::image_of;
 use crate::torture::sandbox::Sandbox;
 
-/// What may become of an entry in a prune.
+/// What may happen to an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Stays,
-    /// It may be another, or gone.
+    /// It may change or go.
     MayChange,
-    /// It may be gone; whether the report then counts it.
+    /// It may go. `counts` says whether the report counts it.
     MayGo {
         counts: bool,
     },
 }
 
-/// Everything in a sandbox.
+/// A snapshot of a sandbox.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) tree: Tree,
@@ -34,7 +34,7 @@ impl State {
         Ok(Self { tree: sandbox.tree()? })
     }
 
-    /// The first entry that is not what it may be. The blobs `kept` must stay.
+    /// Describes the first entry with a forbidden change. The blobs `kept` must stay.
     pub(crate) fn first_change(
         &self,
         after: &Self,
@@ -80,8 +80,8 @@ impl State {
         }
     }
 
-    /// The fate of an entry of a cache, or of a leftover, which goes as a whole: `below` are the names that
-    /// lead to it from there.
+    /// The fate of an entry of a cache, or of a leftover, which goes as a whole. `below` has the names from
+    /// there to the entry.
     fn fate_below(&self, path: &Path, below: &[&[u8]], as_whole: bool) -> Fate {
         let is_directory = self.is_directory(path);
         let is_file = self.is_file(path);
@@ -130,7 +130,7 @@ impl State {
         self.tree.entries.get(path).is_some_and(|entry| entry.is_directory)
     }
 
-    /// Whether the partial that the entry is or belongs to is a file, or a directory of nothing but files.
+    /// Whether the entry is or belongs to a partial that is a file, or a directory with files only.
     fn is_whole_partial(&self, path: &Path, base: &Path) -> bool {
         let parent = path.parent().unwrap_or(path);
         let is_within = parent != base && !parent.ends_with("ingest") && !parent.ends_with("sha256");
@@ -140,8 +140,8 @@ impl State {
     }
 }
 
-/// The paths of the blobs that must stay for the sake of a digest: its own wherever it is, and those of the
-/// image. What refers to a blob is a layout, so a flat blob beside it is none of its image's.
+/// The paths of the blobs that `keep` must protect: the blob itself anywhere, and the blobs of its image.
+/// Images belong to a layout, so a flat blob beside the layout belongs to none.
 pub(crate) fn kept_for(cache: &Path, keep: &str) -> BTreeSet<PathBuf> {
     let flat = [keep.to_owned(), keep.replacen(':', "-", 1)].map(|name| Path::new("cache").join(name));
     let nested = |digest: String| Path::new("cache/blobs").join(digest.replacen(':', "/", 1));
@@ -164,7 +164,7 @@ fn is_partial_name(name: &[u8]) -> bool {
         || name.strip_prefix(b"index.json.pruning-").is_some_and(|hex| is_hex(hex, 16))
 }
 
-/// Exactly so many hex digits, in lower case.
+/// Whether the text is exactly so many lower-case hex digits.
 fn is_hex(text: &[u8], digits: usize) -> bool {
     text.len() == digits && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,6 +1,6 @@
-//! Hostile caches that were thought up.
+//! Hostile caches that are written by hand.
 //!
-//! Guarantees: each asks for more of something than a prune may spend, or says what a prune must not believe.
+//! Guarantees: each demands too much of a resource, or contains what a prune must not believe.
 
 use std::path::Path;
 
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::torture::hostile::documents::descriptor;
 use crate::torture::sandbox::{digest, hex_name, write};
 
-/// A cache that was thought up.
+/// A hostile cache.
 #[derive(Debug)]
 pub(crate) struct Special {
     pub(crate) name: &'static str,
-    /// Puts it into a layout.
+    /// Writes it into a layout.
     pub(crate) fill: fn(&Path) -> anyhow::Result<()>,
 }
 
@@ -92,14 +92,14 @@ fn duplicates(cache: &Path) -> anyhow::Result<()> {
     )
 }
 
-/// Thousands of images, each of which leads to the same thousands of layers that are not there.
+/// Thousands of images that all lead to the same thousands of missing layers.
 fn product(cache: &Path) -> anyhow::Result<()> {
     let layers: Vec<Value> = (1_000..11_000).map(|number| descriptor(&digest(number))).collect();
     blob(cache, 100, &json!({"layers": layers}).to_string())?;
     index(cache, &vec![descriptor(&digest(100)); 10_000])
 }
 
-/// Manifests just below what is read of one, together just below what is read of all.
+/// Manifests just below the size limit of one, and together just below that of all.
 fn large(cache: &Path) -> anyhow::Result<()> {
     for manifest in 0..15 {
         let first = 1_000_000 * (manifest + 1);

@@ -1,4 +1,6 @@
-//! Another file takes a blob's place while the prune has the blob open: it stays, whatever became of the old one.
+//! Another file replaces a blob while the prune has the blob open.
+//!
+//! Guarantees: the new file stays, whatever happens to the old one.
 
 use std::fs;
 use std::path::Path;
@@ -32,11 +34,12 @@ pub(crate) const CASES: &[Case] = &[
     }),
 ];
 
-/// Long enough for the exchange, short enough for the calls before.
+/// Long enough for the exchange, and short enough for the calls before it.
 const DELAY: &str = "inject=fcntl:delay_enter=150000";
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Lets `replace` work on the blob, a fresh one and a name beside, once the blob is open and before it is removed.
+/// Calls `replace` with the blob, a fresh file and another name, after the blob is opened and before it is
+/// removed.
 fn exchange(
     trial: &mut Trial<'_>,
     has_other_name: bool,

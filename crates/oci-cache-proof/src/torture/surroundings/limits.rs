@@ -1,4 +1,6 @@
-//! Limits on descriptors and threads, prunes at once, and outputs that cannot be written.
+//! Limits on descriptors and threads, concurrent prunes, and outputs that fail.
+//!
+//! Guarantees: a prune exits with a documented code, and a prune without the limit then does the rest.
 
 use std::fs::{self, File};
 use std::io;
@@ -66,7 +68,7 @@ fn few_descriptors_layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Root has no limit of threads: another user does.
+/// Limits on threads do not apply to root, so another user prunes.
 fn no_threads(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     for (blobs, flags) in [(3, &[][..]), (600, &[]), (3, &["--aside"])] {
         let cache = trial.path("parent/cache");
@@ -82,12 +84,13 @@ fn no_threads(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Always, as by an old kernel or a filter of system calls; the first time in each thread; from the second time on.
+/// `close_range` fails always, as on an old kernel or under a filter; only the first time in each thread; or
+/// from the second time on.
 fn close_range_refused(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     for when in ["1+", "1", "2+"] {
         let cache = trial.path("cache");
         fill(&cache, 600)?;
-        // Too few descriptors for a prune that forgets to close.
+        // A prune that forgets to close would run out of descriptors.
         let prune = limited(trial, "--nofile=16", &cache, &[]);
         let inject = format!("inject=close_range:error=ENOSYS:when={when}");
         let command = under_strace(&prune, &trial.path("log"), &["-e", "trace=close_range", "-e", &inject]);
@@ -143,7 +146,7 @@ fn stdout_closed(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     reader_gone(trial, &cache)
 }
 
-/// Whoever reads the result went away before it came.
+/// The reader of the result is gone before it arrives.
 fn reader_gone(trial: &mut Trial<'_>, cache: &Path) -> anyhow::Result<()> {
     fill(cache, 3)?;
     let (reader, writer) = io::pipe()?;
@@ -167,7 +170,7 @@ fn stdout_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What goes to stderr is not the result: the prune is done all the same.
+/// The result does not go to stderr, so the prune succeeds.
 fn stderr_full(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let cache = trial.path("cache");
     fill(&cache, 3)?;

@@ -1,4 +1,6 @@
 //! Mounts, permissions and full disks.
+//!
+//! Guarantees: every mount that a case makes is unmounted by it, or disappears with the namespace.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -53,7 +55,7 @@ fn mount_point(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     image::unmount(&cache)
 }
 
-/// In another mount namespace the cache is bound elsewhere, and one of its blobs is open.
+/// In another mount namespace, the cache is bound elsewhere and one of its blobs is open.
 fn bind_mount(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     let (cache, ready, go) = (trial.path("cache"), trial.path("ready"), trial.path("go"));
     fill(&cache, 3)?;
@@ -121,7 +123,7 @@ fn read_only(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     image::unmount(&mount)
 }
 
-/// A cache on a file system with attributes.
+/// Runs a case with a cache on ext4, which has file attributes.
 fn on_ext4(
     trial: &mut Trial<'_>,
     case: impl FnOnce(&mut Trial<'_>, &Path) -> anyhow::Result<()>,
@@ -161,7 +163,7 @@ fn immutable_directory(trial: &mut Trial<'_>) -> anyhow::Result<()> {
     })
 }
 
-/// Fills a file system to the last byte.
+/// Fills a file system completely.
 fn fill_disk(path: &Path) -> anyhow::Result<()> {
     let mut file = File::create(path)?;
     for size in [1 << 16, 1 << 12, 1] {
@@ -178,7 +180,7 @@ fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         let sandbox = Sandbox::new(&mount, Shape::Layout)?;
         fill_disk(&mount.join("filler"))?;
         let cache = sandbox.cache();
-        // An index of which something stays cannot be written there: then the layout stays, and is told.
+        // If an image stays, the new index cannot be written. Then the layout stays, and the prune says so.
         let stays = !flags.is_empty();
         let before = fs::read_dir(cache.join("blobs/sha256"))?.count();
         trial.prune(&cache, flags, i32::from(stays))?;

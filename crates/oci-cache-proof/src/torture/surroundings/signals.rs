@@ -1,4 +1,6 @@
-//! SIGINT and SIGTERM at any time: the prune ends soon, with the code, and its totals are true.
+//! SIGINT and SIGTERM at any time.
+//!
+//! Guarantees: the prune ends soon, with the code for the signal, and its totals are correct.
 
 use std::fs::File;
 use std::thread;
@@ -13,11 +15,11 @@ use crate::torture::sandbox::{Sandbox, Shape};
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
-/// How long a stop may take.
+/// How long stopping may take.
 const SOON: Duration = Duration::from_secs(2);
-/// In how many places of its course a prune is stopped.
+/// The number of points in time at which a prune is stopped.
 const PARTS: u32 = 16;
-/// How many blobs take long enough for a signal to come in between.
+/// With so many blobs a prune takes long enough for a signal to arrive.
 const BLOBS: usize = 6000;
 
 pub(crate) const CASES: &[Case] = &[
@@ -47,7 +49,7 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
             let ended = running.finish(LIMIT)?;
             let took = at.elapsed();
             trial.check(took < SOON, || format!("{milliseconds} ms: it took {took:?} to stop"));
-            // One that comes before the program minds it ends it, as the kernel does.
+            // A signal that arrives before the program handles it kills the program.
             let is_early = ended.code == Some(-signal.as_raw());
             if is_early {
                 let gone = before.gone_from(&Tree::of(&parent)?, |_| true);
@@ -75,7 +77,7 @@ fn layout(trial: &mut Trial<'_>) -> anyhow::Result<()> {
             thread::sleep(Duration::from_millis(milliseconds));
             running.signal(signal);
             let ended = running.finish(SOON)?;
-            // One that comes before the program minds it ends it, as the kernel does, with nothing gone.
+            // A signal that arrives before the program handles it kills the program. Then nothing is gone.
             let is_good = [0, code, -signal.as_raw()].map(Some).contains(&ended.code);
             trial.check(is_good, || format!("{milliseconds} ms: {}", ended.story()));
             trial.compare_layout(&format!("{milliseconds} ms"), &sandbox, &before, &ended)?;

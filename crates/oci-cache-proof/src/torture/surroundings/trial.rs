@@ -1,6 +1,6 @@
-//! A case under way: its directory, its prunes and what it counts.
+//! A running case: its directory, its prunes and its counts.
 //!
-//! Guarantees: whatever the case, what a prune reports is what went.
+//! Guarantees: every prune's report is compared with what is gone.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -18,14 +18,14 @@ use crate::torture::row::Row;
 use crate::torture::sandbox::{Sandbox, age, flat_name, is_the_caches, write};
 use crate::torture::stage::Stage;
 
-/// A case: its name, and what it does.
+/// A case: its name and its function.
 pub(crate) type Case = (&'static str, fn(&mut Trial<'_>) -> anyhow::Result<()>);
 
-/// Tries a case in a directory of its own.
+/// Runs a case in a new directory.
 ///
 /// # Errors
 ///
-/// If it cannot be carried out.
+/// If it cannot run.
 pub(crate) fn run(stage: &Stage, (name, case): &Case) -> anyhow::Result<Row> {
     let directory = TempDir::with_prefix_in("surroundings-", &stage.scratch)?;
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))?;
@@ -34,7 +34,7 @@ pub(crate) fn run(stage: &Stage, (name, case): &Case) -> anyhow::Result<Row> {
     Ok(trial.row)
 }
 
-/// A case under way.
+/// A running case.
 pub(crate) struct Trial<'a> {
     pub(crate) stage: &'a Stage,
     name: &'static str,
@@ -53,22 +53,22 @@ impl Trial<'_> {
         self.row.check(holds, || format!("{name}: {}", detail()));
     }
 
-    /// The prune of a cache, to be run.
+    /// The command that prunes a cache.
     pub(crate) fn command(&self, cache: &Path, flags: &[&str]) -> Command {
         let mut prune = command(&self.stage.program, "prune", cache);
         prune.args(flags);
         prune
     }
 
-    /// Prunes, which must end with the code, and report what goes.
+    /// Prunes. Checks the exit code and the report.
     pub(crate) fn prune(&mut self, cache: &Path, flags: &[&str], code: i32) -> anyhow::Result<Ended> {
         let prune = self.command(cache, flags);
         self.run(prune, cache, &[code])
     }
 
-    /// Runs a command that prunes the cache.
+    /// Runs a command that prunes the cache. Checks the exit code and the report.
     pub(crate) fn run(&mut self, mut prune: Command, cache: &Path, codes: &[i32]) -> anyhow::Result<Ended> {
-        // What went aside is beside it.
+        // What was taken aside is there.
         let beside = cache.parent().unwrap_or(cache);
         let before = Tree::of(beside)?;
         let ended = process::run(&mut prune, LIMIT)?;
@@ -76,7 +76,7 @@ impl Trial<'_> {
         Ok(ended)
     }
 
-    /// Checks the end of a prune against what is left below `root`.
+    /// Checks how a prune ended, and its report against what is left below `root`.
     pub(crate) fn compare(
         &mut self,
         before: &Tree,
@@ -94,7 +94,7 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Checks what a prune left of a layout, and that the next prune is done.
+    /// Checks what a prune left of a layout, and prunes again.
     pub(crate) fn compare_layout(
         &mut self,
         what: &str,
@@ -112,20 +112,20 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Checks that what the index leads to is there.
+    /// Checks that the layout is valid.
     pub(crate) fn check_layout(&mut self, what: &str, cache: &Path) {
         let problems = problems(cache);
         self.check(problems.is_empty(), || format!("{what}: the layout is broken: {problems:?}"));
     }
 
-    /// Checks that so many blobs of a flat cache are left.
+    /// Checks the number of blobs left in a flat cache.
     pub(crate) fn expect_blobs(&mut self, cache: &Path, expected: usize) {
         let left = blobs_in(cache);
         self.check(left == expected, || format!("{left} blobs are left, not {expected}"));
     }
 }
 
-/// Makes a flat cache of old blobs.
+/// Fills a flat cache with old blobs.
 pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
     fs::create_dir_all(cache)?;
     for number in 0..blobs {
@@ -134,7 +134,7 @@ pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
     age(cache)
 }
 
-/// How many blobs a flat cache has.
+/// The number of blobs in a flat cache.
 pub(crate) fn blobs_in(cache: &Path) -> usize {
     let entries = fs::read_dir(cache).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("sha256:")).count()
