@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: the project's own checks, in the order in which they fail soonest.
+//! `cargo xtask ci`: the project's own checks, fastest failures first.
 
 use anyhow::Context as _;
 use xshell::{Shell, cmd};
@@ -13,7 +13,7 @@ pub(crate) fn run() -> anyhow::Result<Exit> {
     cmd!(shell, "cargo fmt --all --check").run()?;
     cli_docs::run(&CliDocsArguments { check: true })?;
     cmd!(shell, "cargo clippy --workspace --all-targets --locked -- --deny warnings").run()?;
-    // Without `--all-targets`: that would build the examples as tests, and not as the programs that run.
+    // No `--all-targets`: it would build the examples as tests, not as the programs that the tests run.
     cmd!(shell, "cargo test --workspace --locked").env("INSTA_UPDATE", "no").run()?;
     let deny = cmd!(shell, "cargo doc --workspace --no-deps --document-private-items --locked");
     deny.env("RUSTDOCFLAGS", "--deny warnings").run()?;

@@ -1,15 +1,15 @@
-//! The command line, declared; the arguments of the commands on caches are those of the program `oci-cache`.
+//! The command line. The commands on caches take the same arguments as the program `oci-cache`.
 
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 use oci_cache_cli::cli::{DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments};
 
-/// Frees, inspects and checks a local cache of OCI layer blobs.
+/// Prune, inspect and verify a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// What to do; without a command, this help is printed.
+    /// What to do. Without a command, print this help.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -29,15 +29,15 @@ pub(crate) enum Command {
     Torture(ProofArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(ProofArguments),
-    /// Write docs/cli.md from the command line's own declarations.
+    /// Generate docs/cli.md from the declarations of the command lines.
     CliDocs(CliDocsArguments),
 }
 
-/// What `oci-cache-proof` is told.
+/// The arguments of `oci-cache-proof`.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ProofArguments {
-    /// Handed on to `oci-cache-proof` as they are; --help lists them.
+    /// Passed on to `oci-cache-proof` unchanged; --help lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<OsString>,
 }

@@ -1,6 +1,7 @@
-//! `cargo xtask cli-docs`: writes docs/cli.md from the command lines' own declarations.
+//! `cargo xtask cli-docs`: generates docs/cli.md from the declarations of the command lines.
 //!
-//! Guarantees: every flag of every program is in it once. What the proof has, it says itself.
+//! Guarantees: the document lists the flags of each program exactly once. `oci-cache-proof` prints its own
+//! sections.
 
 use std::fs;
 
@@ -15,10 +16,18 @@ use crate::{proof, workspace};
 const INTRODUCTION: &str = "\
 # The command line
 
-`oci-cache` is the program that is installed. In this workspace `cargo xtask` builds and runs the same commands: \
-`cargo xtask cache-prune` is `oci-cache prune`, with the same flags, and so are `cache-usage`, `cache-verify` and \
-`cache-dir`. `cargo xtask smoke`, `torture` and `bench` build `oci-cache` and `oci-cache-proof`, and run the latter \
-on the former.
+`oci-cache` is the program to install. In this workspace, `cargo xtask` builds and runs the same commands \
+with the same flags:
+
+| installed | in this workspace |
+|---|---|
+| `oci-cache prune` | `cargo xtask cache-prune` |
+| `oci-cache usage` | `cargo xtask cache-usage` |
+| `oci-cache verify` | `cargo xtask cache-verify` |
+| `oci-cache dir` | `cargo xtask cache-dir` |
+
+`cargo xtask smoke`, `torture` and `bench` build `oci-cache` and `oci-cache-proof`, and test the first with \
+the second.
 ";
 
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
@@ -40,7 +49,7 @@ fn document() -> anyhow::Result<String> {
     ensure!(told.status.success(), "`oci-cache-proof markdown` ended with {}", told.status);
     let proof = String::from_utf8(told.stdout).context("understand `oci-cache-proof markdown`")?;
     let own = markdown(&Cli::command());
-    // What these are told stands with the programs that do it.
+    // These commands are documented with the programs that run them.
     let is_another = |section: &&str| {
         let name = section.strip_prefix("`cargo xtask ").unwrap_or_default();
         ["cache-", "smoke`", "torture`", "bench`"].iter().any(|start| name.starts_with(start))
@@ -57,7 +66,7 @@ fn markdown(command: &clap::Command) -> String {
     clap_markdown::help_markdown_command_custom(command, &options)
 }
 
-/// The sections, one a command, each from its heading on.
+/// The sections, one per command, each starting with its heading.
 fn sections(markdown: &str) -> impl Iterator<Item = &str> {
     markdown.split("\n## ").skip(1)
 }

@@ -1,7 +1,7 @@
-//! The commands of the OCI blob cache pruner: `cargo xtask <command>`.
+//! The workspace commands of the OCI blob cache pruner: `cargo xtask <command>`.
 //!
-//! This file dispatches; `cli` declares the commands. Those on caches are the library's, each other one has a
-//! file of its own.
+//! This file dispatches, and `cli` declares the commands. The commands on caches come from the crate
+//! `oci-cache-cli`; each other command has its own file.
 
 mod ci;
 mod cli;
@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// The workspaces, which are no caches either: the one that cargo runs this in, and the one it was built in.
+/// The workspaces, which must not be pruned either: the one cargo runs this in, and the one this was built
+/// in.
 fn workspaces() -> Vec<PathBuf> {
     let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
     let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());

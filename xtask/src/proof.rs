@@ -1,8 +1,8 @@
-//! `cargo xtask smoke`, `torture` and `bench`: builds the program and its proof, and becomes the proof.
+//! `cargo xtask smoke`, `torture` and `bench`: builds `oci-cache` and `oci-cache-proof`, and runs the latter.
 //!
-//! Guarantees: one call of cargo builds both, so that what is put to the proof is what the sources say. All
-//! arguments are handed on as they are. The proof runs in this very process: signals and the exit code are its
-//! own.
+//! Guarantees: one call of cargo builds both programs, so the tested program matches the sources. All
+//! arguments are passed on unchanged. `oci-cache-proof` replaces this process, so signals go to it and the
+//! exit code is its own.
 
 use std::env;
 use std::os::unix::process::CommandExt as _;
@@ -14,13 +14,13 @@ use oci_cache_cli::exit::Exit;
 use crate::cli::ProofArguments;
 use crate::workspace;
 
-/// Does the command of this name.
+/// Runs the command `name` of `oci-cache-proof`.
 pub(crate) fn run(name: &str, arguments: &ProofArguments) -> anyhow::Result<Exit> {
     let error = command()?.arg(name).args(&arguments.arguments).exec();
     Err(error).context("run `oci-cache-proof`")
 }
 
-/// The proof of the program, both just built; a command and its arguments are to be added.
+/// Builds both programs. Returns `oci-cache-proof`; the caller adds a command and its arguments.
 pub(crate) fn command() -> anyhow::Result<Command> {
     let here = env::current_exe().context("find the path of this program")?;
     let target = here.ancestors().nth(2).context("this program is not in a target directory")?;

@@ -1,9 +1,9 @@
-//! The documents: their commands work, their scripts parse, their links and names lead somewhere.
+//! The documents: their commands work, their scripts parse, their links and names exist.
 //!
-//! Guarantees: each command of the pruner in a block of a document, a unit or a manifest is run, by bash
-//! and with the document's own words, on a cache made for its block; those that build, test or take long
-//! are asked for help with the same flags instead. A command that is not recognised as one counts as
-//! wrong, so none is passed over.
+//! Guarantees: every pruner command in a code block of a document, in a unit or in a manifest is run by bash,
+//! as written except for its paths, on a cache made for its block. Commands that build, test or take long are
+//! run with `--help` added instead. A call that is not recognised as a command counts as wrong, so none is
+//! skipped.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -20,11 +20,11 @@ use std::sync::OnceLock;
 use support::Cache;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
-/// What is only asked for help.
+/// Commands that are only run with `--help`.
 const LONG: [&str; 5] = ["ci", "smoke", "bench", "torture", "cli-docs"];
-/// What stands for a command in documents: in the workspace, and where the program is installed.
+/// How documents call the program: in the workspace, and installed.
 const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
-/// What stands for cargo: the proof is not built anew, but asked itself.
+/// A replacement for cargo: it runs the programs that are already built.
 const CARGO: &str = r#"#!/bin/sh
 shift
 case $1 in
@@ -33,10 +33,10 @@ case $1 in
 esac
 "#;
 
-/// A text with commands in it: a fenced block of a document, or a file.
+/// A text that contains commands: a fenced block of a document, or a file.
 #[derive(Debug)]
 struct Block {
-    /// The document, and the line at which it begins.
+    /// The document, and the line where the block begins.
     place: String,
     language: String,
     text: String,
@@ -136,7 +136,7 @@ fn expect_none(problems: impl Iterator<Item = String>) {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
-/// Runs the commands in the block, in order, on a cache of its own.
+/// Runs the block's commands in order, on a new cache. Returns what is wrong with them.
 fn wrong_commands(block: &Block) -> Vec<String> {
     let commands = commands(&block.text);
     let mut wrong = Vec::new();
@@ -159,7 +159,7 @@ fn wrong_commands(block: &Block) -> Vec<String> {
     wrong
 }
 
-/// Runs a command as bash would, in the directory that the cache is in.
+/// Runs a command with bash, in the directory that contains the cache.
 fn run(command: &str, cache: &Cache) -> Result<(), String> {
     let base = cache.base.path();
     let programs = base.join("programs");
@@ -192,7 +192,7 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
     Err(format!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Where `oci-cache` and `oci-cache-proof` are: beside the program, built as it is.
+/// The directory of `oci-cache` and `oci-cache-proof`, built with the same profile as this program.
 fn built() -> &'static Path {
     static BUILT: OnceLock<&Path> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -218,7 +218,7 @@ fn built() -> &'static Path {
     })
 }
 
-/// How often the pruner is called in the text, comments apart.
+/// How often the text calls the pruner, apart from comments.
 fn calls_in(text: &str) -> usize {
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     let calls = |line: &str| {
@@ -231,7 +231,7 @@ fn calls_in(text: &str) -> usize {
     lines.map(calls).sum()
 }
 
-/// The pruner's commands in the text, each with its arguments and redirections.
+/// The pruner commands in the text, each with its arguments and redirections.
 fn commands(text: &str) -> Vec<String> {
     let text = text.replace("\\\n", " ");
     let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -242,7 +242,7 @@ fn commands(text: &str) -> Vec<String> {
     commands.map(|command| without_prefix(&command)).filter(is_call).collect()
 }
 
-/// The parts of a line between the shell's operators.
+/// The parts of a line between shell operators.
 fn simple_commands(line: &str) -> Vec<String> {
     let (mut commands, mut quote, mut before) = (vec![String::new()], None, ' ');
     for letter in line.chars() {
@@ -262,7 +262,7 @@ fn simple_commands(line: &str) -> Vec<String> {
     commands
 }
 
-/// A command without what may stand before it in a script or in YAML.
+/// A command without the words that may precede it in a script or in YAML.
 fn without_prefix(command: &str) -> String {
     let is_prefix = |word: &str| {
         let is_assignment = word.split_once('=').is_some_and(|(name, _)| {
@@ -278,7 +278,7 @@ fn without_prefix(command: &str) -> String {
     rest.to_owned()
 }
 
-/// What bash does not parse: the block, or the scripts in it.
+/// Syntax errors in the block, or in the scripts that it contains.
 fn wrong_scripts(block: &Block) -> Vec<String> {
     let scripts = match block.language.as_str() {
         "sh" | "bash" => vec![block.text.clone()],
@@ -296,7 +296,7 @@ fn wrong_scripts(block: &Block) -> Vec<String> {
     scripts.iter().filter_map(wrong).collect()
 }
 
-/// The texts of several lines in YAML, and what `run:` has on its line.
+/// The multi-line texts in YAML, and the commands after `run:`.
 fn scripts_in_yaml(text: &str) -> Vec<String> {
     let indentation = |line: &str| line.len() - line.trim_start().len();
     let mut scripts = Vec::new();
@@ -318,7 +318,7 @@ fn scripts_in_yaml(text: &str) -> Vec<String> {
     scripts
 }
 
-/// The relative links in a document that lead nowhere.
+/// The broken relative links in a document.
 fn dead_links(path: &Path, text: &str) -> Vec<String> {
     let mut dead = Vec::new();
     for link in prose_of(text).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -339,7 +339,7 @@ fn dead_links(path: &Path, text: &str) -> Vec<String> {
     dead
 }
 
-/// The headings of a document, as links name them.
+/// The anchors of a document's headings.
 fn headings_of(text: &str) -> BTreeSet<String> {
     let prose = prose_of(text);
     let titles = prose.lines().filter_map(|line| line.strip_prefix('#'));
@@ -357,13 +357,13 @@ fn prose_of(text: &str) -> String {
     text.split("```").step_by(2).collect()
 }
 
-/// The words in the text that begin so.
+/// The words in the text that start with `start`.
 fn words(text: &str, start: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     words.filter(|word| word.starts_with(start) && word.len() > start.len()).map(str::to_owned).collect()
 }
 
-/// The fenced blocks of a document that have commands.
+/// The fenced blocks of a document that may contain commands.
 fn blocks_of(path: &Path) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut line_number = 1;
@@ -380,11 +380,11 @@ fn blocks_of(path: &Path) -> Vec<Block> {
     blocks
 }
 
-/// The files for fleets, with the calls in them written as in a shell.
+/// The files for fleets, with their calls rewritten as shell commands.
 fn fleet_files() -> Vec<Block> {
     let block = |path: PathBuf| {
         let mut text = read(&path).replace("ExecStart=/usr/local/bin/", "");
-        // A list of words in YAML's flow style.
+        // A command as a YAML flow sequence.
         if let Some((before, list)) = text.split_once("command: [")
             && let Some((list, after)) = list.split_once(']')
         {

@@ -1,4 +1,4 @@
-//! What filters, goals and saved plans let go: by the tree, and to the letter of what is printed.
+//! What filters, goals and saved plans remove, and the exact output.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -19,7 +19,7 @@ use support::{Cache, KIB, Ran, flat, hex, nested, set_age, xtask};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Four blobs of 1 KiB, last used 40, 20, 2 and 0 days ago (an hour).
+/// Four blobs of 1 KiB, last used 40 days, 20 days, 2 days and an hour ago.
 fn aged() -> Cache {
     let cache = Cache::flat(4, KIB);
     for (number, days) in [(1, 40), (2, 20), (3, 2)] {
@@ -28,7 +28,7 @@ fn aged() -> Cache {
     cache
 }
 
-/// The numbers of the flat blobs that are there.
+/// The numbers of the flat blobs that still exist.
 fn left(cache: &Cache) -> Vec<u8> {
     (0..=u8::MAX).filter(|number| cache.path().join(flat(*number)).exists()).collect()
 }
@@ -268,7 +268,7 @@ fn an_image_goes_as_a_whole() {
     note: took 1 image out of `[TMP]/oci/index.json`
     [EOF]
     ");
-    // The shared layer stays with the image that stays.
+    // The shared layer stays with the remaining image.
     assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41]);
     assert_eq!(cache.image_names(), ["app:2", "multi"]);
 }
@@ -291,7 +291,7 @@ fn a_budget_takes_whole_images_in_the_order_of_their_use() {
     cache.age(&[99], 25 * DAY);
     cache.age(&[4, 30, 40, 41], DAY);
     let used = cache.run("cache-usage", &["--format", "json"]).json()["used_bytes"].as_u64().unwrap();
-    // The first image frees its layer, config and manifest; then the unreferenced blob goes.
+    // The first image frees its layer, config and manifest. The unreferenced blob is next.
     let budget = (used - 3 * KIB as u64).to_string();
     assert_eq!(cache.prune(&["--max-used-space", &budget]).exit, 0);
     assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41]);
@@ -343,7 +343,7 @@ fn docker_manifests_subjects_and_cycles() {
     let cache = Cache::layout();
     let list = "application/vnd.docker.distribution.manifest.list.v2+json";
     let v2 = "application/vnd.docker.distribution.manifest.v2+json";
-    // 30 lists 10 and, in a cycle, itself; the signature 50 has 10 for its subject.
+    // 30 lists 10 and, in a cycle, itself; the signature 50 has the subject 60.
     cache.write_manifest(10, 11, &[1]);
     let index = json!({"schemaVersion": 2, "mediaType": list, "manifests": [descriptor(10, v2), descriptor(30, list)]});
     cache.write_content(nested(30), index.to_string().as_bytes());
@@ -360,7 +360,7 @@ fn docker_manifests_subjects_and_cycles() {
     assert_eq!(cache.nested_blobs(), [1, 5, 6, 10, 11, 30, 50, 51, 60, 61]);
 }
 
-/// Each pair of a filter or goal with another: what stays of four blobs of different age.
+/// Every filter and goal, alone and in pairs: which of four blobs of different ages stay.
 #[test]
 fn every_combination_of_two() {
     let flags: [(&str, &[u8]); 5] = [
@@ -398,7 +398,7 @@ fn every_combination_of_two() {
         check(&words(index), expected);
     }
     for (one, other, expected) in pairs {
-        // The later age wins where one flag is given twice; clap refuses that, so the pair is one age.
+        // Both are the same flag, and clap refuses to take it twice.
         if (one, other) == (0, 1) {
             let both = format!("{} {}", words(one), words(other));
             assert_eq!(aged().prune(&both.split(' ').collect::<Vec<_>>()).exit, 2);
@@ -513,7 +513,7 @@ fn no_access_time_moves() {
     assert_eq!(times(), before);
 }
 
-/// Saves a plan of the arguments. Returns its path.
+/// Saves a plan made with the arguments. Returns its path.
 fn save(cache: &Cache, arguments: &[&str]) -> String {
     let path = cache.base.path().join("plan.json").to_str().unwrap().to_owned();
     let mut all = vec!["--dry-run", "--save-plan", &path];
@@ -528,7 +528,7 @@ fn a_saved_plan_is_carried_out_exactly() {
     let cache = aged();
     cache.write("oci-put-blob1", KIB);
     let plan = save(&cache, &["--older-than", "7d"]);
-    // One changes, one goes, one comes, one of the same name comes again.
+    // After the plan: blob 1 is replaced, blob 9 is new.
     cache.write(flat(1), 2 * KIB);
     cache.write(flat(9), KIB);
     assert_snapshot!(cache.prune(&["--from-plan", &plan, "--dry-run"]).block(), @"
@@ -682,7 +682,7 @@ fn what_is_in_use_is_made_up_for() {
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3, 4], "the oldest is in use, so the next goes");
-    // Of many that are in use, and of a download under way, no more is taken for granted.
+    // Many blobs and a download are in use: other blobs make up for exactly these.
     let cache = Cache::flat(60, KIB);
     let partial = cache.write("oci-put-blob1", 4 * KIB);
     set_age(&partial, 90 * DAY);
@@ -721,7 +721,7 @@ fn output_files_are_replaced_with_care() {
         }
     }
     assert_eq!(cache.tree(), before);
-    // A link is followed, the mode stays.
+    // A link is followed, and the mode stays.
     let (target, link) = (cache.base.path().join("target"), cache.base.path().join("link"));
     fs::write(&target, "before").unwrap();
     fs::set_permissions(&target, fs::Permissions::from_mode(0o640)).unwrap();
@@ -731,7 +731,7 @@ fn output_files_are_replaced_with_care() {
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     let plan: Value = serde_json::from_slice(&fs::read(&target).unwrap()).unwrap();
     assert_eq!(plan["entries"].as_array().unwrap().len(), 4);
-    // What is no regular file is written to.
+    // A file that is not regular is written to.
     let fifo = cache.base.path().join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
     let reader = std::thread::spawn({
@@ -774,7 +774,7 @@ fn metrics_tell_of_a_prune_that_left_only_what_is_foreign() {
     }
 }
 
-/// Saves the plan of everything under the name.
+/// Saves a plan of everything at the path.
 fn save_as(cache: &Cache, path: &Path) {
     let ran = cache.prune(&["-n", "--save-plan", path.to_str().unwrap()]);
     assert_eq!(ran.exit, 0, "{}", ran.block());
@@ -787,7 +787,7 @@ fn a_signal_ends_the_wait_for_a_list() {
     program.args(["cache-prune", "--keep-from", "-", "--cache-dir"]).arg(cache.path());
     let mut prune = support::spawn(program.stdin(Stdio::piped()));
     std::thread::sleep(Duration::from_millis(300));
-    // SIGINT may be ignored from the start: shells ignore it for what they run in the background.
+    // Not SIGINT: shells ignore it for background processes.
     let killed = Command::new("kill").args(["-TERM", &prune.id().to_string()]).status().unwrap();
     assert!(killed.success());
     assert_eq!(prune.wait().unwrap().signal(), Some(15));
@@ -871,7 +871,7 @@ fn the_summary_and_the_metrics() {
     # HELP oci_cache_prune_last_run_timestamp_seconds When the run began, in Unix time.
     # TYPE oci_cache_prune_last_run_timestamp_seconds gauge
     "#);
-    // A run that is refused is told too.
+    // A refused run is recorded too.
     let ran = cache.prune(&["--unreferenced", "--metrics-file", metrics.to_str().unwrap()]);
     assert_eq!(ran.exit, 2);
     assert!(fs::read_to_string(metrics).unwrap().contains("\noci_cache_prune_exit_status 2\n"));

@@ -1,7 +1,7 @@
-//! Caches on mounts, under mounts and beside mounts.
+//! Caches on mounts, under mounts and next to mounts.
 //!
-//! Each test runs in a user and mount namespace of its own (`unshare --map-root-user`), so it needs no
-//! root and leaves no mount behind. Where namespaces are forbidden the tests fail and say so.
+//! Each test runs in its own user and mount namespace (`unshare --map-root-user`), so it needs no root and
+//! leaves no mount behind. Where namespaces are forbidden, the tests fail and say so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -11,8 +11,8 @@ use std::process::Command;
 
 use support::Cache;
 
-/// Runs a script in a fresh namespace. `$X` is the program, `$T` an empty directory on a tmpfs, and
-/// `blob N DIR` makes a flat blob of 1 KiB. Panics with all output unless every command succeeds.
+/// Runs a script in a new namespace. `$X` is the program, `$T` an empty directory on a tmpfs, and
+/// `blob N DIR` creates a flat blob of 1 KiB. Panics with all output unless every command succeeds.
 fn in_namespace(script: &str) {
     let cache = Cache::new();
     let prelude = r#"
@@ -73,7 +73,7 @@ fn under_an_unwritable_parent() {
         expect "$(prune parent/cache)" "freed 1.0 KiB across 1 blob(s) in $T/parent/cache"
         "#,
     );
-    // Without mounts: a parent without write permission, for a user who is not root.
+    // Without mounts: a parent without write permission, for a process without root's capabilities.
     in_namespace(
         r#"
         blob 1 parent/cache; chmod 555 parent
@@ -96,7 +96,7 @@ fn on_a_full_disk() {
         mv disk/cache/sha256* "disk/cache/blobs/sha256/$(printf %064d 1)"
         echo '{"imageLayoutVersion":"1.0.0"}' >disk/cache/oci-layout
         echo '{"schemaVersion":2,"manifests":[{"digest":"sha256:0"}]}' >disk/cache/index.json
-        # Neither a block nor an inode is left.
+        # Use up all blocks and inodes.
         head -c 2m /dev/zero >disk/filler 2>/dev/null || true
         i=0; while touch "disk/$i"; do i=$((i+1)); done 2>/dev/null || true
         touch -d '1 hour ago' disk/cache/index.json disk/cache disk/cache/blobs disk/cache/blobs/sha256
@@ -172,7 +172,7 @@ fn without_proc_there_is_no_watch() {
         blob 1 cache; touch cache/*; prune cache -v 2>error
         expect "$(grep -c "$note" error)" 0
         blob 2 cache; mount -t tmpfs none /proc
-        # Nothing that is to go is fresh: no watch is wanted.
+        # Nothing to be removed is fresh, so no watch is needed.
         blob 3 other; prune other -v 2>error
         expect "$(grep -c "$note" error)" 0
         touch cache/*

@@ -1,4 +1,4 @@
-//! What `cache-prune` prints, to the letter: exit code, stdout and stderr in one block.
+//! The exact output of `cache-prune`: exit code, stdout and stderr in one block.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use insta::assert_snapshot;
 use support::{Cache, KIB, flat};
 
-/// 47 sparse blobs of 1.2 GiB together.
+/// 47 sparse blobs with a total size of 1.2 GiB.
 fn typical() -> Cache {
     let cache = Cache::new();
     for number in 1..=47 {
@@ -241,7 +241,7 @@ fn partials_and_leftovers() {
     cache.write("oci-put-blob123", KIB);
     cache.write(format!(".pruning-0123456789abcdef/{}", flat(7)), KIB);
     cache.write(format!("../oci.pruning-fedcba9876543210/{}", flat(8)), KIB);
-    // Waits for the partial to settle: its change time cannot be set back.
+    // This prune waits for the partial to settle, because a change time cannot be set back.
     assert_snapshot!(cache.prune(&["--dry-run", "-v"]).block(), @"
     exit: 0
     --- stdout
@@ -271,10 +271,10 @@ fn help_says_what_goes() {
     let help = support::Ran::of(program.args(["cache-prune", "--help"]), std::path::Path::new("/nowhere"));
     let about: Vec<&str> = help.stdout.lines().take_while(|line| !line.is_empty()).collect();
     assert_snapshot!(about.join("\n"), @"
-    In place (the default) it removes every blob that no process has open, and broken-off downloads; a
-    pull in flight keeps its directories and open files, and fetches again what was removed.
-    With --aside the whole cache is exchanged for an empty directory, then removed; a pull in flight
-    loses what it has written so far and may fail.
+    In place (the default), remove every blob that no process has open, and unfinished downloads. A pull
+    in flight keeps its directories and open files, and fetches removed blobs again.
+    With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
+    flight loses what it has written so far and may fail.
     ");
 }
 
@@ -283,29 +283,29 @@ fn no_command_prints_help() {
     let ran = support::Ran::of(&mut support::xtask(), std::path::Path::new("/nowhere"));
     assert_eq!((ran.exit, ran.stderr.as_str()), (0, ""));
     assert_snapshot!(ran.stdout, @"
-    Frees, inspects and checks a local cache of OCI layer blobs
+    Prune, inspect and verify a local cache of OCI layer blobs
 
     Usage: cargo xtask [COMMAND]
 
     Commands:
-      cache-prune   Free the cache, and say in one line what was freed
-      cache-verify  Hash every blob, and list those whose content does not hash to their name
+      cache-prune   Free space in the cache, and report in one line what was freed
+      cache-verify  Hash every blob, and list those whose content does not match their digest
       cache-usage   Show what is in the cache, by kind, age and size, and what common policies would
                     free
-      cache-dir     Print the directory that the other commands would use
+      cache-dir     Print the cache directory that the other commands would use
       ci            Run the project's own checks: format, lints, tests, documentation
       smoke         Prune real caches while real tools pull into them, and count what breaks
       torture       Prune under faults, kills, pulls and attacks, and count what is lost
       bench         Measure the pruner beside other tools, and write the results into docs/
-      cli-docs      Write docs/cli.md from the command line's own declarations
+      cli-docs      Generate docs/cli.md from the declarations of the command lines
       help          Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
       -V, --version  Print version
 
-    Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
-    reported; 2 wrong usage, or a directory that is refused; 3 `verify` found corrupt blobs that stay,
-    or `usage --check` found the cache over its budget; 130, 143 stopped by SIGINT, SIGTERM.
+    Exit codes: 0 done, even if there was nothing to do; 1 incomplete, what was done is reported; 2
+    wrong usage, or the directory was refused; 3 `verify` found corrupt blobs that remain, or `usage
+    --check` found the cache over budget; 130, 143 stopped by SIGINT, SIGTERM.
     ");
 }

@@ -1,4 +1,4 @@
-//! `cache-prune` as a process among others: locks, signals, closed and full outputs.
+//! `cache-prune` and its environment: locks, signals, closed and full outputs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::{Cache, KIB, Ran, flat, set_age, xtask};
 
-/// Starts a prune that is sure to be under way for half a second: its last blob is fresh.
+/// Starts a prune that runs for at least half a second, because one blob is fresh.
 fn start_slow(cache: &Cache) -> Child {
     let fresh = cache.write(flat(200), KIB);
     set_age(&fresh, Duration::ZERO);

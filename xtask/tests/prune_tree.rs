@@ -1,4 +1,4 @@
-//! What `cache-prune` does to a cache: the tree before and after, and the counts against it.
+//! What `cache-prune` does to a cache: compares the trees before and after, and checks the counts.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::{Cache, KIB, Ran, flat, gone, hex, nested, xtask};
 
-/// Prunes, after a dry run that must change nothing and foretell the totals. Returns what went, and the
+/// Prunes, after a dry run that must change nothing and predict the totals. Returns the removed paths and the
 /// report.
 fn prune(cache: &Cache, arguments: &[&str]) -> (Vec<String>, Value) {
     let before = cache.tree();
@@ -98,7 +98,7 @@ fn an_oci_layout_ends_up_empty_and_valid() {
 #[test]
 fn a_layout_whose_index_cannot_be_replaced_keeps_its_blobs() {
     if !rustix_is_root() {
-        // Without root a directory that cannot be written does as well.
+        // Without root, an unwritable directory has the same effect.
         return layout_in_an_unwritable_directory();
     }
     let cache = Cache::new();
@@ -176,7 +176,7 @@ fn partials_in_use_stay() {
     assert!(cache.path().join(".umoci-42/blob-1").exists() && !cache.path().join(".umoci-43").exists());
 }
 
-/// A process that holds the lock of a directory until it is dropped.
+/// A process that holds the lock of a directory, until this guard is dropped.
 struct Locked(std::process::Child);
 
 fn flock(directory: &Path) -> Locked {
@@ -306,7 +306,7 @@ fn a_fresh_blob_that_is_touched_meanwhile_stays() {
 fn a_blob_that_is_read_during_the_wait_stays() {
     let cache = Cache::new();
     let hit = cache.write(flat(1), KIB);
-    // Read since it was written: under relatime another read leaves no trace in the access time.
+    // Already read since its last write: under relatime, another read does not change the access time.
     let times = fs::FileTimes::new().set_modified(fs::metadata(&hit).unwrap().modified().unwrap());
     File::open(&hit).unwrap().set_times(times.set_accessed(young())).unwrap();
     support::set_age(&cache.write(flat(2), KIB), Duration::ZERO);
@@ -356,7 +356,7 @@ fn an_index_that_an_early_pull_writes_back_loses_what_is_gone() {
         assert!(started.elapsed() < Duration::from_secs(10), "the prune removed nothing");
         std::thread::sleep(Duration::from_millis(1));
     }
-    // The pull had read the old index before the prune, and adds its own image to that.
+    // The pull read the old index before the prune, and adds its own image to that.
     cache.write_content(nested(3), manifest(4).as_bytes());
     cache.write(nested(4), KIB);
     let written_back = json!({"schemaVersion": 2, "manifests": [entry(1), entry(3)]});

@@ -1,4 +1,4 @@
-//! Directories that are refused: exit 2, nothing on stdout, the tree unchanged.
+//! Refused directories: exit 2, nothing on stdout, the tree unchanged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use support::{Cache, KIB, Ran, flat, hex, xtask};
 
-/// Asks for a prune of `directory` with `home` as the home, and checks that it is refused.
+/// Prunes `directory` with `home` as the home directory, and checks that this is refused.
 fn assert_refused(cache: &Cache, directory: &Path, home: &Path, why: &str) {
     let before = cache.tree();
     for extra in [&[][..], &["--aside"], &["--dry-run"]] {
@@ -39,7 +39,7 @@ fn the_root_directory() {
 
 #[test]
 fn the_home_and_what_holds_it() {
-    // Blobs lie there, so that only the rail stands in the way.
+    // The directory contains blobs, so only the protection of the home prevents the prune.
     let cache = Cache::flat(2, KIB);
     let home = cache.path().join("users/me");
     fs::create_dir_all(&home).unwrap();

@@ -10,7 +10,7 @@ use support::{Cache, KIB, Ran, flat, set_age};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The block, without what depends on the file system: the room, and what files occupy.
+/// The block, without what depends on the file system: free space and disk usage.
 fn stable(ran: &Ran) -> String {
     let mut lines: Vec<String> = ran.block().lines().map(str::to_owned).collect();
     if let Some(first) = lines.iter_mut().find(|line| line.contains(" on disk; ")) {

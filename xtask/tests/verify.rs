@@ -22,24 +22,24 @@ fn hex_of(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Content of a blob: a number, repeated.
+/// The content of a blob: a repeated number.
 fn content(number: u8, size: usize) -> Vec<u8> {
     vec![number; size]
 }
 
-/// Writes a blob under its true name, flat.
+/// Writes an intact flat blob.
 fn write_intact(cache: &Cache, number: u8, size: usize) -> PathBuf {
     let content = content(number, size);
     cache.write_content(format!("sha256:{}", sha256(&content)), &content)
 }
 
-/// Writes a blob of which the end is missing.
+/// Writes a truncated flat blob.
 fn write_truncated(cache: &Cache, number: u8, size: usize) -> PathBuf {
     let content = content(number, size);
     cache.write_content(format!("sha256:{}", sha256(&content)), &content[..size / 2])
 }
 
-/// Two intact blobs and a truncated one; a sha512 and a nested one that are intact.
+/// Two intact blobs and a truncated one; an intact sha512 blob and an intact nested one.
 fn typical() -> (Cache, PathBuf) {
     let cache = Cache::new();
     write_intact(&cache, 1, 100 * KIB);
@@ -288,7 +288,7 @@ fn a_layout_of_which_manifests_are_not_there_is_none_the_worse() {
         let ran = cache.run(command, arguments);
         assert_eq!(ran.exit, 0, "nothing is corrupt: {}", ran.block());
     }
-    // The size that the index itself gives is looked at too.
+    // A quick check also compares the size in the index itself.
     fs::write(&path, &manifest[..5000]).unwrap();
     cache.write_index(&[entry(&digest, manifest.len())]);
     let quick = cache.run("cache-verify", &["--quick"]);
@@ -301,7 +301,7 @@ fn a_layout_of_which_manifests_are_not_there_is_none_the_worse() {
 fn a_quick_check_says_that_it_is_one() {
     let cache = Cache::new();
     write_intact(&cache, 1, 10 * KIB);
-    // Compressed content of which the end, and with it the trailer, is missing.
+    // Compressed content without its end, so without its trailer.
     let whole = compressed(5_000_000);
     cache.write_content(format!("sha256:{}", sha256(&whole)), &whole[..whole.len() - 1000]);
     let other = compressed(4_000_000);
@@ -321,7 +321,7 @@ fn a_quick_check_says_that_it_is_one() {
     assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 3);
 }
 
-/// A gzip file of zeros, the trailer of which no part of its inside can be taken for.
+/// A gzip file of zeros. No part of its content can be mistaken for its trailer.
 fn compressed(size: usize) -> Vec<u8> {
     let script = format!("head -c {size} /dev/zero | gzip -n");
     std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout
@@ -348,13 +348,13 @@ fn reading_leaves_access_times_and_the_page_cache_alone() {
     );
     let _ = fs::read(&warm).unwrap();
     let accessed = || [&cold, &warm].map(|path| fs::metadata(path).unwrap().accessed().unwrap());
-    // To look at the page cache moves the access time: first the one, then the other.
+    // `fincore` changes the access times, so the page cache is checked first.
     let residence = [cached(&cold), cached(&warm)];
     let times = accessed();
     assert_eq!(cache.run("cache-verify", &["--io-idle"]).exit, 0);
     assert_eq!(accessed(), times);
     assert_eq!([cached(&cold), cached(&warm)], residence);
-    // On a file system without a page cache to speak of, such as tmpfs, nothing can be dropped.
+    // On tmpfs, for example, nothing can be dropped from the page cache.
     if residence[0] != residence[1] {
         assert_eq!(residence, ["0".to_owned(), (8usize << 20).to_string()]);
     }

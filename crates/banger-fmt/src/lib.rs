@@ -1,16 +1,16 @@
-//! Byte counts for people, in IEC units.
+//! Formats byte counts for people, in IEC units.
 //!
-//! Guarantees: the figure is computed in integers, so it is exact at every power of 1024 and never
-//! drifts; it is rounded half up to one decimal; rounding carries into the next unit, so `1024.0` of
-//! any unit is never printed. Unit names are those of IEC 80000-13 (`KiB` is 1024 bytes).
+//! Guarantees: the figure is computed in integers, so it is exact at every power of 1024. It is rounded half
+//! up to one decimal. Rounding carries into the next unit, so `1024.0` of any unit is never printed. The unit
+//! names are those of IEC 80000-13 (`KiB` is 1024 bytes).
 
 /// The units above the byte, smallest first; `u64::MAX` is just under 16 EiB.
 const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
 
-/// Formats a count of bytes in the largest IEC unit of which it holds at least one, with one decimal.
+/// Formats a byte count with one decimal, in the largest IEC unit in which the rounded figure is at least 1.
 ///
-/// Below 1024 the count is printed as it is, in bytes. The result is monotonic: a larger count never
-/// reads as a smaller figure.
+/// A count below 1024 is printed in bytes, as it is. The result is monotonic: a larger count never reads as a
+/// smaller figure.
 ///
 /// ```
 /// use banger_fmt::format_bytes;
@@ -38,7 +38,7 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
-/// Tenths of the unit, rounded half up. 128 bits hold ten times any count.
+/// Tenths of the unit, rounded half up. `u128` holds ten times any count.
 fn round_to_tenths(bytes: u64, unit_bytes: u128) -> u128 {
     (u128::from(bytes) * 10 + unit_bytes / 2) / unit_bytes
 }
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Reads a formatted count back, in tenths of a byte.
+    /// Parses a formatted count back, in tenths of a byte.
     fn tenths(text: &str) -> u128 {
         let (figure, unit) = text.split_once(' ').unwrap();
         let (whole, tenth) = figure.split_once('.').unwrap_or((figure, "0"));
@@ -97,7 +97,7 @@ mod tests {
         tenths * 1024u128.pow(u32::try_from(power).unwrap())
     }
 
-    /// Counts spread over all magnitudes, and over the places just beside each power of 1024.
+    /// Counts of all magnitudes, and counts close to each power of 1024.
     fn any_count() -> impl Strategy<Value = u64> {
         prop_oneof![
             (any::<u64>(), 0u32..64).prop_map(|(count, shift)| count >> shift),

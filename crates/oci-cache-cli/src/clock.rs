@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use oci_cache::Timestamp;
 
-/// The time.
+/// The current time.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
 pub fn now() -> Timestamp {

@@ -1,8 +1,8 @@
-//! The commands, a module each.
+//! The commands, one module each.
 //!
-//! Guarantees: `run` does all of a command, and returns how the process is to end; what ends it early is an
-//! error, to be printed. A command that opens the cache refuses the home, what the caller wants protected
-//! beside it, and whatever holds one of these.
+//! Guarantees: `run` does the whole command and returns how the process should exit. An error ends the
+//! command early; the caller prints it. A command that opens the cache refuses the home directory, the
+//! directories that the caller protects, and every directory that contains one of these.
 
 pub mod completions;
 pub mod dir;

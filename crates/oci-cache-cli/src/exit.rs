@@ -5,27 +5,27 @@ use std::process::ExitCode;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done; also if there was nothing to do.
+    /// 0: done, even if there was nothing to do.
     Done,
-    /// 1: not all of it could be done; what was done has been reported.
+    /// 1: incomplete; what was done has been reported.
     Incomplete,
-    /// 2: wrong usage, or a directory that is refused; nothing was touched.
+    /// 2: wrong usage, or the directory was refused; the cache was not touched.
     Refused,
-    /// 3: a check found what it looks for.
+    /// 3: a check found what it looks for: corrupt blobs, or a cache over budget.
     Found,
-    /// 128 and the signal's number: stopped by a signal after the blob at hand, totals printed.
+    /// 128 plus the signal's number: stopped by a signal after the current blob.
     Signalled(u8),
 }
 
 impl Exit {
-    /// The exit for an error that ended a command.
+    /// The exit for a command that ended with an error.
     #[must_use]
     pub fn of_error(error: &anyhow::Error) -> Self {
         let is_refusal = matches!(error.downcast_ref(), Some(oci_cache::Error::Refused { .. }));
         if is_refusal || error.is::<UsageError>() { Self::Refused } else { Self::Incomplete }
     }
 
-    /// The code that the process ends with.
+    /// The process's exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -44,7 +44,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What was asked for cannot be: exit 2.
+/// The request is invalid: exit 2.
 #[derive(Debug)]
 pub struct UsageError(pub String);
 

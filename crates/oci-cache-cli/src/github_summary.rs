@@ -1,6 +1,6 @@
 //! `--github-summary`: the result as a Markdown table in a GitHub Actions job's summary.
 //!
-//! Guarantees: a file that cannot be appended to is an error before anything is removed.
+//! Guarantees: if the file cannot be opened for appending, the command fails before it removes anything.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -15,7 +15,7 @@ use crate::text::summary;
 
 const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
 
-/// The file that the summary goes to, open.
+/// The summary file, open for appending.
 #[derive(Debug)]
 pub(crate) struct Summary {
     path: PathBuf,
@@ -23,7 +23,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Opens the file, which must lie outside the cache.
+    /// Opens the file, which must be outside the cache.
     pub(crate) fn open(cache: &Path) -> anyhow::Result<Self> {
         let path = std::env::var_os(VARIABLE).filter(|path| !path.is_empty());
         let path = path.map(PathBuf::from).ok_or_else(|| {

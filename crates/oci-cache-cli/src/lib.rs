@@ -1,9 +1,10 @@
-//! The commands that prune, inspect and check a local cache of OCI layer blobs, as the program `oci-cache` has
-//! them, and as other programs can have them: each is declared by a struct of arguments in [`cli`], and done by
-//! the function `run` of its module in [`commands`].
+//! The commands that prune, inspect and verify a local cache of OCI layer blobs.
 //!
-//! Guarantees: what a command prints, writes and ends with does not depend on the program that it is a command
-//! of. No path of the machine that built it is in it.
+//! The program `oci-cache` offers them, and other programs can too. Each command is a struct of arguments in
+//! [`cli`] and a function `run` in its module of [`commands`].
+//!
+//! Guarantees: a command's output, files and exit code do not depend on the program that offers it. This
+//! crate itself embeds no path of the build machine.
 
 pub mod cli;
 pub mod clock;
@@ -30,7 +31,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::{Cli, Command};
 
-/// The program `oci-cache`: does what its command line asks for.
+/// The program `oci-cache`: runs the command that its command line names.
 #[must_use]
 pub fn main() -> ExitCode {
     program::run(|| {

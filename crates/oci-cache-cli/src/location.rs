@@ -1,8 +1,8 @@
-//! Where the cache is, and which directories it can never be.
+//! Where the cache is, and which directories are never a cache.
 //!
-//! Guarantees: the first of these that is set and not empty: `--cache-dir` (where empty is an error),
-//! `BANGER_OCI_CACHE_DIR`, for root `/var/cache/banger/oci`, `$XDG_CACHE_HOME/banger/oci` if absolute
-//! (XDG base directory specification: a relative one is to be ignored), `$HOME/.cache/banger/oci`.
+//! Guarantees: the cache is the first of these that is set and not empty: `--cache-dir` (empty is an error),
+//! `BANGER_OCI_CACHE_DIR`, for root `/var/cache/banger/oci`, `$XDG_CACHE_HOME/banger/oci` if absolute (the
+//! XDG base directory specification says to ignore a relative one), `$HOME/.cache/banger/oci`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::exit::UsageError;
 
 const VARIABLE: &str = "BANGER_OCI_CACHE_DIR";
 
-/// What the choice depends on.
+/// What the choice of the directory depends on.
 struct Surroundings<'a> {
     variable: &'a dyn Fn(&str) -> Option<OsString>,
     is_root: bool,
@@ -27,7 +27,7 @@ pub(crate) fn cache_dir(arguments: &LocationArguments) -> Result<PathBuf, UsageE
     surroundings.choose(arguments.cache_dir.as_deref())
 }
 
-/// The directories that are never pruned, nor their ancestors: the home, and more if so wanted.
+/// The directories that are never pruned, and neither are their ancestors: the home directory and `more`.
 pub(crate) fn protected(more: &[PathBuf]) -> Vec<PathBuf> {
     std::env::home_dir().into_iter().chain(more.iter().cloned()).collect()
 }

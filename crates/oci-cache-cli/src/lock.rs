@@ -1,4 +1,4 @@
-//! The turn of a command: waiting for another prune of the same cache.
+//! Takes the cache's lock, and waits while another prune holds it.
 
 use anyhow::anyhow;
 use oci_cache::{CacheDir, Error, Lock, Progress, escape_path};
@@ -6,7 +6,7 @@ use oci_cache::{CacheDir, Error, Lock, Progress, escape_path};
 use crate::cli::CacheArguments;
 use crate::output;
 
-/// Waits to become the one prune of the cache. Returns `None` if a signal came meanwhile.
+/// Waits until this is the only prune of the cache. Returns `None` if a signal arrives first.
 pub(crate) fn wait(
     cache: &mut CacheDir,
     arguments: &CacheArguments,

@@ -1,4 +1,4 @@
-//! The program `oci-cache`: the library's commands, and nothing else.
+//! The program `oci-cache`: it offers the library's commands and nothing else.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
-//! `--metrics-file`: where the metrics of a run are written.
+//! `--metrics-file`: writes the metrics of a run.
 //!
-//! Guarantees: the file is replaced whole.
+//! Guarantees: as [`output_file`].
 
 use std::path::Path;
 

@@ -1,8 +1,8 @@
-//! What is printed, and what happens if it can't be.
+//! Prints results and messages, and handles failures to print.
 //!
-//! Guarantees: nothing here panics. Results go to stdout; a reader that went away (`EPIPE`) is no error,
-//! a result that cannot be written otherwise, as on a full disk, is one: exit 1, after the work was done.
-//! Everything else goes to stderr, and is dropped if that cannot be written.
+//! Guarantees: nothing here panics. Results go to stdout. If the reader has gone away (`EPIPE`), that is not
+//! an error. Any other failure to write the result, such as a full disk, means exit 1, after the work was
+//! done. Everything else goes to stderr, and is dropped if stderr cannot be written.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::exit::Exit;
 ///
 /// # Errors
 ///
-/// None: how it went is in what is returned.
+/// None: the returned exit says whether printing worked.
 pub fn print(text: &str) -> anyhow::Result<Exit> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -37,6 +37,6 @@ pub fn complain_all(lines: impl IntoIterator<Item = String>) {
             return;
         }
     }
-    // Nowhere is left to tell of it.
+    // There is nowhere left to report a failure.
     let _ = stderr.flush();
 }

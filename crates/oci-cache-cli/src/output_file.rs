@@ -1,7 +1,8 @@
-//! Files that the user names for output: plans and metrics.
+//! Writes files that the user names for output: plans and metrics.
 //!
-//! Guarantees: a regular file is replaced whole or not at all, keeps its mode and owner, and is found through
-//! symbolic links; a device or a fifo is written to, never replaced; nothing is written into the cache.
+//! Guarantees: a regular file is replaced as a whole or not at all; the new file keeps the mode and, for
+//! root, the owner. Symbolic links are followed. A device or a FIFO is written to, never replaced. Nothing is
+//! written into the cache.
 
 use std::fs::{self, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -15,14 +16,14 @@ use tempfile::NamedTempFile;
 
 use crate::exit::UsageError;
 
-/// The mode of a new file: readable by all, since metrics are collected by another user.
+/// The mode of a new file: readable by all, because another user collects the metrics.
 const MODE: u32 = 0o644;
 
-/// Refuses a file that would lie in the cache, where it could take a blob's place.
+/// Refuses a file inside the cache, where it could replace a blob.
 ///
 /// # Errors
 ///
-/// A [`UsageError`].
+/// A [`UsageError`] if the file is inside the cache.
 pub(crate) fn check_outside(path: &Path, cache: &Path) -> anyhow::Result<()> {
     let id = |path: &Path| fs::metadata(path).map(|status| (status.dev(), status.ino())).ok();
     let (Some(cache_id), Ok(directory)) = (id(cache), fs::canonicalize(directory_of(&target_of(path)?)))
@@ -40,7 +41,7 @@ pub(crate) fn check_outside(path: &Path, cache: &Path) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// What the file system gives; then a regular file is as it was.
+/// Errors of the file system. A regular file is then unchanged.
 pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     check_owner(path)?;
     let target = target_of(path)?;
@@ -53,7 +54,7 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     let mut file = NamedTempFile::new_in(directory_of(&target))?;
     let mode = found.as_ref().map_or(MODE, |found| found.mode() & 0o7777);
     if let Some(found) = found {
-        // Only root can give files away; for others it is theirs already, or becomes theirs.
+        // Only root can give files away. For other users the file already is theirs, or becomes theirs.
         let _ = fchown(file.as_file(), Some(found.uid()), Some(found.gid()));
     }
     file.as_file().set_permissions(Permissions::from_mode(mode))?;
@@ -65,8 +66,8 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     Ok(())
 }
 
-/// Refuses what another user put there, where everybody may: it could lead to a file of somebody else's, as
-/// in `proc_sys_fs(5)`, `protected_symlinks` and `protected_regular`.
+/// Refuses an entry that another user created in a sticky, world-writable directory: it could lead to a third
+/// user's file. See `protected_symlinks` and `protected_regular` in `proc_sys_fs(5)`.
 fn check_owner(path: &Path) -> io::Result<()> {
     const STICKY_AND_WRITABLE_BY_ALL: u32 = 0o1002;
     let Ok(found) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -80,7 +81,7 @@ fn check_owner(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Where symbolic links lead to; the path itself, if nothing is there.
+/// The target of symbolic links, or the path itself if nothing exists there.
 fn target_of(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),

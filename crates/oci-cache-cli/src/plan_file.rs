@@ -1,7 +1,7 @@
-//! Saved plans as files.
+//! Saves and loads plans.
 //!
-//! Guarantees: a plan file is complete or not there. Whatever is
-//! wrong with a plan that is read is a usage error: nothing is touched.
+//! Guarantees: a plan is written as in [`output_file`]. Anything wrong with a plan that is read is a usage
+//! error, and nothing is touched.
 
 use std::fs;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use oci_cache::{CacheDir, PrunePlan, SavedPlan, escape_path, save_plan};
 use crate::exit::UsageError;
 use crate::output_file;
 
-/// The most that is read of a plan: one of a million blobs takes about 350 MB.
+/// The maximum size of a plan to read. A plan of a million blobs takes about 350 MB.
 const MAX_PLAN_BYTES: u64 = 4 << 30;
 
 /// Writes the plan.
@@ -22,7 +22,7 @@ pub(crate) fn save(path: &Path, plan: &mut PrunePlan, cache: &CacheDir) -> anyho
         .with_context(|| format!("save the plan as `{}`", escape_path(path)))
 }
 
-/// Reads a plan made for this cache.
+/// Reads a plan, which must have been made for this cache.
 pub(crate) fn load(path: &Path, cache: &CacheDir) -> anyhow::Result<SavedPlan> {
     read(path, cache)
         .map_err(|error| anyhow!(UsageError(format!("read the plan `{}`: {error:#}", escape_path(path)))))

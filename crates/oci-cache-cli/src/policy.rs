@@ -1,4 +1,4 @@
-//! The policy that the arguments ask for.
+//! Builds the policy from the arguments.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,10 +13,10 @@ use rustix::fs::OFlags;
 use crate::cli::PolicyArguments;
 use crate::exit::UsageError;
 
-/// The most that is read of a list: a million digests take 72 MB.
+/// The maximum size of a list to read. A million digests take 72 MB.
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
-/// Builds the policy; reads the lists that it names.
+/// Builds the policy. Reads the lists that the arguments name.
 pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
     let mut keep: HashSet<Digest> = arguments.keep.iter().cloned().collect();
     for path in &arguments.keep_from {
@@ -34,7 +34,7 @@ pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
     Ok(policy)
 }
 
-/// Opens a file without moving its access time, if that is allowed: it may be one of the cache's own.
+/// Opens a file without changing its access time, if that is allowed: the file may belong to the cache.
 fn open_quietly(path: &Path) -> anyhow::Result<fs::File> {
     let quietly = i32::try_from(OFlags::NOATIME.bits())?;
     match fs::File::options().read(true).custom_flags(quietly).open(path) {

@@ -1,11 +1,11 @@
-//! The frame of a program: from its work to its exit code.
+//! Runs a program, and turns its outcome into an exit code.
 
 use std::process::ExitCode;
 
 use crate::exit::Exit;
 use crate::{output, signals};
 
-/// All of a program: does its work, and tells of the error that ended it, if one did.
+/// Runs `work`, and prints the error if it fails.
 pub fn run(work: impl FnOnce() -> anyhow::Result<Exit>) -> ExitCode {
     signals::outlive_size_limit();
     work()

@@ -1,7 +1,7 @@
-//! A progress bar on stderr, for people who wait.
+//! A progress bar on stderr.
 //!
-//! Guarantees: it appears only if stderr is a terminal and the work has gone on for a second, and it is
-//! gone before anything else is printed.
+//! Guarantees: it appears only if stderr is a terminal and the work has run for a second. It is cleared
+//! before the work's result is returned.
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -12,21 +12,21 @@ use banger_fmt::format_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oci_cache::{Advance, Progress};
 
-/// How often the bar is drawn.
+/// How often the bar is updated.
 const TICK: Duration = Duration::from_millis(100);
-/// How many times it is not, before it appears: for a second.
+/// How many updates to wait before the bar appears: one second.
 const TICKS_OF_PATIENCE: u32 = 10;
 
-/// What the length of the bar stands for.
+/// What the bar measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
-    /// Blobs dealt with.
+    /// Blobs processed.
     Blobs,
-    /// Bytes read; with the rate.
+    /// Bytes read, with the rate.
     Bytes,
 }
 
-/// Does the work, which advances `progress`, and shows how far it is.
+/// Runs `work`, which advances `progress`, and shows the progress.
 pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work: impl FnOnce() -> T) -> T {
     if !wanted || !io::stderr().is_terminal() {
         return work();
@@ -34,7 +34,7 @@ pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work:
     let (done, ended) = channel::<()>();
     thread::scope(|scope| {
         let draw = move || {
-            // Hidden at first, so that rate and time left are right when it appears.
+            // Hidden at first, so that the rate and the time left are correct when it appears.
             let bar = bar(measure);
             for tick in 0.. {
                 if ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout) {
@@ -54,10 +54,10 @@ pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work:
             }
             bar.finish_and_clear();
         };
-        // Where no thread is to be had, there is no bar.
+        // If no thread can be started, there is no bar.
         let _ = thread::Builder::new().spawn_scoped(scope, draw);
         let result = work();
-        // Ends the other thread; the scope waits until it has cleared the bar.
+        // This ends the other thread. The scope waits until that thread has cleared the bar.
         drop(done);
         result
     })

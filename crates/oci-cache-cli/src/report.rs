@@ -1,4 +1,4 @@
-//! What a command came to, where the library has no type for it: what JSON and text are made of.
+//! Results of commands that the library has no type for. JSON and text are made from them.
 
 pub(crate) mod usage;
 pub(crate) mod verify;

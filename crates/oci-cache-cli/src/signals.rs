@@ -1,5 +1,5 @@
-//! SIGINT and SIGTERM: the first one asks the work to stop, the second ends the process. SIGXFSZ
-//! does nothing: the write that it comes with fails, and is reported like any other.
+//! Handles signals. The first SIGINT or SIGTERM asks the work to stop; the second ends the process. SIGXFSZ
+//! has no effect: the write that caused it fails, and is reported like any other failure.
 
 use std::io;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use signal_hook::flag;
 
 use crate::exit::Exit;
 
-/// From now on, a write beyond the limit on file sizes (`RLIMIT_FSIZE`, `setrlimit(2)`) fails with `EFBIG`.
+/// Makes writes beyond the file size limit (`RLIMIT_FSIZE`, `setrlimit(2)`) fail with `EFBIG` from now on.
 pub fn outlive_size_limit() {
-    // A handler that sets a flag nobody reads: unlike an ignored signal, it does not pass on to the programs
-    // that this one starts. Should it be refused, the signal ends the process as it would without it.
+    // The handler sets a flag that nobody reads. Unlike an ignored signal, a handler is not inherited by
+    // child processes. If it cannot be registered, the signal ends the process as usual.
     let _ = flag::register(SIGXFSZ, Arc::default());
 }
 
 /// Watches for the signals.
 #[derive(Debug)]
 pub struct Signals {
-    /// The signal that came, or 0.
+    /// The signal that was received, or 0.
     received: Arc<AtomicUsize>,
 }
 
 impl Signals {
-    /// From now on, a signal sets `stop`.
+    /// Makes a signal set `stop` from now on.
     ///
     /// # Errors
     ///
-    /// If the signals cannot be watched for.
+    /// If the handlers cannot be registered.
     pub fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
         for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
@@ -40,7 +40,7 @@ impl Signals {
         Ok(Self { received })
     }
 
-    /// The exit for the signal that came, if one did.
+    /// The exit for the signal that was received, if any.
     #[must_use]
     pub fn exit(&self) -> Option<Exit> {
         match u8::try_from(self.received.load(Ordering::Relaxed)) {

@@ -1,4 +1,4 @@
-//! Reports as text: the one place where the wording stands.
+//! Reports as text.
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
@@ -12,12 +12,12 @@ pub(crate) mod verify;
 use banger_fmt::format_bytes;
 use oci_cache::{Failure, Tally, escape_path};
 
-/// Something that could not be done.
+/// A failure as an error message.
 pub(crate) fn failure(failure: &Failure) -> String {
     format!("error: {} `{}`: {}", failure.operation, escape_path(&failure.path), failure.error)
 }
 
-/// A tally in words.
+/// A tally as text.
 fn amount(tally: Tally) -> String {
     format!("{} blob(s), {}", tally.blobs, format_bytes(tally.bytes))
 }

@@ -1,6 +1,6 @@
-//! Sizes, ages and shares as people write them.
+//! Parses sizes, ages and percentages as people write them.
 //!
-//! Guarantees: what is accepted is exact; what is not is answered with what would be.
+//! Guarantees: an accepted value is exact; the error for any other value says what is accepted.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use oci_cache::FreeSpace;
 
 const SIZES: &str = "a size such as 5GiB, 500MB, 1.5TiB, 5G (which is 5GB) or plain bytes";
 
-/// Parses a size in bytes: decimal units (`kB`, `MB`, `G`, …) are powers of 1000, binary ones (`KiB`, …)
-/// of 1024.
+/// Parses a size in bytes. Decimal units (`kB`, `MB`, `G`, …) are powers of 1000, binary units (`KiB`, …) of
+/// 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     parse_size::parse_size(text).map_err(|error| format!("{error}; expected {SIZES}"))
 }
@@ -21,7 +21,7 @@ pub(crate) fn age(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Parses an amount of free space: a size, or a share of the file system.
+/// Parses an amount of free space: a size, or a percentage of the file system.
 pub(crate) fn free_space(text: &str) -> Result<FreeSpace, String> {
     let Some(percent) = text.strip_suffix('%') else {
         return match size(text) {

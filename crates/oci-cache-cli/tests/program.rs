@@ -1,5 +1,5 @@
-//! The program `oci-cache`: its help and its completions bear its own name, it has no other commands, and
-//! nothing of where and by what it was built.
+//! The program `oci-cache`: its help and completions use its own name, it has no other commands, and it
+//! contains nothing of the workspace and the machine that built it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -13,14 +13,14 @@ use insta::assert_snapshot;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_oci-cache");
 
-/// Runs the program in an empty environment. Returns its exit code, stdout and stderr.
+/// Runs the program in an empty environment. Returns the exit code, stdout and stderr.
 fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(PROGRAM).args(arguments).env_clear().stdin(Stdio::null()).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// What a run that must end with 0 and without a word on stderr prints.
+/// The stdout of a run that must exit with 0 and print nothing on stderr.
 fn stdout(arguments: &[&str]) -> String {
     let (exit, stdout, stderr) = run(arguments);
     assert_eq!((exit, stderr.as_str()), (0, ""), "{arguments:?}");
@@ -30,25 +30,25 @@ fn stdout(arguments: &[&str]) -> String {
 #[test]
 fn the_help() {
     assert_snapshot!(stdout(&["--help"]), @"
-    Frees, inspects and checks a local cache of OCI layer blobs
+    Prune, inspect and verify a local cache of OCI layer blobs
 
     Usage: oci-cache [COMMAND]
 
     Commands:
-      prune        Free the cache, and say in one line what was freed
+      prune        Free space in the cache, and report in one line what was freed
       usage        Show what is in the cache, by kind, age and size, and what common policies would free
-      verify       Hash every blob, and list those whose content does not hash to their name
-      dir          Print the directory that the other commands would use
-      completions  Print completions for a shell
+      verify       Hash every blob, and list those whose content does not match their digest
+      dir          Print the cache directory that the other commands would use
+      completions  Print shell completions
       help         Print this message or the help of the given subcommand(s)
 
     Options:
       -h, --help     Print help
       -V, --version  Print version
 
-    Exit codes: 0 done, also if there was nothing to do; 1 not all of it could be done, what was done is
-    reported; 2 wrong usage, or a directory that is refused; 3 `verify` found corrupt blobs that stay,
-    or `usage --check` found the cache over its budget; 130, 143 stopped by SIGINT, SIGTERM.
+    Exit codes: 0 done, even if there was nothing to do; 1 incomplete, what was done is reported; 2
+    wrong usage, or the directory was refused; 3 `verify` found corrupt blobs that remain, or `usage
+    --check` found the cache over budget; 130, 143 stopped by SIGINT, SIGTERM.
     ");
     assert_eq!(stdout(&[]), stdout(&["--help"]));
     assert_eq!(stdout(&["--version"]), "oci-cache 0.1.0\n");
@@ -63,14 +63,14 @@ fn each_command_s_usage_and_what_it_is_about() {
         heads.push_str(&format!("{}: {about}\n", rest.lines().next().unwrap()));
     }
     assert_snapshot!(heads, @"
-    oci-cache prune [OPTIONS]: In place (the default) it removes every blob that no process has open, and broken-off downloads; a
-    pull in flight keeps its directories and open files, and fetches again what was removed.
-    With --aside the whole cache is exchanged for an empty directory, then removed; a pull in flight
-    loses what it has written so far and may fail.
+    oci-cache prune [OPTIONS]: In place (the default), remove every blob that no process has open, and unfinished downloads. A pull
+    in flight keeps its directories and open files, and fetches removed blobs again.
+    With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
+    flight loses what it has written so far and may fail.
     oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free
-    oci-cache verify [OPTIONS]: Hash every blob, and list those whose content does not hash to their name
-    oci-cache dir [OPTIONS]: Print the directory that the other commands would use
-    oci-cache completions <SHELL>: Print completions for a shell
+    oci-cache verify [OPTIONS]: Hash every blob, and list those whose content does not match their digest
+    oci-cache dir [OPTIONS]: Print the cache directory that the other commands would use
+    oci-cache completions <SHELL>: Print shell completions
     ");
 }
 
@@ -171,7 +171,7 @@ fn has(bytes: &[u8], word: &str) -> bool {
     bytes.windows(word.len()).any(|window| window == word.as_bytes())
 }
 
-/// Each entry below the directory: path, mode, inode, and of a file its size.
+/// Each entry below the directory: path, mode, inode, and for a file its size.
 fn tree(base: &Path) -> Vec<String> {
     let entries = walkdir::WalkDir::new(base).sort_by_file_name().into_iter().map(|entry| {
         let entry = entry.unwrap();

@@ -1,4 +1,4 @@
-//! OCI image layouts for tests: images are numbers, blobs are named by them, not by their content.
+//! OCI image layouts for tests. Blobs are named by numbers, not by their content.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::{Cache, KIB, hex, nested, set_age};
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A descriptor of the blob.
+/// A descriptor for the blob.
 pub fn descriptor(number: u8, media_type: &str) -> Value {
     json!({"mediaType": media_type, "digest": format!("sha256:{}", hex(number)), "size": KIB})
 }
 
-/// An entry of an index, with a name.
+/// A named index entry.
 pub fn entry(number: u8, media_type: &str, name: &str) -> Value {
     let mut entry = descriptor(number, media_type);
     entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
@@ -30,8 +30,8 @@ impl Cache {
         cache
     }
 
-    /// Two images, 10 and 20, that share the layer 2; an index, 30, of a third, 40; and an unreferenced
-    /// blob, 99. Layers, configs and the rest have 1 KiB each, manifests what they need.
+    /// Two images, 10 and 20, which share layer 2; an index, 30, with a third image, 40; and an unreferenced
+    /// blob, 99. Every blob has 1 KiB, except manifests and indexes, which are as large as their content.
     pub fn typical_layout() -> Self {
         let cache = Self::layout();
         cache.write_manifest(10, 11, &[1, 2]);
@@ -68,7 +68,7 @@ impl Cache {
         }
     }
 
-    /// The blobs of a nested cache that are there.
+    /// The blobs that exist in a nested cache.
     pub fn nested_blobs(&self) -> Vec<u8> {
         (0..=u8::MAX).filter(|number| self.path().join(nested(*number)).exists()).collect()
     }

@@ -1,7 +1,7 @@
-//! Caches to run the commands on, in directories that the tests made themselves.
+//! Caches to run the commands on, in directories that the tests create.
 //!
-//! Guarantees: everything lies in a temporary directory; every file is an hour old unless a test makes
-//! it younger, so that runs do not wait for files to settle.
+//! Guarantees: everything is in a temporary directory. Every file is an hour old unless a test changes its
+//! age, so runs do not wait for files to settle.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
@@ -21,11 +21,12 @@ use tempfile::TempDir;
 
 pub const KIB: usize = 1024;
 
-/// Held for reading while a file is open for writing, and for writing while a process starts: between its
-/// fork and its exec a new process has every file of this one open, and a prune would see it in use.
+/// Held for reading while a file is open for writing, and for writing while a process starts. Between its
+/// fork and its exec, a new process has every file of this one open, so a prune would find these files in
+/// use.
 static NO_FORK: RwLock<()> = RwLock::new(());
 
-/// Starts a process while no test writes a file.
+/// Starts a process while no test has a file open for writing.
 pub fn spawn(command: &mut Command) -> Child {
     let _writers = NO_FORK.write().unwrap_or_else(PoisonError::into_inner);
     command.spawn().unwrap()
@@ -44,7 +45,7 @@ impl Cache {
         cache
     }
 
-    /// The place of a cache that does not exist.
+    /// The path of a cache that does not exist.
     pub fn missing() -> Self {
         Self { base: tempfile::tempdir().unwrap() }
     }
@@ -62,8 +63,8 @@ impl Cache {
         self.base.path().join("oci")
     }
 
-    /// Writes a file of the cache, or with `../` beside it, an hour old, with its directories. Returns its
-    /// path.
+    /// Writes a file into the cache, or next to it with `../`, and creates its directories. The file is an
+    /// hour old. Returns its path.
     pub fn write(&self, name: impl AsRef<Path>, size: usize) -> PathBuf {
         self.write_content(name, &vec![b'x'; size])
     }
@@ -94,7 +95,7 @@ impl Cache {
         self.run("cache-prune", arguments)
     }
 
-    /// Prunes without the privileges that root has, so that permissions count for root too.
+    /// Prunes without root's capabilities, so that permissions apply to root too.
     pub fn prune_unprivileged(&self, arguments: &[&str]) -> Ran {
         self.run_unprivileged("cache-prune", arguments)
     }
@@ -128,25 +129,25 @@ impl Cache {
             .stdout(Stdio::piped());
         let prune = spawn(&mut program);
         self.wait_until_locked();
-        // The scan follows at once, and the wait of half a second after it.
+        // The scan follows at once, and then the wait of half a second.
         std::thread::sleep(Duration::from_millis(100));
         prune
     }
 
-    /// Everything below the temporary directory, and all that a prune must not change of it.
+    /// Everything below the temporary directory, with all attributes that a prune must not change.
     pub fn tree(&self) -> String {
         tree(self.base.path())
     }
 }
 
-/// The program, with a terminal-less and variable-less environment.
+/// The program, without a terminal on stdin and without the variables that it reads.
 pub fn xtask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.stdin(Stdio::null()).env_remove("BANGER_OCI_CACHE_DIR").env_remove("GITHUB_STEP_SUMMARY");
     command
 }
 
-/// The hex digits of a digest for tests: a number, padded.
+/// The hex digits of a test digest: a padded number.
 pub fn hex(number: u8) -> String {
     format!("{number:064x}")
 }
@@ -161,7 +162,7 @@ pub fn nested(number: u8) -> String {
     format!("blobs/sha256/{}", hex(number))
 }
 
-/// Makes a file look last written and read so long ago.
+/// Sets how long ago a file was last written and read.
 #[expect(clippy::disallowed_methods, reason = "a test's files need an age")]
 pub fn set_age(path: &Path, age: Duration) {
     let _no_fork = NO_FORK.read().unwrap_or_else(PoisonError::into_inner);
@@ -170,7 +171,7 @@ pub fn set_age(path: &Path, age: Duration) {
     File::open(path).unwrap().set_times(times).unwrap();
 }
 
-/// What a run of the program printed, and how it ended.
+/// A finished run of the program: exit code and output.
 pub struct Ran {
     pub exit: i32,
     pub stdout: String,
@@ -178,7 +179,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Runs the command; the path `base` is printed as `[TMP]`.
+    /// Runs the command. Replaces the path `base` in its output with `[TMP]`.
     pub fn of(command: &mut Command, base: &Path) -> Self {
         let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         Self::from(&child.wait_with_output().unwrap(), base)
@@ -195,8 +196,8 @@ impl Ran {
         }
     }
 
-    /// All of it in one block, for a snapshot. What depends on the file system is left out: what files
-    /// occupy, the room, and how reads are recorded.
+    /// Everything in one block, for a snapshot. Replaces what depends on the file system: disk usage, free
+    /// space, and how reads are recorded.
     pub fn block(&self) -> String {
         let mut stdout = self.stdout.clone();
         let field = "\"disk_bytes_freed\":";
@@ -222,8 +223,8 @@ impl Ran {
     }
 }
 
-/// Lists a tree: kind and mode, owner, inode, size, time of the last write and path of each entry, in
-/// the order of the paths. Of directories the time is left out: it says only that entries went.
+/// Lists a tree, sorted by path: type and mode, owner, inode, size, time of the last write and path of each
+/// entry. Leaves out size and time of directories: they only show that entries were removed.
 pub fn tree(base: &Path) -> String {
     let mut lines = Vec::new();
     for entry in walkdir::WalkDir::new(base).sort_by_file_name() {
@@ -239,7 +240,7 @@ pub fn tree(base: &Path) -> String {
     lines.join("\n")
 }
 
-/// The lines of `before` that are not in `after`: what went. Panics if anything came or changed.
+/// The paths that are in `before` but not in `after`. Panics if anything was added or changed.
 pub fn gone(before: &str, after: &str) -> Vec<String> {
     for line in after.lines() {
         assert!(before.lines().any(|earlier| earlier == line), "came or changed: {line}");

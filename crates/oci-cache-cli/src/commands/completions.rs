@@ -1,4 +1,4 @@
-//! `completions`: prints completions for a shell.
+//! `completions`: prints shell completions.
 
 use clap::CommandFactory as _;
 
@@ -6,11 +6,11 @@ use crate::cli::{Cli, CompletionsArguments};
 use crate::exit::Exit;
 use crate::output;
 
-/// Does all of it, for the program `oci-cache`.
+/// Runs the command, for the program `oci-cache`.
 ///
 /// # Errors
 ///
-/// None that is known: what is generated is text.
+/// None is known: the generated script is text.
 pub fn run(arguments: &CompletionsArguments) -> anyhow::Result<Exit> {
     let mut command = Cli::command();
     let name = command.get_name().to_owned();

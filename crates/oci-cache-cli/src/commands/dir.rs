@@ -8,11 +8,11 @@ use crate::cli::{DirArguments, Format};
 use crate::exit::Exit;
 use crate::{location, output};
 
-/// Does all of it.
+/// Runs the command.
 ///
 /// # Errors
 ///
-/// If there is no directory to be used.
+/// If no cache directory is set.
 pub fn run(arguments: &DirArguments) -> anyhow::Result<Exit> {
     let directory = location::cache_dir(&arguments.cache.location)?;
     let absolute = std::path::absolute(&directory)

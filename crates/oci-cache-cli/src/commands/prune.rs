@@ -1,4 +1,4 @@
-//! `prune`: frees the cache, and says in one line what was freed.
+//! `prune`: frees space in the cache, and reports in one line what was freed.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,11 +20,12 @@ use crate::{
     clock, location, lock, metrics_file, output, output_file, plan_file, policy, progress_bar, text,
 };
 
-/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+/// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
+/// contains one of these.
 ///
 /// # Errors
 ///
-/// What kept it from coming to a result, to be told.
+/// Whatever prevents a result. The caller prints it.
 pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let (now, started) = (clock::now(), Instant::now());
     if let Ok(cache) = location::cache_dir(&arguments.cache.location) {
@@ -42,7 +43,7 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
             path,
             &Run { report, cache_bytes, duration: started.elapsed(), exit, started: now },
         );
-        // Why the run failed is said in any case; that the metrics did not come, only where it is the worst.
+        // An error of the run takes precedence over an error of the metrics.
         if result.is_ok() {
             written?;
         }
@@ -50,17 +51,17 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
     result.map(|done| done.exit)
 }
 
-/// What a run came to.
+/// The outcome of a run.
 struct Done {
     exit: Exit,
     report: Option<PruneReport>,
-    /// What the cache's files have together afterwards, if that is known.
+    /// The total size of the cache's files afterwards, if known.
     cache_bytes: Option<u64>,
 }
 
 fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Done> {
     let progress = Progress::default();
-    // Lists may come from where nothing comes: until they are read, a signal ends the process.
+    // Reading a list may block forever, so until the lists are read, a signal ends the process.
     let policy = policy::build(&arguments.policy)?;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let directory = location::cache_dir(&arguments.cache.location)?;
@@ -95,14 +96,14 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> a
         summary.append(&report)?;
     }
     let done = if report.is_complete() { printed } else { Exit::Incomplete };
-    // What is left may be no cache any more, if only what is foreign stays.
+    // If only foreign entries are left, the directory is no longer a cache, and the scan refuses it.
     let found =
         arguments.metrics_file.as_ref().and_then(|_| scan(&CacheDir::open(&directory, &[]).ok()?).ok());
     let cache_bytes = Some(found.map_or(used_bytes, |inventory| inventory.used_bytes()));
     Ok(Done { exit: signals.exit().unwrap_or(done), report: Some(report), cache_bytes })
 }
 
-/// Tells that a signal came before the command's turn.
+/// Reports that a signal arrived while the command waited for the lock.
 fn stopped(cache: &CacheDir, arguments: &PruneArguments, signals: &Signals) -> anyhow::Result<Done> {
     let report =
         PruneReport { cache_dir: cache.path().to_owned(), interrupted: true, ..PruneReport::default() };
@@ -136,7 +137,7 @@ fn carry_out(
     pruned.map_err(|error: Error| error.into())
 }
 
-/// The room after the prune, or what it would be.
+/// The free space after the prune; for a dry run, what it would be.
 fn space_after(cache: &CacheDir, report: &PruneReport) -> anyhow::Result<Space> {
     let mut space = cache.space()?;
     if report.dry_run {
@@ -145,7 +146,7 @@ fn space_after(cache: &CacheDir, report: &PruneReport) -> anyhow::Result<Space> 
     Ok(space)
 }
 
-/// Makes the plan. Also returns what could not be read where blobs had to be.
+/// Makes the plan. With `--corrupt`, also returns the blobs that could not be read.
 fn plan(
     arguments: &PruneArguments,
     cache: &CacheDir,

@@ -1,4 +1,4 @@
-//! `usage`: what is in the cache, and what common policies would free.
+//! `usage`: shows what is in the cache, and what common policies would free.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use crate::exit::Exit;
 use crate::report::usage::{UsageReport, WouldFree};
 use crate::{clock, location, output, text};
 
-/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+/// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
+/// contains one of these.
 ///
 /// # Errors
 ///
-/// What kept it from coming to a result, to be told.
+/// Whatever prevents a result. The caller prints it.
 pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let directory = location::cache_dir(&arguments.cache.location)?;
     let cache = CacheDir::open(&directory, &location::protected(protected))?;

@@ -1,4 +1,4 @@
-//! `verify`: hashes every blob, lists the corrupt ones, and removes them if asked to.
+//! `verify`: hashes every blob, lists the corrupt ones and, with `--prune`, removes them.
 
 use std::path::PathBuf;
 
@@ -15,11 +15,12 @@ use crate::report::verify::VerifyReport;
 use crate::signals::Signals;
 use crate::{clock, location, lock, output, text};
 
-/// Does all of it. Beside the home, the directories in `protected` are never a cache, nor is what holds them.
+/// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
+/// contains one of these.
 ///
 /// # Errors
 ///
-/// What kept it from coming to a result, to be told.
+/// Whatever prevents a result. The caller prints it.
 pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;

@@ -1,4 +1,4 @@
-//! What `usage` came to.
+//! The result of `usage`.
 
 use oci_cache::{Tally, Usage};
 use serde::Serialize;
@@ -10,14 +10,14 @@ pub(crate) struct UsageReport {
     pub(crate) cache_dir: String,
     #[serde(flatten)]
     pub(crate) usage: Usage,
-    /// What would go under common policies.
+    /// What common policies would free.
     pub(crate) would_free: Vec<WouldFree>,
 }
 
 /// What a policy would free.
 #[derive(Debug, Serialize)]
 pub(crate) struct WouldFree {
-    /// The flags of `prune`; empty for a prune of everything.
+    /// The flags of `prune`; empty to prune everything.
     pub(crate) flags: String,
     #[serde(flatten)]
     pub(crate) tally: Tally,

@@ -1,4 +1,4 @@
-//! What `verify` came to.
+//! The result of `verify`.
 
 use oci_cache::{
     CacheDir, Check, Failure, Finding, Inventory, PruneReport, Tally, Verification, escape_path,
@@ -12,27 +12,27 @@ use crate::exit::Exit;
 pub(crate) struct VerifyReport {
     /// The directory, absolute and escaped.
     pub(crate) cache_dir: String,
-    /// Whether only blobs that show a sign of ending early were hashed.
+    /// Whether only small blobs and those that look truncated were hashed.
     pub(crate) quick: bool,
-    /// How many blobs were looked at, and their logical size in bytes.
+    /// How many blobs were checked, and their logical size in bytes.
     pub(crate) blobs_verified: u64,
     pub(crate) bytes_verified: u64,
-    /// The corrupt ones.
+    /// The corrupt blobs.
     pub(crate) corrupt: Vec<CorruptBlob>,
-    /// What somebody was writing to.
+    /// Blobs that were being written.
     pub(crate) in_use: Tally,
-    /// What changed each time it was read.
+    /// Blobs that changed every time they were read.
     pub(crate) changed: Tally,
-    /// What could not be read, or was not reached.
+    /// Blobs that could not be read or were not reached.
     pub(crate) unread: Tally,
-    /// How many of the corrupt ones could not be probed for somebody who writes to them.
+    /// How many of the corrupt blobs could not be checked for writers.
     #[serde(skip)]
     pub(crate) unprobed: u64,
     /// What could not be inspected or read.
     pub(crate) failures: Vec<Failure>,
-    /// Whether a signal stopped it before its end.
+    /// Whether a signal stopped the verification early.
     pub(crate) interrupted: bool,
-    /// What was removed, if it was asked for.
+    /// What was removed, with `--prune`.
     pub(crate) pruned: Option<PruneReport>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct CorruptBlob {
 }
 
 impl VerifyReport {
-    /// What was found in the inventory, which was verified.
+    /// Builds the result from the verified inventory.
     pub(crate) fn new(
         cache: &CacheDir,
         check: Check,
@@ -89,7 +89,7 @@ impl VerifyReport {
         report
     }
 
-    /// How the command ends. Whether corrupt blobs stay decides before anything that could not be done.
+    /// How the command exits. Corrupt blobs that remain take precedence over other failures.
     pub(crate) fn exit(&self, printed: Exit) -> Exit {
         let removed = self.pruned.as_ref().map_or(0, |pruned| pruned.blobs_freed);
         let is_complete =

@@ -1,7 +1,7 @@
-//! The result in Prometheus' text format, for a node exporter's textfile collector.
+//! The result in the Prometheus text format, for the node exporter's textfile collector.
 //!
-//! Guarantees: pure. All values are gauges of the last run; names and units follow
-//! Prometheus' naming conventions (base units, `_bytes`, `_seconds`).
+//! Guarantees: pure. All values are gauges of the last run. Names and units follow the Prometheus naming
+//! conventions (base units, `_bytes`, `_seconds`).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::exit::Exit;
 /// A run, measured.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
-    /// What it did; none if it was ended by an error.
+    /// What the run did; none if it ended with an error.
     pub(crate) report: Option<&'a PruneReport>,
-    /// What the cache's files have together after it, in bytes, if that is known.
+    /// The total size of the cache's files after the run, in bytes, if known.
     pub(crate) cache_bytes: Option<u64>,
     /// How long it took.
     pub(crate) duration: Duration,

@@ -11,7 +11,7 @@ use crate::cli::Format;
 use crate::text::reason::{of_keeping, of_removal};
 use crate::text::{amount, count};
 
-/// The result, as one line with its end.
+/// The result as one line, including its newline.
 pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<String> {
     let mut line = match format {
         Format::Human => {
@@ -26,7 +26,7 @@ pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<Str
     Ok(line)
 }
 
-/// What a person should know beside the result.
+/// What people should know besides the result.
 pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.from_the_future() > 0 {
@@ -93,7 +93,7 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     notes
 }
 
-/// What the kernel kept a prune from, for those who want to know all.
+/// Whether the kernel confined the prune, for `-v`.
 pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     let note = match report.notes.confined {
         _ if report.dry_run => return None,
@@ -103,13 +103,13 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     Some(note.to_owned())
 }
 
-/// What a prune could not see while it waited, for those who want to know all.
+/// What a prune could not watch while it waited, for `-v`.
 pub(crate) fn missing_watch(report: &PruneReport) -> Option<String> {
     let note = "note: what was opened during the wait was not watched: inotify is not to be had here";
     report.notes.unwatched.then(|| note.to_owned())
 }
 
-/// What goals are not met, although all that could go went.
+/// The goals that are not met, although everything that could be removed was.
 pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(max) = policy.max_used_bytes.filter(|max| used_bytes > *max) {
@@ -124,7 +124,7 @@ pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec
     notes
 }
 
-/// What the last use of a blob is, on a mount that records reads so.
+/// What last use means on a mount that records reads this way.
 pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
     match access_times {
         AccessTimes::Never => "note: last use is the last write: this mount does not record reads (noatime)",
@@ -136,22 +136,22 @@ pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
     }
 }
 
-/// Each entry with its fate and the reason, in the order of the paths.
+/// Each entry with its fate and the reason, sorted by path.
 pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     sorted_entries(plan, report).into_iter().map(|entry| entry.line).collect()
 }
 
-/// The entries that went.
+/// The entries that were removed.
 pub(crate) fn removed_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     sorted_entries(plan, report).into_iter().filter(|entry| entry.went).map(|entry| entry.line).collect()
 }
 
-/// What `-v` says of one entry.
+/// The line that `-v` prints for one entry.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     path: PathBuf,
     line: String,
-    /// Whether it went, or would go.
+    /// Whether the entry was removed, or would be.
     went: bool,
 }
 
@@ -181,7 +181,7 @@ fn sorted_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<Entry> {
     entries
 }
 
-/// What became of one blob or partial: as planned, unless there is an outcome.
+/// What happened to one blob or partial. Without an outcome, it went as planned.
 fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, dry_run: bool) -> Entry {
     let removed = if dry_run { "would remove" } else { "removed" };
     let (verb, reason, went) = match (outcome, fate) {

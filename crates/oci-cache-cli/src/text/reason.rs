@@ -1,8 +1,8 @@
-//! Why an entry goes or stays, in words.
+//! Why an entry is removed or kept, in words.
 
 use oci_cache::{Keep, Remove};
 
-/// Why an entry goes.
+/// Why an entry is removed.
 pub(crate) const fn of_removal(reason: Remove) -> &'static str {
     match reason {
         Remove::Everything => "everything goes",
@@ -15,7 +15,7 @@ pub(crate) const fn of_removal(reason: Remove) -> &'static str {
     }
 }
 
-/// Why an entry stays.
+/// Why an entry is kept.
 pub(crate) const fn of_keeping(reason: Keep) -> &'static str {
     match reason {
         Keep::InUse => "in use",

@@ -1,6 +1,6 @@
 //! The result as a Markdown table.
 //!
-//! Guarantees: pure; names from the disk are escaped, and no name ends its cell.
+//! Guarantees: pure; names from the disk are escaped, and no name can break out of its cell.
 
 use banger_fmt::format_bytes;
 use oci_cache::{PruneReport, escape_path};
@@ -9,7 +9,7 @@ use crate::text::reason::of_keeping;
 
 /// The table, under a heading.
 pub(crate) fn table(report: &PruneReport) -> String {
-    // A cell ends at a bar, and a code span at a backtick.
+    // A bar would end the cell, and a backtick the code span.
     let directory = escape_path(&report.cache_dir).replace('|', "\\|").replace('`', "'");
     let verb = if report.dry_run { "would be freed" } else { "freed" };
     let mut table = format!("### OCI blob cache\n\n| `{directory}` | blobs | size |\n|---|--:|--:|\n");

@@ -1,4 +1,4 @@
-//! What is in the cache as text: tables with bars.
+//! The cache's content as text: tables with bars.
 //!
 //! Guarantees: pure; names from the disk are escaped; no line depends on the terminal.
 
@@ -11,7 +11,7 @@ use oci_cache::{Tally, escape_path};
 
 use crate::report::usage::UsageReport;
 
-/// How wide the longest bar is.
+/// The width of the longest bar.
 const BAR: u64 = 30;
 
 /// The whole report.
@@ -63,7 +63,7 @@ pub(crate) fn result(report: &UsageReport) -> String {
     text
 }
 
-/// What is said of a cache over its budget.
+/// The message for a cache over budget.
 pub(crate) fn over(used_bytes: u64, limit: u64) -> String {
     let over = format_bytes(used_bytes.saturating_sub(limit));
     format!("over the budget by {over}: {} used, {} allowed", format_bytes(used_bytes), format_bytes(limit))

@@ -7,7 +7,7 @@ use banger_fmt::format_bytes;
 use crate::report::verify::{CorruptBlob, VerifyReport};
 use crate::text::amount;
 
-/// What a verification came to, as one line with its end.
+/// The result as one line, including its newline.
 pub(crate) fn result(report: &VerifyReport) -> String {
     let verb = if report.quick { "quickly checked" } else { "verified" };
     let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
@@ -24,7 +24,7 @@ pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
     format!("corrupt `{path}` ({}): expected {expected}, found {actual}", format_bytes(*bytes))
 }
 
-/// What a person should know beside a verification's result.
+/// What people should know besides the result.
 pub(crate) fn notes(report: &VerifyReport) -> Vec<String> {
     let mut notes = Vec::new();
     if report.quick {
