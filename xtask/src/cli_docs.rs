@@ -47,7 +47,7 @@ pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
 fn document() -> anyhow::Result<String> {
     let told = proof::command()?.arg("markdown").output().context("run `oci-cache-proof`")?;
     ensure!(told.status.success(), "`oci-cache-proof markdown` ended with {}", told.status);
-    let proof = String::from_utf8(told.stdout).context("understand `oci-cache-proof markdown`")?;
+    let proof = String::from_utf8(told.stdout).context("parse the output of `oci-cache-proof markdown`")?;
     let own = markdown(&Cli::command());
     // These commands are documented with the programs that run them.
     let is_another = |section: &&str| {

@@ -28,7 +28,7 @@ pub(crate) fn command() -> anyhow::Result<Command> {
     cargo.args(["build", "--release", "--locked", "--quiet"]);
     cargo.args(["--package", "oci-cache-cli", "--package", "oci-cache-proof", "--target-dir"]).arg(target);
     let status = cargo.current_dir(workspace()).status().context("run cargo")?;
-    ensure!(status.success(), "the build of `oci-cache-proof` ended with {status}");
+    ensure!(status.success(), "building `oci-cache-proof` ended with {status}");
     let programs = target.join("release");
     let mut proof = Command::new(programs.join("oci-cache-proof"));
     proof.arg("--program").arg(programs.join("oci-cache"));

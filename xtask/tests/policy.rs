@@ -45,12 +45,12 @@ fn older_than() {
     --- stdout
     would free 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): not used for long enough
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): not used for long enough
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): not used recently
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): not used recently
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): used recently
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): used recently
     note: last use is [MOUNT]
-    note: kept 2 blob(s), 2.0 KiB: used recently
+    note: kept 2 blobs, 2.0 KiB: used recently
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--older-than", "7d"]).block(), @"
@@ -58,7 +58,7 @@ fn older_than() {
     --- stdout
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 2 blob(s), 2.0 KiB: used recently
+    note: kept 2 blobs, 2.0 KiB: used recently
     [EOF]
     ");
     assert_eq!(left(&cache), [3, 4]);
@@ -67,7 +67,7 @@ fn older_than() {
     --- stdout
     {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 1 blob(s), 1.0 KiB: used recently
+    note: kept 1 blob, 1.0 KiB: used recently
     [EOF]
     "#);
     assert_eq!(left(&cache), [4]);
@@ -81,13 +81,13 @@ fn max_used_space() {
     --- stdout
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): over the budget
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over the budget
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): over budget
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over budget
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 2 blob(s), 2.0 KiB: goal met
+    note: kept 2 blobs, 2.0 KiB: goal met
     [EOF]
     ");
     assert_eq!(left(&cache), [3, 4]);
@@ -96,7 +96,7 @@ fn max_used_space() {
     --- stdout
     {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 2 blob(s), 2.0 KiB: goal met
+    note: kept 2 blobs, 2.0 KiB: goal met
     [EOF]
     "#);
 }
@@ -115,7 +115,7 @@ fn min_free_space() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 4 blob(s), 4.0 KiB: goal met
+    note: kept 4 blobs, 4.0 KiB: goal met
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 2, 3, 4]);
@@ -124,11 +124,11 @@ fn min_free_space() {
     --- stdout
     would free 4.0 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
-    note: the goal is not met: [ROOM]
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): space is low
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): space is low
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): space is low
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): space is low
+    note: goal not met: [ROOM]
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): low on space
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): low on space
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): low on space
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): low on space
     note: last use is [MOUNT]
     [EOF]
     ");
@@ -137,7 +137,7 @@ fn min_free_space() {
     --- stdout
     {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: the goal is not met: [ROOM]
+    note: goal not met: [ROOM]
     [EOF]
     "#);
     assert_eq!(left(&cache), [0; 0]);
@@ -152,12 +152,12 @@ fn keep() {
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): pinned
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): everything goes
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): no filter or goal
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): pinned
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): everything goes
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): no filter or goal
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 2 blob(s), 2.0 KiB: pinned
+    note: kept 2 blobs, 2.0 KiB: pinned
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3]);
@@ -166,7 +166,7 @@ fn keep() {
     --- stdout
     {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 1 blob(s), 1.0 KiB: pinned
+    note: kept 1 blob, 1.0 KiB: pinned
     [EOF]
     "#);
 }
@@ -183,7 +183,7 @@ fn keep_from_a_list_a_manifest_and_standard_input() {
     --- stdout
     freed 3.0 KiB across 3 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 1 blob(s), 1.0 KiB: pinned
+    note: kept 1 blob, 1.0 KiB: pinned
     [EOF]
     ");
     assert_eq!(left(&cache), [2]);
@@ -225,7 +225,7 @@ fn unreferenced() {
     keep `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000029` (1.0 KiB): referenced
     would remove `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000063` (1.0 KiB): unreferenced
     note: last use is [MOUNT]
-    note: kept 11 blob(s), 8.3 KiB: referenced
+    note: kept 11 blobs, 8.3 KiB: referenced
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--unreferenced"]).block(), @"
@@ -233,7 +233,7 @@ fn unreferenced() {
     --- stdout
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 11 blob(s), 8.3 KiB: referenced
+    note: kept 11 blobs, 8.3 KiB: referenced
     [EOF]
     ");
     assert_eq!(cache.nested_blobs(), [1, 2, 3, 4, 10, 11, 20, 21, 30, 40, 41]);
@@ -243,14 +243,14 @@ fn unreferenced() {
     --- stdout
     {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 11 blob(s), 8.3 KiB: referenced
+    note: kept 11 blobs, 8.3 KiB: referenced
     [EOF]
     "#);
     assert_snapshot!(aged().prune(&["--unreferenced"]).block(), @"
     exit: 2
     --- stdout
     --- stderr
-    error: --unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI image layout has
+    error: --unreferenced needs the index.json of an OCI image layout: this cache has none
     [EOF]
     ");
 }
@@ -264,8 +264,8 @@ fn an_image_goes_as_a_whole() {
     --- stdout
     freed 3.4 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 8 blob(s), 5.9 KiB: used recently
-    note: took 1 image out of `[TMP]/oci/index.json`
+    note: kept 8 blobs, 5.9 KiB: used recently
+    note: removed 1 image from `[TMP]/oci/index.json`
     [EOF]
     ");
     // The shared layer stays with the remaining image.
@@ -469,7 +469,7 @@ fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
 
     For more information, try '--help'.
     ");
-    assert_snapshot!(cache.prune(&["--keep-from", "/dev/null"]).stderr, @"error: read the digests to keep from `/dev/null`: understand it: it contains no digest");
+    assert_snapshot!(cache.prune(&["--keep-from", "/dev/null"]).stderr, @"error: read the digests to keep from `/dev/null`: parse it: it contains no digest");
     assert_snapshot!(cache.prune(&["--keep", "sha256:1"]).stderr, @"
     error: invalid value 'sha256:1' for '--keep <DIGEST>': `sha256:1` is not a digest: expected sha256:<64 hex digits> or sha512:<128 hex digits>, in lower case
 
@@ -488,8 +488,8 @@ fn times_in_the_future_count_as_just_used() {
     --- stdout
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    note: 1 blob(s) have a time that lies ahead: they count as just used
-    note: kept 2 blob(s), 2.0 KiB: used recently
+    note: 1 blob has a timestamp in the future, treated as just used
+    note: kept 2 blobs, 2.0 KiB: used recently
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 4]);
@@ -536,8 +536,8 @@ fn a_saved_plan_is_carried_out_exactly() {
     --- stdout
     would free 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 1 blob(s), 2.0 KiB: changed since the plan was made
-    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    note: kept 1 blob, 2.0 KiB: changed since the plan was made
+    note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--from-plan", &plan, "-v"]).block(), @"
@@ -553,8 +553,8 @@ fn a_saved_plan_is_carried_out_exactly() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009` (1.0 KiB): not in the plan
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 1 blob(s), 2.0 KiB: changed since the plan was made
-    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    note: kept 1 blob, 2.0 KiB: changed since the plan was made
+    note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3, 4, 9]);
@@ -563,8 +563,8 @@ fn a_saved_plan_is_carried_out_exactly() {
     --- stdout
     {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 2 blob(s), 2.0 KiB: changed since the plan was made
-    note: kept 4 blob(s), 4.0 KiB: not in the plan
+    note: kept 2 blobs, 2.0 KiB: changed since the plan was made
+    note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     "#);
 }
@@ -672,13 +672,13 @@ fn what_is_in_use_is_made_up_for() {
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): in use
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over the budget
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): over budget
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): goal met
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): goal met
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 1 blob(s), 1.0 KiB: in use
-    note: kept 2 blob(s), 2.0 KiB: goal met
+    note: kept 1 blob, 1.0 KiB: in use
+    note: kept 2 blobs, 2.0 KiB: goal met
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3, 4], "the oldest is in use, so the next goes");
@@ -717,7 +717,7 @@ fn output_files_are_replaced_with_care() {
         for path in [&inside, &cache.path().join("new"), &cache.path().join("../oci/new")] {
             let ran = cache.prune(&["-n", option, path.to_str().unwrap()]);
             assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{}", ran.block());
-            assert!(ran.stderr.contains("lies in the cache"), "{}", ran.stderr);
+            assert!(ran.stderr.contains("is inside the cache"), "{}", ran.stderr);
         }
     }
     assert_eq!(cache.tree(), before);
@@ -755,7 +755,7 @@ fn another_users_file_in_a_directory_open_to_all_is_not_replaced() {
     std::os::unix::fs::lchown(&link, Some(1234), None).expect("only root can give files away");
     let ran = cache.prune(&["-n", "--save-plan", link.to_str().unwrap()]);
     assert_eq!(ran.exit, 1, "{}", ran.block());
-    assert!(ran.stderr.contains("it is another user's"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("it belongs to another user"), "{}", ran.stderr);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
 }
 
@@ -826,13 +826,13 @@ fn the_summary_and_the_metrics() {
     # HELP oci_cache_prune_freed_bytes Logical size of the files removed.
     # TYPE oci_cache_prune_freed_bytes gauge
     oci_cache_prune_freed_bytes 1024
-    # HELP oci_cache_prune_freed_disk_bytes Disk space of the files whose last name went.
+    # HELP oci_cache_prune_freed_disk_bytes Disk space of the removed files that have no other links.
     # TYPE oci_cache_prune_freed_disk_bytes gauge
     oci_cache_prune_freed_disk_bytes [DISK]
     # HELP oci_cache_prune_freed_blobs Files removed.
     # TYPE oci_cache_prune_freed_blobs gauge
     oci_cache_prune_freed_blobs 1
-    # HELP oci_cache_prune_kept_blobs Blobs that stayed, by reason.
+    # HELP oci_cache_prune_kept_blobs Blobs kept, by reason.
     # TYPE oci_cache_prune_kept_blobs gauge
     oci_cache_prune_kept_blobs{reason="in_use"} 1
     oci_cache_prune_kept_blobs{reason="recent"} 2
@@ -843,7 +843,7 @@ fn the_summary_and_the_metrics() {
     oci_cache_prune_kept_blobs{reason="unlisted"} 0
     oci_cache_prune_kept_blobs{reason="intact"} 0
     oci_cache_prune_kept_blobs{reason="unread"} 0
-    # HELP oci_cache_prune_kept_bytes Logical size of the blobs that stayed, by reason.
+    # HELP oci_cache_prune_kept_bytes Logical size of the blobs kept, by reason.
     # TYPE oci_cache_prune_kept_bytes gauge
     oci_cache_prune_kept_bytes{reason="in_use"} 1024
     oci_cache_prune_kept_bytes{reason="recent"} 2048
@@ -857,7 +857,7 @@ fn the_summary_and_the_metrics() {
     # HELP oci_cache_prune_failures Entries that could not be inspected or removed.
     # TYPE oci_cache_prune_failures gauge
     oci_cache_prune_failures 0
-    # HELP oci_cache_prune_dry_run Whether nothing was done: 1, else 0.
+    # HELP oci_cache_prune_dry_run 1 for a dry run, else 0.
     # TYPE oci_cache_prune_dry_run gauge
     oci_cache_prune_dry_run 0
     # HELP oci_cache_used_bytes Logical size of the cache's files after the run.
@@ -868,7 +868,7 @@ fn the_summary_and_the_metrics() {
     # HELP oci_cache_prune_exit_status Exit status of the run.
     # TYPE oci_cache_prune_exit_status gauge
     oci_cache_prune_exit_status 0
-    # HELP oci_cache_prune_last_run_timestamp_seconds When the run began, in Unix time.
+    # HELP oci_cache_prune_last_run_timestamp_seconds Start of the run, in Unix time.
     # TYPE oci_cache_prune_last_run_timestamp_seconds gauge
     "#);
     // A refused run is recorded too.
@@ -890,14 +890,14 @@ fn a_summary_that_cannot_be_written_is_told_before_anything_goes() {
     exit: 1
     --- stdout
     --- stderr
-    error: open the summary `[TMP]`: Is a directory (os error 21)
+    error: open the summary file `[TMP]`: Is a directory (os error 21)
     [EOF]
     ");
     assert_snapshot!(prune(&cache.path().join("summary.md")).block(), @"
     exit: 2
     --- stdout
     --- stderr
-    error: `[TMP]/oci/summary.md` lies in the cache: choose a file outside
+    error: `[TMP]/oci/summary.md` is inside the cache: choose a file outside it
     [EOF]
     ");
     assert_eq!(cache.tree(), before);

@@ -168,7 +168,7 @@ fn a_read_only_file_system() {
 fn without_proc_there_is_no_watch() {
     in_namespace(
         r#"
-        note='note: what was opened during the wait was not watched'
+        note='note: files opened during the wait may have been missed'
         blob 1 cache; touch cache/*; prune cache -v 2>error
         expect "$(grep -c "$note" error)" 0
         blob 2 cache; mount -t tmpfs none /proc

@@ -61,7 +61,7 @@ fn sparse_files_make_a_note() {
     --- stdout
     freed 1.2 GiB across 47 blob(s) in [TMP]/oci
     --- stderr
-    note: on disk 0 B was freed: some files are sparse, compressed or have other links
+    note: freed only 0 B on disk: some files are sparse, compressed, open or have other links
     [EOF]
     ");
 }
@@ -119,7 +119,7 @@ fn in_use_kept() {
     --- stdout
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 1 blob(s), 1.0 KiB: in use
+    note: kept 1 blob, 1.0 KiB: in use
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
@@ -127,7 +127,7 @@ fn in_use_kept() {
     --- stdout
     {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: kept 1 blob(s), 1.0 KiB: in use
+    note: kept 1 blob, 1.0 KiB: in use
     [EOF]
     "#);
     assert_snapshot!(cache.prune(&["--verbose"]).block(), @"
@@ -138,7 +138,7 @@ fn in_use_kept() {
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): in use
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 1 blob(s), 1.0 KiB: in use
+    note: kept 1 blob, 1.0 KiB: in use
     [EOF]
     ");
 }
@@ -154,11 +154,11 @@ fn foreign_kept() {
     would free 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     leave `[TMP]/oci/notes.txt`: foreign, a file
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): everything goes
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): no filter or goal
     leave `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009`: foreign, a symbolic link
     note: last use is [MOUNT]
-    note: left alone 2 foreign entries, not the cache's
+    note: left 2 foreign entries alone
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
@@ -166,7 +166,7 @@ fn foreign_kept() {
     --- stdout
     {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: left alone 2 foreign entries, not the cache's
+    note: left 2 foreign entries alone
     [EOF]
     "#);
 }
@@ -227,10 +227,10 @@ fn names_are_escaped() {
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
     leave `[TMP]/oci/\u{1b}[2Jfreed\n9 GiB\xff`: foreign, a file
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: left alone 1 foreign entry, not the cache's
+    note: left 1 foreign entry alone
     [EOF]
     ");
 }
@@ -247,10 +247,10 @@ fn partials_and_leftovers() {
     --- stdout
     would free 4.0 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
-    would remove `[TMP]/oci/.pruning-0123456789abcdef` (1 blob(s), 1.0 KiB): left by a killed prune
-    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): everything goes
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): everything goes
-    would remove `[TMP]/oci.pruning-fedcba9876543210` (1 blob(s), 1.0 KiB): left by a killed prune
+    would remove `[TMP]/oci/.pruning-0123456789abcdef` (1 blob, 1.0 KiB): left by a killed prune
+    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): no filter or goal
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
+    would remove `[TMP]/oci.pruning-fedcba9876543210` (1 blob, 1.0 KiB): left by a killed prune
     note: last use is [MOUNT]
     note: would remove 2 leftovers of killed prunes
     [EOF]

@@ -34,10 +34,7 @@ fn prunes_of_one_cache_take_turns() {
     let first = Ran::from(&first.wait_with_output().unwrap(), cache.base.path());
     assert_eq!(first.stdout, "freed 3.0 KiB across 3 blob(s) in [TMP]/oci\n");
     assert_eq!(second.stdout, "freed 0 B across 0 blob(s) in [TMP]/oci\n");
-    assert_eq!(
-        second.stderr,
-        "waiting up to 5m for the lock of `[TMP]/oci`, which another prune or a puller holds\n"
-    );
+    assert_eq!(second.stderr, "waiting up to 5m: another prune or a puller holds the lock of `[TMP]/oci`\n");
 }
 
 #[test]
@@ -81,8 +78,8 @@ fn a_lock_that_is_never_freed_ends_the_wait() {
     exit: 1
     --- stdout
     --- stderr
-    waiting up to 100ms for the lock of `[TMP]/oci`, which another prune or a puller holds
-    error: lock oci cache `[TMP]/oci`: still locked by another process after 100ms
+    waiting up to 100ms: another prune or a puller holds the lock of `[TMP]/oci`
+    error: lock oci cache `[TMP]/oci`: another process still holds the lock after 100ms
     [EOF]
     ");
     assert_eq!((cache.tree(), dry_run.exit), (before, 0), "a dry run waits for nobody");

@@ -164,7 +164,7 @@ fn a_check_of_the_budget() {
     assert_eq!(cache.run("cache-usage", &["--check", "--max-used-space", "3KiB"]).exit, 0);
     let over = cache.run("cache-usage", &["--check", "--max-used-space", "3071"]);
     assert_eq!(over.exit, 3);
-    assert_eq!(over.stderr, "over the budget by 1 B: 3.0 KiB used, 3.0 KiB allowed\n");
+    assert_eq!(over.stderr, "over budget by 1 B: 3.0 KiB used, 3.0 KiB allowed\n");
     assert_eq!(cache.run("cache-usage", &["--check"]).exit, 2);
     assert_eq!(cache.run("cache-usage", &["--max-used-space", "1"]).exit, 2);
 }

@@ -33,13 +33,13 @@ impl Summary {
         })?;
         output_file::check_outside(&path, cache)?;
         let file = OpenOptions::new().append(true).create(true).open(&path);
-        let file = file.with_context(|| format!("open the summary `{}`", escape_path(&path)))?;
+        let file = file.with_context(|| format!("open the summary file `{}`", escape_path(&path)))?;
         Ok(Self { path, file })
     }
 
     /// Appends the table.
     pub(crate) fn append(mut self, report: &PruneReport) -> anyhow::Result<()> {
         let written = self.file.write_all(summary::table(report).as_bytes());
-        written.with_context(|| format!("append the summary to `{}`", escape_path(&self.path)))
+        written.with_context(|| format!("append to the summary file `{}`", escape_path(&self.path)))
     }
 }

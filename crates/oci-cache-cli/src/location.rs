@@ -43,9 +43,7 @@ impl Surroundings<'_> {
             .or_else(|| set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(below))
             .or_else(|| set("HOME").map(|home| below(home.join(".cache"))))
             .ok_or_else(|| {
-                UsageError(format!(
-                    "no cache directory: none of --cache-dir, {VARIABLE}, XDG_CACHE_HOME and HOME is set"
-                ))
+                UsageError(format!("no cache directory: set --cache-dir, {VARIABLE}, XDG_CACHE_HOME or HOME"))
             })
     }
 }

@@ -17,19 +17,21 @@ pub(crate) fn wait(
     let on_wait = || {
         if !arguments.quiet {
             output::complain(&format!(
-                "waiting up to {limit} for the lock of `{path}`, which another prune or a puller holds"
+                "waiting up to {limit}: another prune or a puller holds the lock of `{path}`"
             ));
         }
     };
     let lock = match cache.lock(arguments.wait_timeout, progress, on_wait) {
         Err(Error::Locked { .. }) => {
-            return Err(anyhow!("lock oci cache `{path}`: still locked by another process after {limit}"));
+            return Err(anyhow!(
+                "lock oci cache `{path}`: another process still holds the lock after {limit}"
+            ));
         }
         lock => lock?,
     };
     if lock.as_ref().is_some_and(|lock| !lock.is_exclusive()) && !arguments.quiet {
         output::complain(
-            "note: this file system has no locks: nothing keeps another prune from running beside this one",
+            "note: this file system does not support locks: another prune could run at the same time",
         );
     }
     Ok(lock)

@@ -31,7 +31,7 @@ pub(crate) fn check_outside(path: &Path, cache: &Path) -> anyhow::Result<()> {
         return Ok(());
     };
     if directory.ancestors().any(|ancestor| id(ancestor) == Some(cache_id)) {
-        let why = format!("`{}` lies in the cache: choose a file outside", escape_path(path));
+        let why = format!("`{}` is inside the cache: choose a file outside it", escape_path(path));
         return Err(anyhow!(UsageError(why)));
     }
     Ok(())
@@ -75,7 +75,7 @@ fn check_owner(path: &Path) -> io::Result<()> {
     let is_open_to_all = directory.mode() & STICKY_AND_WRITABLE_BY_ALL == STICKY_AND_WRITABLE_BY_ALL;
     let is_trusted = [geteuid().as_raw(), directory.uid()].contains(&found.uid());
     if is_open_to_all && !is_trusted {
-        let why = "it is another user's, in a directory that everybody may write to";
+        let why = "it belongs to another user, in a world-writable directory";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
     Ok(())

@@ -51,5 +51,5 @@ fn read_list(path: &Path) -> anyhow::Result<HashSet<Digest>> {
     if content.len() as u64 > MAX_LIST_BYTES {
         return Err(anyhow!("it is larger than {}", banger_fmt::format_bytes(MAX_LIST_BYTES)));
     }
-    parse_keep(&content).context("understand it")
+    parse_keep(&content).context("parse it")
 }

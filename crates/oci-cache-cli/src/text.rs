@@ -19,9 +19,10 @@ pub(crate) fn failure(failure: &Failure) -> String {
 
 /// A tally as text.
 fn amount(tally: Tally) -> String {
-    format!("{} blob(s), {}", tally.blobs, format_bytes(tally.bytes))
+    format!("{}, {}", count(tally.blobs, "blob", "blobs"), format_bytes(tally.bytes))
 }
 
+/// A number with its noun, or the start of a sentence, in the singular or the plural.
 fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -8,8 +8,8 @@ use oci_cache::FreeSpace;
 
 const SIZES: &str = "a size such as 5GiB, 500MB, 1.5TiB, 5G (which is 5GB) or plain bytes";
 
-/// Parses a size in bytes. Decimal units (`kB`, `MB`, `G`, …) are powers of 1000, binary units (`KiB`, …) of
-/// 1024.
+/// Parses a size in bytes. Decimal units (`kB`, `MB`, `G`, …) are powers of 1000, binary ones (`KiB`, …) are
+/// powers of 1024.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     parse_size::parse_size(text).map_err(|error| format!("{error}; expected {SIZES}"))
 }
@@ -26,7 +26,7 @@ pub(crate) fn free_space(text: &str) -> Result<FreeSpace, String> {
     let Some(percent) = text.strip_suffix('%') else {
         return match size(text) {
             Ok(bytes) => Ok(FreeSpace::Bytes(bytes)),
-            Err(error) => Err(format!("{error}, or a share such as 10%")),
+            Err(error) => Err(format!("{error}, or a percentage such as 10%")),
         };
     };
     match percent.trim().parse() {

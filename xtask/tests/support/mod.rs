@@ -209,7 +209,7 @@ impl Ran {
         }
         let line = |line: &str| match line {
             line if line.starts_with("note: last use is ") => "note: last use is [MOUNT]\n".to_owned(),
-            line if line.contains(" free, ") => "note: the goal is not met: [ROOM]\n".to_owned(),
+            line if line.contains(" free, ") => "note: goal not met: [ROOM]\n".to_owned(),
             line => format!("{line}\n"),
         };
         let stderr: String = self.stderr.lines().map(line).collect();

@@ -166,9 +166,7 @@ fn plan(
     }
     match select(inventory, policy, now, space) {
         Err(Error::NoIndex { .. }) => Err(anyhow!(UsageError(
-            "--unreferenced: this cache has no index.json from which blobs could be referenced, as an OCI image \
-             layout has"
-                .to_owned()
+            "--unreferenced needs the index.json of an OCI image layout: this cache has none".to_owned()
         ))),
         plan => Ok((plan?, unread)),
     }

@@ -43,7 +43,11 @@ pub(crate) fn text(run: &Run<'_>) -> String {
             &plain(report.bytes_freed.to_string()),
         );
         let disk = report.disk_bytes_freed.to_string();
-        gauge("prune_freed_disk_bytes", "Disk space of the files whose last name went.", &plain(disk));
+        gauge(
+            "prune_freed_disk_bytes",
+            "Disk space of the removed files that have no other links.",
+            &plain(disk),
+        );
         gauge("prune_freed_blobs", "Files removed.", &plain(report.blobs_freed.to_string()));
         let kept = report.kept.by_reason();
         let by_reason = |value: fn(&oci_cache::Tally) -> u64| {
@@ -53,10 +57,10 @@ pub(crate) fn text(run: &Run<'_>) -> String {
             });
             samples.collect::<Vec<_>>()
         };
-        gauge("prune_kept_blobs", "Blobs that stayed, by reason.", &by_reason(|tally| tally.blobs));
+        gauge("prune_kept_blobs", "Blobs kept, by reason.", &by_reason(|tally| tally.blobs));
         gauge(
             "prune_kept_bytes",
-            "Logical size of the blobs that stayed, by reason.",
+            "Logical size of the blobs kept, by reason.",
             &by_reason(|tally| tally.bytes),
         );
         gauge(
@@ -64,11 +68,7 @@ pub(crate) fn text(run: &Run<'_>) -> String {
             "Entries that could not be inspected or removed.",
             &plain(report.failures.len().to_string()),
         );
-        gauge(
-            "prune_dry_run",
-            "Whether nothing was done: 1, else 0.",
-            &plain(u8::from(report.dry_run).to_string()),
-        );
+        gauge("prune_dry_run", "1 for a dry run, else 0.", &plain(u8::from(report.dry_run).to_string()));
     }
     if let Some(bytes) = run.cache_bytes {
         let help = "Logical size of the cache's files after the run.";
@@ -79,7 +79,7 @@ pub(crate) fn text(run: &Run<'_>) -> String {
     let started = Duration::from_nanos(u64::try_from(run.started.0).unwrap_or(0)).as_secs_f64();
     gauge(
         "prune_last_run_timestamp_seconds",
-        "When the run began, in Unix time.",
+        "Start of the run, in Unix time.",
         &plain(format!("{started:.3}")),
     );
     text

@@ -30,30 +30,27 @@ pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<Str
 pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.from_the_future() > 0 {
-        notes.push(format!(
-            "note: {} blob(s) have a time that lies ahead: they count as just used",
-            plan.from_the_future()
-        ));
+        let future = plan.from_the_future() as u64;
+        let blobs = count(future, "blob has a timestamp", "blobs have timestamps");
+        notes.push(format!("note: {blobs} in the future, treated as just used"));
     }
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
         notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
     if let Some(path) = &report.notes.pull_in_flight {
         notes.push(format!(
-            "note: a pull is under way in this layout, its blobs stay (see `{}`)",
+            "note: a pull is under way in this layout (see `{}`): its blobs stay",
             escape_path(path)
         ));
     }
     if let Some((path, Some(entries))) = &report.notes.index_changed {
-        let verb = if report.dry_run { "would take" } else { "took" };
+        let verb = if report.dry_run { "would remove" } else { "removed" };
         let images = count(*entries as u64, "image", "images");
-        notes.push(format!("note: {verb} {images} out of `{}`", escape_path(path)));
+        notes.push(format!("note: {verb} {images} from `{}`", escape_path(path)));
     }
     if report.foreign > 0 {
-        notes.push(format!(
-            "note: left alone {}, not the cache's",
-            count(report.foreign, "foreign entry", "foreign entries")
-        ));
+        let entries = count(report.foreign, "foreign entry", "foreign entries");
+        notes.push(format!("note: left {entries} alone"));
     }
     if report.leftovers_freed > 0 {
         let verb = if report.dry_run { "would remove" } else { "removed" };
@@ -63,31 +60,30 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         ));
     }
     for path in &report.notes.foreign_in_leftovers {
-        notes.push(format!("note: a leftover stays, since `{}` in it is not the cache's", escape_path(path)));
+        notes.push(format!(
+            "note: a leftover stays because of the foreign entry `{}` in it",
+            escape_path(path)
+        ));
     }
     if let Some(path) = &report.notes.index_removed {
         let path = escape_path(path);
         notes.push(format!(
-            "note: removed `{path}`, since a new one could not be written; the next pull writes it anew"
+            "note: removed `{path}` because a new one could not be written; the next pull recreates it"
         ));
     }
     if let Some(path) = &report.notes.left_aside {
-        notes.push(format!(
-            "note: what is not removed yet is left in `{}`; the next prune removes it",
-            escape_path(path)
-        ));
+        let path = escape_path(path);
+        notes.push(format!("note: not everything was removed; the next prune removes the rest, in `{path}`"));
     }
     if report.notes.unprobed > 0 {
-        let blobs = report.notes.unprobed;
-        notes.push(format!(
-            "note: {blobs} blob(s) went without a look at who has them open: leases do not work for them (another user's, or the file system's)"
-        ));
+        let blobs = count(report.notes.unprobed, "blob was", "blobs were");
+        notes.push(format!("note: {blobs} removed without an in-use check (leases unavailable)"));
     }
     if report.disk_bytes_freed < report.bytes_freed {
         let disk = format_bytes(report.disk_bytes_freed);
-        let verb = if report.dry_run { "would be" } else { "was" };
+        let verb = if report.dry_run { "would free" } else { "freed" };
         notes.push(format!(
-            "note: on disk {disk} {verb} freed: some files are sparse, compressed or have other links"
+            "note: {verb} only {disk} on disk: some files are sparse, compressed, open or have other links"
         ));
     }
     notes
@@ -98,28 +94,28 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     let note = match report.notes.confined {
         _ if report.dry_run => return None,
         true => "note: confined by Landlock to removals beneath the cache",
-        false => "note: not confined by Landlock, which is not to be had here",
+        false => "note: not confined by Landlock, which is unavailable here",
     };
     Some(note.to_owned())
 }
 
 /// What a prune could not watch while it waited, for `-v`.
 pub(crate) fn missing_watch(report: &PruneReport) -> Option<String> {
-    let note = "note: what was opened during the wait was not watched: inotify is not to be had here";
+    let note = "note: files opened during the wait may have been missed: inotify is unavailable here";
     report.notes.unwatched.then(|| note.to_owned())
 }
 
-/// The goals that are not met, although everything that could be removed was.
+/// The goals that are not met.
 pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(max) = policy.max_used_bytes.filter(|max| used_bytes > *max) {
         let (used, max) = (format_bytes(used_bytes), format_bytes(max));
-        notes.push(format!("note: the goal is not met: {used} used, {max} wanted; nothing more may go"));
+        notes.push(format!("note: goal not met: {used} used, {max} wanted"));
     }
     let min = policy.min_free.map_or(0, |free| free.bytes_of(space));
     if space.available_bytes < min {
         let (free, min) = (format_bytes(space.available_bytes), format_bytes(min));
-        notes.push(format!("note: the goal is not met: {free} free, {min} wanted; nothing more may go"));
+        notes.push(format!("note: goal not met: {free} free, {min} wanted"));
     }
     notes
 }
@@ -129,10 +125,10 @@ pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
     match access_times {
         AccessTimes::Never => "note: last use is the last write: this mount does not record reads (noatime)",
         AccessTimes::Daily => {
-            "note: last use is the later of write and read; this mount records the first read after a write, and then \
-             one a day (relatime)"
+            "note: last use is the later of write and read: this mount records the first read after a write, \
+             then one a day (relatime)"
         }
-        AccessTimes::Always => "note: last use is the later of write and read; this mount records every read",
+        AccessTimes::Always => "note: last use is the later of write and read: this mount records every read",
     }
 }
 
@@ -186,9 +182,9 @@ fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, d
     let removed = if dry_run { "would remove" } else { "removed" };
     let (verb, reason, went) = match (outcome, fate) {
         (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => ("keep", of_keeping(reason), false),
-        (Some(Outcome::Gone), _) => ("missed", "gone already", false),
+        (Some(Outcome::Gone), _) => ("missed", "already gone", false),
         (Some(Outcome::Failed), _) => ("failed", "see the error", false),
-        (Some(Outcome::NotReached), _) => ("missed", "stopped before its turn", false),
+        (Some(Outcome::NotReached), _) => ("missed", "the prune was stopped first", false),
         (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, of_removal(reason), true),
         (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed", true),
     };

@@ -5,11 +5,11 @@ use oci_cache::{Keep, Remove};
 /// Why an entry is removed.
 pub(crate) const fn of_removal(reason: Remove) -> &'static str {
     match reason {
-        Remove::Everything => "everything goes",
-        Remove::Old => "not used for long enough",
+        Remove::Everything => "no filter or goal",
+        Remove::Old => "not used recently",
         Remove::Unreferenced => "unreferenced",
-        Remove::OverBudget => "over the budget",
-        Remove::LowSpace => "space is low",
+        Remove::OverBudget => "over budget",
+        Remove::LowSpace => "low on space",
         Remove::Corrupt => "corrupt",
         Remove::Listed => "listed in the plan",
     }

@@ -41,7 +41,7 @@ pub(crate) fn result(report: &UsageReport) -> String {
     let images = usage.images.iter().map(|image| {
         let digest = image.digest.to_string();
         let name = image.name.as_ref().map_or(digest, |name| escape_path(Path::new(name)));
-        (if image.is_complete { name } else { format!("{name} (not all is known)") }, image.tally)
+        (if image.is_complete { name } else { format!("{name} (incomplete)") }, image.tally)
     });
     table(&mut text, "image", &images.collect::<Vec<_>>());
     if !usage.largest.is_empty() {
@@ -66,7 +66,7 @@ pub(crate) fn result(report: &UsageReport) -> String {
 /// The message for a cache over budget.
 pub(crate) fn over(used_bytes: u64, limit: u64) -> String {
     let over = format_bytes(used_bytes.saturating_sub(limit));
-    format!("over the budget by {over}: {} used, {} allowed", format_bytes(used_bytes), format_bytes(limit))
+    format!("over budget by {over}: {} used, {} allowed", format_bytes(used_bytes), format_bytes(limit))
 }
 
 /// A table with a bar for the size of each row; nothing if there are no rows.

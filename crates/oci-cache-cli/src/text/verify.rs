@@ -5,7 +5,7 @@
 use banger_fmt::format_bytes;
 
 use crate::report::verify::{CorruptBlob, VerifyReport};
-use crate::text::amount;
+use crate::text::{amount, count};
 
 /// The result as one line, including its newline.
 pub(crate) fn result(report: &VerifyReport) -> String {
@@ -28,23 +28,22 @@ pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
 pub(crate) fn notes(report: &VerifyReport) -> Vec<String> {
     let mut notes = Vec::new();
     if report.quick {
-        notes.push("note: a quick check: only blobs that show a sign of ending early were hashed".to_owned());
+        notes.push("note: quick check: hashed only small blobs and those that look truncated".to_owned());
     }
-    let why_unread = if report.interrupted { "stopped before its turn" } else { "could not be read" };
+    let why_unread = if report.interrupted { "stopped early" } else { "could not be read" };
     for (tally, why) in [
         (report.in_use, "being written"),
-        (report.changed, "changed while it was read"),
+        (report.changed, "changed while being read"),
         (report.unread, why_unread),
     ] {
         if tally.blobs > 0 {
-            notes.push(format!("note: not checked {}: {why}; look again later", amount(tally)));
+            notes.push(format!("note: did not check {}: {why}; verify again later", amount(tally)));
         }
     }
     if report.unprobed > 0 {
+        let blobs = count(report.unprobed, "corrupt blob", "corrupt blobs");
         notes.push(format!(
-            "note: {} of the corrupt may be one that somebody writes to: leases do not work for them (another \
-             user's, or the file system's); they did not change for half a second",
-            report.unprobed
+            "note: could not check {blobs} for writers (leases unavailable); no change for half a second"
         ));
     }
     notes
