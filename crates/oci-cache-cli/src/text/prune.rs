@@ -15,10 +15,9 @@ use crate::text::{amount, count};
 pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<String> {
     let mut line = match format {
         Format::Human => {
-            let verb = if report.dry_run { "would free" } else { "freed" };
             let size = format_bytes(report.bytes_freed);
             let (blobs, directory) = (report.blobs_freed, escape_path(&report.cache_dir));
-            format!("{verb} {size} across {blobs} blob(s) in {directory}")
+            format!("{} {size} across {blobs} blob(s) in {directory}", freed(report))
         }
         Format::Json => serde_json::to_string(report)?,
     };
@@ -28,6 +27,14 @@ pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<Str
 
 /// What people should know besides the result.
 pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
+    let mut notes = notes_on_entries(plan, report);
+    notes.extend(notes_on_leftovers(report));
+    notes.extend(notes_on_limits(report));
+    notes
+}
+
+/// What was kept, removed from the layout's index, or left alone.
+fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     let mut notes = Vec::new();
     if plan.from_the_future() > 0 {
         let future = plan.from_the_future() as u64;
@@ -38,32 +45,30 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
     if let Some(path) = &report.notes.pull_in_flight {
-        notes.push(format!(
-            "note: a pull is under way in this layout (see `{}`): its blobs stay",
-            escape_path(path)
-        ));
+        let path = escape_path(path);
+        notes.push(format!("note: a pull is under way in this layout (see `{path}`): its blobs stay"));
     }
     if let Some((path, Some(entries))) = &report.notes.index_changed {
-        let verb = if report.dry_run { "would remove" } else { "removed" };
         let images = count(*entries as u64, "image", "images");
-        notes.push(format!("note: {verb} {images} from `{}`", escape_path(path)));
+        notes.push(format!("note: {} {images} from `{}`", removed(report), escape_path(path)));
     }
     if report.foreign > 0 {
         let entries = count(report.foreign, "foreign entry", "foreign entries");
         notes.push(format!("note: left {entries} alone"));
     }
+    notes
+}
+
+/// What became of leftovers, of an index that could not be rewritten, and of a cache moved aside.
+fn notes_on_leftovers(report: &PruneReport) -> Vec<String> {
+    let mut notes = Vec::new();
     if report.leftovers_freed > 0 {
-        let verb = if report.dry_run { "would remove" } else { "removed" };
-        notes.push(format!(
-            "note: {verb} {} of killed prunes",
-            count(report.leftovers_freed, "leftover", "leftovers")
-        ));
+        let leftovers = count(report.leftovers_freed, "leftover", "leftovers");
+        notes.push(format!("note: {} {leftovers} of killed prunes", removed(report)));
     }
     for path in &report.notes.foreign_in_leftovers {
-        notes.push(format!(
-            "note: a leftover stays because of the foreign entry `{}` in it",
-            escape_path(path)
-        ));
+        let path = escape_path(path);
+        notes.push(format!("note: a leftover stays because of the foreign entry `{path}` in it"));
     }
     if let Some(path) = &report.notes.index_removed {
         let path = escape_path(path);
@@ -75,18 +80,32 @@ pub(crate) fn notes(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         let path = escape_path(path);
         notes.push(format!("note: not everything was removed; the next prune removes the rest, in `{path}`"));
     }
+    notes
+}
+
+/// What could not be checked, and how the disk space freed differs from the logical size.
+fn notes_on_limits(report: &PruneReport) -> Vec<String> {
+    let mut notes = Vec::new();
     if report.notes.unprobed > 0 {
         let blobs = count(report.notes.unprobed, "blob was", "blobs were");
         notes.push(format!("note: {blobs} removed without an in-use check (leases unavailable)"));
     }
     if report.disk_bytes_freed < report.bytes_freed {
         let disk = format_bytes(report.disk_bytes_freed);
-        let verb = if report.dry_run { "would free" } else { "freed" };
         notes.push(format!(
-            "note: {verb} only {disk} on disk: some files are sparse, compressed, open or have other links"
+            "note: {} only {disk} on disk: some files are sparse, compressed, open or have other links",
+            freed(report)
         ));
     }
     notes
+}
+
+const fn freed(report: &PruneReport) -> &'static str {
+    if report.dry_run { "would free" } else { "freed" }
+}
+
+const fn removed(report: &PruneReport) -> &'static str {
+    if report.dry_run { "would remove" } else { "removed" }
 }
 
 /// Whether the kernel confined the prune, for `-v`.
