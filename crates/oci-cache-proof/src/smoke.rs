@@ -64,24 +64,23 @@ pub(crate) struct SmokeArguments {
 /// If a program is missing, an exercise cannot run, or there is a forbidden failure.
 pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check("smoke", &PROGRAMS)?;
-    let scratch =
-        TempDir::with_prefix("oci-cache-smoke-").context("failed to create a temporary directory")?;
+    let scratch = TempDir::with_prefix("oci-cache-smoke-").context("create a temporary directory")?;
     let prune = Prune::new(program);
     let registry = Registry::start(scratch.path())?;
-    output::complain("smoke: building and pushing images");
+    output::complain("smoke: build and push images");
     let images = Images::build_and_push(&registry, scratch.path())?;
 
-    output::complain("smoke: OCI layouts: pulls alone, then beside prunes");
+    output::complain("smoke: OCI layouts: pull without prunes, then beside prunes");
     let mut rows = oci_layouts::rows(&prune, &images, scratch.path(), arguments.jobs)?;
-    output::complain("smoke: flat cache: pulls beside prunes in place, then aside");
+    output::complain("smoke: flat cache: pull beside prunes in place, then aside");
     rows.extend(flat_cache::rows(&prune, scratch.path(), arguments.jobs)?);
-    output::complain("smoke: idle caches: counts against the disk");
+    output::complain("smoke: idle caches: compare reports with the disk");
     rows.extend(idle::rows(&prune, &images, scratch.path())?);
-    output::complain("smoke: a cache poisoned by killed pulls");
+    output::complain("smoke: poison a cache by killed pulls, then heal it");
     rows.push(heal::row(&prune, &images, scratch.path())?);
-    output::complain("smoke: system calls of a dry run");
+    output::complain("smoke: trace the system calls of a dry run");
     rows.push(trace::row(&prune, &images, scratch.path())?);
-    output::complain("smoke: the files for fleets");
+    output::complain("smoke: check the files for fleets");
     rows.push(fleet::row(&prune, &images, scratch.path())?);
 
     let printed = output::print(&table::render(&rows))?;
@@ -91,7 +90,7 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
 fn verdict(rows: &[Row]) -> anyhow::Result<()> {
     let failures: u64 = rows.iter().map(Row::forbidden_failures).sum();
     if failures > 0 {
-        bail!("smoke: {failures} failure(s) where there must be none");
+        bail!("smoke: {failures} forbidden failure(s)");
     }
     Ok(())
 }

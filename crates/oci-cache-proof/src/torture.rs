@@ -143,12 +143,12 @@ fn run_in_own_namespace(arguments: &TortureArguments, program: &Path) -> anyhow:
     programs::check("torture", &PROGRAMS)?;
     ensure!(
         rustix::process::geteuid().is_root(),
-        "torture mounts file systems and changes users: it must be run by root"
+        "torture mounts file systems and changes users, so it must run as root"
     );
     let scratch = TempDir::with_prefix("oci-cache-torture-").context("make a temporary directory")?;
     // Other users need access to what is in it.
     fs::set_permissions(scratch.path(), Permissions::from_mode(0o711))
-        .with_context(|| format!("open up {}", scratch.path().display()))?;
+        .with_context(|| format!("give other users access to {}", scratch.path().display()))?;
     let proof = this_program()?;
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "--"]).arg(proof);
@@ -179,7 +179,7 @@ fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> any
     let mut rows = Vec::new();
     for part in Part::ALL.into_iter().filter(|part| arguments.only.is_none_or(|only| only == *part)) {
         let at = started.elapsed().as_secs();
-        output::complain(&format!("torture: {part:?} begins after {at} s"));
+        output::complain(&format!("torture: {part:?} starts after {at} s"));
         rows.extend(part.rows(&stage).with_context(|| format!("{part:?}"))?);
     }
     let printed = output::print(&row::told(&rows))?;
@@ -190,7 +190,7 @@ fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> any
     }
     match lost {
         0 => Ok(printed),
-        lost => Err(anyhow!("torture: {lost} thing(s) happened that must not")),
+        lost => Err(anyhow!("torture: {lost} thing(s) lost")),
     }
 }
 

@@ -46,6 +46,7 @@ const RM: Contender = program(BASELINE, &["rm", "-rf", "DIR"]);
 /// The contender that the chart compares with.
 pub(crate) const BASELINE: &str = "rm -rf";
 
+/// For removing a cache.
 pub(crate) const PRUNE: &[Contender] = &[
     CACHE_PRUNE,
     RM,
@@ -53,6 +54,7 @@ pub(crate) const PRUNE: &[Contender] = &[
     program("rmz", &["rmz", "DIR"]),
 ];
 
+/// For counting a cache.
 pub(crate) const DRY_RUN: &[Contender] = &[
     own("cache-prune --dry-run", &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]),
     program("du -sb", &["du", "-sb", "DIR"]),
@@ -60,6 +62,7 @@ pub(crate) const DRY_RUN: &[Contender] = &[
     program("pdu", &["pdu", "DIR"]),
 ];
 
+/// For hashing a cache.
 pub(crate) const VERIFY: &[Contender] = &[
     own("cache-verify", &["verify", "-q", "--cache-dir", "DIR"]),
     program(
@@ -69,9 +72,11 @@ pub(crate) const VERIFY: &[Contender] = &[
     program("sha256sum", &["sha256sum", "FILES"]),
 ];
 
+/// For the time during which a cache is half-gone.
 pub(crate) const HALF_GONE: &[Contender] =
     &[CACHE_PRUNE, own("cache-prune --aside", &["prune", "--aside", "-q", "--cache-dir", "DIR"]), RM];
 
+/// For the lower limit of removing a cache.
 pub(crate) const UNLINK_LIMIT: &[Contender] = &[
     CACHE_PRUNE,
     Contender { name: "unlinkat, inode order", work: Work::Loop(UnlinkLoop { by_inode: true, threads: 1 }) },

@@ -53,7 +53,7 @@ pub(crate) fn watch(mut command: Command, blobs: &[PathBuf]) -> anyhow::Result<S
     };
     let output = child.wait_with_output().with_context(|| format!("wait for {command:?}"))?;
     ensure!(output.status.success(), "{}", complaint(&command, &output));
-    let span = first_gone.zip(last_gone).context("the cache did not go")?;
+    let span = first_gone.zip(last_gone).context("the cache is not gone")?;
     Ok(Span { wall, half_gone: span.1 - span.0 })
 }
 

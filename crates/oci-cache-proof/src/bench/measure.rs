@@ -99,7 +99,7 @@ impl Session<'_> {
         let contenders = self.benchmark.kind.contenders();
         let mut records: Vec<_> = contenders.iter().map(|contender| self.entry(contender)).collect();
         if !self.benchmark.kind.removes() {
-            output::complain(&format!("{}: warm up", self.benchmark.name));
+            output::complain(&format!("{}: warm-up", self.benchmark.name));
             self.take_turns(contenders, &mut records.clone(), false)?;
         }
         let rounds = self.laboratory.rounds.min(self.benchmark.most_rounds);
@@ -202,7 +202,7 @@ impl Session<'_> {
     /// Runs `work` on a cache, and checks afterwards that it is done.
     fn with_cache(&self, work: impl FnOnce(&Cache) -> anyhow::Result<()>) -> anyhow::Result<()> {
         if self.laboratory.stop.load(Ordering::Relaxed) {
-            bail!("a signal came");
+            bail!("interrupted by a signal");
         }
         let made;
         let (cache, expected) = match &self.shared {
@@ -214,7 +214,7 @@ impl Session<'_> {
         };
         work(cache)?;
         let left = cache.blobs_left();
-        ensure!(left == expected, "{left} blobs are there after the run instead of {expected}");
+        ensure!(left == expected, "{left} blobs are left instead of {expected}");
         Ok(())
     }
 }

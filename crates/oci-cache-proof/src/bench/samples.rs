@@ -5,6 +5,7 @@
 use crate::bench::environment::Environment;
 use crate::bench::record::{ContenderRecord, Record};
 
+/// A machine.
 pub(crate) fn environment() -> Environment {
     Environment {
         processor: "Some CPU".to_owned(),
@@ -17,6 +18,7 @@ pub(crate) fn environment() -> Environment {
     }
 }
 
+/// A contender with these wall times.
 pub(crate) fn contender(name: &str, wall_seconds: &[f64]) -> ContenderRecord {
     ContenderRecord {
         name: name.to_owned(),
@@ -26,6 +28,7 @@ pub(crate) fn contender(name: &str, wall_seconds: &[f64]) -> ContenderRecord {
     }
 }
 
+/// A record with these contenders.
 pub(crate) fn record(name: &str, contenders: Vec<ContenderRecord>) -> Record {
     Record {
         name: name.to_owned(),

@@ -79,8 +79,8 @@ fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> 
     descriptor.check_in(layout, "manifest")?;
     let path = descriptor.path_in(layout);
     let content = while_none_starts(|| fs::read(path)).with_context(|| descriptor.digest.clone())?;
-    let manifest: Manifest =
-        serde_json::from_slice(&content).with_context(|| format!("{} is no manifest", descriptor.digest))?;
+    let manifest: Manifest = serde_json::from_slice(&content)
+        .with_context(|| format!("{} is not a manifest", descriptor.digest))?;
     manifest.config.check_in(layout, "config")?;
     manifest.layers.iter().try_for_each(|layer| layer.check_in(layout, "layer"))
 }
@@ -90,10 +90,10 @@ fn read_index(layout: &Path) -> anyhow::Result<Vec<Descriptor>> {
     let content = match while_none_starts(|| fs::read(&path)) {
         Ok(content) => content,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error).with_context(|| format!("failed to read {}", path.display())),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
     };
     let index: Index = serde_json::from_slice(&content)
-        .with_context(|| format!("{} is no index, with {} bytes", path.display(), content.len()))?;
+        .with_context(|| format!("{} is not an index, but {} bytes", path.display(), content.len()))?;
     Ok(index.manifests)
 }
 
@@ -133,6 +133,6 @@ mod tests {
         write("blobs/sha256/cc", "cc");
         assert_eq!(problems(layout), Vec::<String>::new());
         write("index.json", "");
-        assert!(problems(layout)[0].contains("is no index, with 0 bytes"));
+        assert!(problems(layout)[0].contains("is not an index, but 0 bytes"));
     }
 }

@@ -1,7 +1,7 @@
 //! Runs programs with a time limit.
 //!
 //! Guarantees: a program that exceeds its limit is killed with all that it started, and counts as hung.
-//! Output goes to unnamed files, so a full pipe blocks nobody.
+//! Output goes to unnamed files, so no program blocks on a full pipe.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -130,7 +130,7 @@ impl Running {
         Ok(self.threads_untraced()?.is_empty())
     }
 
-    /// The names and states of live threads that nobody traces (`TracerPid`, `proc(5)`).
+    /// The names and states of live threads that no process traces (`TracerPid`, `proc(5)`).
     pub(crate) fn threads_untraced(&self) -> anyhow::Result<Vec<String>> {
         let mut threads = Vec::new();
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.id())).context("list the threads")? {

@@ -28,7 +28,7 @@ pub(crate) fn write(path: &Path, measured: &str) -> anyhow::Result<()> {
 /// If the document has no section.
 pub(crate) fn replace(document: &str, measured: &str) -> anyhow::Result<String> {
     let (before, rest) = document.split_once(BEGIN).with_context(|| format!("no {BEGIN}"))?;
-    ensure!(!before.contains(END), "{END} stands before {BEGIN}");
+    ensure!(!before.contains(END), "{END} before {BEGIN}");
     let (_, after) = rest.split_once(END).with_context(|| format!("no {END} after {BEGIN}"))?;
     Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
 }

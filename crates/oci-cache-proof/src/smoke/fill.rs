@@ -1,4 +1,4 @@
-//! Caches that nobody uses.
+//! Caches that no process uses.
 //!
 //! Guarantees: every pull is counted. After `settle`, no blob counts as recently used.
 

@@ -42,7 +42,7 @@ pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result
     in_place.check(written == accounted_for, || {
         format!("{written:?} were written and {left:?} are left, but the prunes report {freed:?} freed")
     });
-    in_place.check(freed.blobs > 0, || "the prunes freed nothing, so this shows nothing".to_owned());
+    in_place.check(freed.blobs > 0, || "the prunes freed nothing, so this proves nothing".to_owned());
     in_place.add_prune(prune.run(&cache, &[]));
     in_place.merge(pull_until(&cache, 0, Instant::now() + Duration::from_millis(500)).0);
 

@@ -48,10 +48,10 @@ struct Fleet<'a> {
 ///
 /// If it cannot run.
 pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
-    let shell = Shell::new().context("failed to find the current directory")?;
+    let shell = Shell::new().context("find the current directory")?;
     let fleet =
         Fleet { prune, shell, files: workspace().join("docs/fleet"), directory: directory.join("fleet") };
-    fs::create_dir(&fleet.directory).context("failed to create a directory to work in")?;
+    fs::create_dir(&fleet.directory).context("create a temporary directory")?;
     let mut tally = Tally::default();
     fleet.prunes_confined(images, &mut tally)?;
     fleet.check_metrics_and_alerts(&mut tally)?;
@@ -72,7 +72,7 @@ impl Fleet<'_> {
             output_of(cmd!(self.shell, "chown --recursive {owner} {layout} {flat}"))?;
         }
         let blob = fs::read_dir(&flat)?.next().context("the flat cache is empty")??.path();
-        let in_use = File::open(&blob).with_context(|| format!("failed to open {}", blob.display()))?;
+        let in_use = File::open(&blob).with_context(|| format!("open {}", blob.display()))?;
         settle();
         self.prune_confined(&flat, 1, tally)?;
         drop(in_use);
@@ -90,7 +90,7 @@ impl Fleet<'_> {
             let bounding_set = format!("--bounding-set={}", bounding_set(&service));
             command = command.args(["setpriv", "--no-new-privs", "--inh-caps=-all"]).arg(bounding_set);
         }
-        let flags = ["--metrics-file", metrics.to_str().context("a path that is no text")?];
+        let flags = ["--metrics-file", metrics.to_str().context("the path is not UTF-8")?];
         let report = report_of(command.args(self.prune.argv(cache, &flags)), false);
         if let Ok(report) = &report {
             let (freed, kept) = (report.blobs_freed, report.blobs_kept());
@@ -99,18 +99,18 @@ impl Fleet<'_> {
             });
         }
         tally.add_prune(report);
-        let log = fs::read(&log).with_context(|| format!("failed to read {}", log.display()))?;
+        let log = fs::read(&log).with_context(|| format!("read {}", log.display()))?;
         let log = String::from_utf8_lossy(&log);
         let sets = output_of(cmd!(self.shell, "systemd-analyze syscall-filter"))?;
         let (called, allowed) = (calls(&log), allowed_calls(&service, &sets));
         ensure!(called.contains("unlinkat"), "strace saw nothing of the prune of {}", cache.display());
         let denied: Vec<&str> = called.difference(&allowed).copied().collect();
-        tally.check(denied.is_empty(), || format!("the service denies it {}", denied.join(", ")));
+        tally.check(denied.is_empty(), || format!("the service's filter denies {}", denied.join(", ")));
         Ok(())
     }
 
     fn check_metrics_and_alerts(&self, tally: &mut Tally) -> anyhow::Result<()> {
-        let metrics = fs::read(self.metrics()).context("failed to read the metrics")?;
+        let metrics = fs::read(self.metrics()).context("read the metrics")?;
         expect(cmd!(self.shell, "promtool check metrics").stdin(metrics), |_| true, tally)?;
         let (rules, tests) = (self.files.join("alerts.yml"), self.files.join("alerts.test.yml"));
         expect(cmd!(self.shell, "promtool check rules {rules}"), |_| false, tally)?;
@@ -123,7 +123,7 @@ impl Fleet<'_> {
         for name in UNITS {
             let unit = self.read(name)?.replace(INSTALLED, &self.prune.program().to_string_lossy());
             let copy = self.directory.join(name);
-            fs::write(&copy, unit).with_context(|| format!("failed to write {}", copy.display()))?;
+            fs::write(&copy, unit).with_context(|| format!("write {}", copy.display()))?;
             copies.push(copy);
         }
         // It also checks the machine's own units, and may complain about those.
@@ -145,7 +145,7 @@ impl Fleet<'_> {
 
     fn read(&self, name: &str) -> anyhow::Result<String> {
         let path = self.files.join(name);
-        fs::read_to_string(&path).with_context(|| format!("failed to read {}", path.display()))
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
     }
 
     fn metrics(&self) -> PathBuf {

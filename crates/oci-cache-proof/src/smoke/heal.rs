@@ -123,9 +123,8 @@ impl Exercise {
         pull.signal(Signal::KILL);
         pull.finish(PULL_LIMIT)?;
         beside.finish(PULL_LIMIT)?;
-        let size =
-            fs::metadata(&file).with_context(|| format!("failed to look at {}", file.display()))?.len();
-        ensure!(size < largest.size, "the pull was done before it was killed");
+        let size = fs::metadata(&file).with_context(|| format!("inspect {}", file.display()))?.len();
+        ensure!(size < largest.size, "the pull finished before it was killed");
         Ok(vec![file])
     }
 
@@ -152,7 +151,7 @@ impl Exercise {
 
 /// Verifies the cache. Returns the corrupt blobs.
 fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let shell = Shell::new().context("failed to find the current directory")?;
+    let shell = Shell::new().context("find the current directory")?;
     let command = shell.cmd(prune.program()).args(["verify", "--format", "json", "--cache-dir"]);
     let command = command.arg(cache).args(flags).quiet().ignore_status().ignore_stderr();
     let line = command.read()?;
@@ -161,7 +160,7 @@ fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<Pat
 }
 
 fn names(cache: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let context = || format!("failed to list {}", cache.display());
+    let context = || format!("list {}", cache.display());
     let entries = fs::read_dir(cache).with_context(context)?;
     entries.map(|entry| Ok(entry.with_context(context)?.path())).collect()
 }
@@ -169,7 +168,7 @@ fn names(cache: &Path) -> anyhow::Result<Vec<PathBuf>> {
 impl Images<'_> {
     /// The manifest of an image in the registry.
     fn manifest(&self, name: &str) -> anyhow::Result<Manifest> {
-        let shell = Shell::new().context("failed to find the current directory")?;
+        let shell = Shell::new().context("find the current directory")?;
         let reference = self.reference(name);
         let raw = output_of(cmd!(shell, "skopeo inspect --raw --tls-verify=false {reference}"))?;
         serde_json::from_str(&raw).with_context(|| format!("the manifest of {name} is {raw:?}"))

@@ -29,8 +29,7 @@ pub(crate) fn rows(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyh
     let mut in_flat = fill_flat(&flat);
     for cache in [&layout, &flat] {
         let foreign = cache.join("README");
-        fs::write(&foreign, "none of the cache's")
-            .with_context(|| format!("failed to write {}", foreign.display()))?;
+        fs::write(&foreign, "none of the cache's").with_context(|| format!("write {}", foreign.display()))?;
     }
     settle();
     in_layout.merge(check(prune, &layout)?);

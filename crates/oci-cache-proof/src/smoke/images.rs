@@ -38,7 +38,7 @@ impl<'a> Images<'a> {
     ///
     /// If umoci or skopeo fails.
     pub(crate) fn build_and_push(registry: &'a Registry, directory: &Path) -> anyhow::Result<Self> {
-        let shell = Shell::new().context("failed to find the current directory")?;
+        let shell = Shell::new().context("find the current directory")?;
         let layout = directory.join("built");
         let content = directory.join("content");
         output_of(cmd!(shell, "umoci init --layout {layout}"))?;
@@ -80,7 +80,7 @@ impl<'a> Images<'a> {
     ///
     /// If skopeo fails. The error includes its message.
     pub(crate) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
-        let shell = Shell::new().context("failed to find the current directory")?;
+        let shell = Shell::new().context("find the current directory")?;
         let reference = self.registry.reference(name, way);
         let copy = cmd!(shell, "skopeo --insecure-policy copy --quiet --src-tls-verify=false {reference}");
         output_of(copy.arg(format!("oci:{}:{name}", layout.display()))).map(drop)
@@ -113,7 +113,7 @@ fn add_layers(
     for (number, size_bytes) in sizes.iter().enumerate() {
         let mut bytes = vec![0; *size_bytes];
         rand::rng().fill_bytes(&mut bytes);
-        fs::write(content, bytes).with_context(|| format!("failed to write {}", content.display()))?;
+        fs::write(content, bytes).with_context(|| format!("write {}", content.display()))?;
         let target = format!("/data/{tag}-{number}");
         output_of(cmd!(shell, "umoci insert --rootless --image {layout}:{tag} {content} {target}"))?;
     }

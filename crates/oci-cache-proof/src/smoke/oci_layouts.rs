@@ -70,7 +70,7 @@ pub(crate) fn rows(
     for _ in 0..ROUNDS {
         beside.merge(exercise.round(ROUND, true)?);
     }
-    beside.check(beside.blobs_freed > 0, || "the prunes freed nothing, so this shows nothing".to_owned());
+    beside.check(beside.blobs_freed > 0, || "the prunes freed nothing, so this proves nothing".to_owned());
     beside.merge(exercise.prune_and_pull_again()?);
     Ok(vec![
         Row { exercise: "OCI layout, no prune", may_fail: false, tally: alone },
@@ -176,7 +176,7 @@ impl Tally {
 ///
 /// If the current directory is unknown.
 fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
-    let shell = Shell::new().context("failed to find the current directory")?;
+    let shell = Shell::new().context("find the current directory")?;
     let problems = problems(layout);
     if !problems.is_empty() || !layout.join("index.json").exists() {
         return Ok(problems);
@@ -190,9 +190,9 @@ fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
     Ok(answers.into_iter().filter_map(|answer| Some(format!("{:#}", answer.err()?))).collect())
 }
 
-/// Checks a layout that nobody pulls into, and holds off prunes meanwhile.
+/// Checks a layout without pulls, and holds off prunes meanwhile.
 fn problems_between_prunes(layout: &Path) -> anyhow::Result<Vec<String>> {
-    let context = || format!("failed to lock {}", layout.display());
+    let context = || format!("lock {}", layout.display());
     let directory = File::open(layout).with_context(context)?;
     directory.lock_shared().with_context(context)?;
     Ok(problems(layout))

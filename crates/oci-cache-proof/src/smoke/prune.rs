@@ -74,7 +74,7 @@ impl Prune {
     ///
     /// If the prune does not succeed.
     pub(crate) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
-        let shell = Shell::new().context("failed to find the current directory")?;
+        let shell = Shell::new().context("find the current directory")?;
         let mut argv = self.argv(cache, flags);
         let program = argv.next().unwrap_or_default();
         report_of(shell.cmd(program).args(argv), flags.contains(&"--dry-run"))
@@ -106,12 +106,12 @@ pub(crate) fn report_of(command: Cmd<'_>, dry_run: bool) -> anyhow::Result<Repor
     }
     let report = parse(&stdout).with_context(|| format!("`{command}` wrote {stdout:?}"))?;
     ensure!(report.dry_run == dry_run, "`{command}` reports dry_run {}", report.dry_run);
-    ensure!(report.failures.is_empty(), "`{command}` ended with 0 in spite of {:?}", report.failures);
+    ensure!(report.failures.is_empty(), "`{command}` exited with 0 despite {:?}", report.failures);
     Ok(report)
 }
 
 fn parse(stdout: &str) -> anyhow::Result<Report> {
-    let line = stdout.strip_suffix('\n').context("the last line does not end")?;
+    let line = stdout.strip_suffix('\n').context("the last line has no end")?;
     ensure!(!line.contains('\n'), "more than one line");
     serde_json::from_str(line).context("not a report")
 }

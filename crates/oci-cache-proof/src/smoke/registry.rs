@@ -68,14 +68,13 @@ impl Registry {
     }
 
     fn start_once(directory: &Path) -> anyhow::Result<Self> {
-        let port = free_port().context("failed to find a free loopback port")?;
+        let port = free_port().context("find a free loopback port")?;
         let configuration = directory.join("registry.yml");
         fs::write(&configuration, configuration_for(port, &directory.join("registry")))
-            .with_context(|| format!("failed to write {}", configuration.display()))?;
+            .with_context(|| format!("write {}", configuration.display()))?;
         let log_path = directory.join("registry.log");
-        let log =
-            File::create(&log_path).with_context(|| format!("failed to create {}", log_path.display()))?;
-        let distance = Distance::to(port).context("failed to open a loopback port")?;
+        let log = File::create(&log_path).with_context(|| format!("create {}", log_path.display()))?;
+        let distance = Distance::to(port).context("open a loopback port")?;
         // If this process is killed, the registry ends too.
         let process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
@@ -84,11 +83,11 @@ impl Registry {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .context("failed to start docker-registry")?;
+            .context("start docker-registry")?;
         let mut registry = Self { process, port, distance };
         registry.wait_until_it_answers().with_context(|| {
             let log = fs::read_to_string(&log_path).unwrap_or_default();
-            format!("docker-registry on port {port} is not to be had; its log ends: {}", last_line(&log))
+            format!("docker-registry on port {port} does not work; its log ends with: {}", last_line(&log))
         })?;
         Ok(registry)
     }
@@ -98,8 +97,8 @@ impl Registry {
         while start.elapsed() < PATIENCE {
             let answer = ask(self.port);
             // Check this after the answer: if another program has the port, the answer is that program's.
-            if let Some(status) = self.process.try_wait().context("failed to look after docker-registry")? {
-                bail!("it ended with {status}");
+            if let Some(status) = self.process.try_wait().context("check docker-registry")? {
+                bail!("it exited: {status}");
             }
             if answer.is_ok_and(|answer| answer.contains("Docker-Distribution-Api-Version")) {
                 return Ok(());

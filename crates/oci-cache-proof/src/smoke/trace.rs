@@ -37,7 +37,7 @@ pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
         let (blobs_freed, changes) = traced(prune, cache, &[], directory, &mut tally)?;
         let unlinks = changes.iter().filter(|line| is_unlink(line)).count() as u64;
         tally.check(blobs_freed > 0 && unlinks >= blobs_freed, || {
-            format!("the watch saw {unlinks} unlinks, the prune reports {blobs_freed} blobs freed")
+            format!("strace saw {unlinks} unlinks, but the prune reports {blobs_freed} freed blobs")
         });
     }
     Ok(Row { exercise: "dry run under strace", may_fail: false, tally })
@@ -51,7 +51,7 @@ fn traced(
     directory: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<(u64, Vec<String>)> {
-    let shell = Shell::new().context("failed to find the current directory")?;
+    let shell = Shell::new().context("find the current directory")?;
     let log = directory.join("strace.log");
     let strace = cmd!(shell, "strace -f -qq -o {log} -e signal=none -e trace={TRACED}");
     let is_dry = flags.contains(&"--dry-run");
@@ -62,7 +62,7 @@ fn traced(
     } else {
         tally.add_prune(report);
     }
-    let text = fs::read(&log).with_context(|| format!("failed to read {}", log.display()))?;
+    let text = fs::read(&log).with_context(|| format!("read {}", log.display()))?;
     let text = String::from_utf8_lossy(&text);
     ensure!(text.contains("openat"), "strace saw nothing of the prune of {}", cache.display());
     let changes = text.lines().filter(|line| mutating_call(line).is_some());

@@ -52,6 +52,11 @@ const STRATEGIES: [Strategy; 5] = [
     Strategy { name: "aside", flags: &["--aside"], is_layout: false, has_landlock: true },
 ];
 
+/// Attacks every strategy, then the negative control.
+///
+/// # Errors
+///
+/// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for strategy in &STRATEGIES {
@@ -59,7 +64,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     }
     let mut control = control(stage)?;
     let swaps: u64 = rows.iter().map(|row| row.swaps).sum();
-    control.check(stage.quick || swaps >= MIN_SWAPS, || format!("{swaps} swaps in all show too little"));
+    control.check(stage.quick || swaps >= MIN_SWAPS, || format!("{swaps} swaps in total are too few"));
     rows.push(control);
     Ok(rows)
 }
@@ -73,10 +78,10 @@ fn attack(stage: &Stage, strategy: &Strategy) -> anyhow::Result<Row> {
         freed_something += attack_on(stage, strategy, pair, time, &mut row)?;
     }
     let Row { unlinks, swaps, executions, .. } = row;
-    row.check(unlinks > 0, || "the prunes removed nothing, so nothing is shown".to_owned());
+    row.check(unlinks > 0, || "the prunes removed nothing, so this proves nothing".to_owned());
     let (least_swaps, least_prunes) = if stage.quick { (2_000, 6) } else { (25_000, 24) };
-    row.check(swaps >= least_swaps, || format!("{swaps} swaps show too little"));
-    row.check(executions >= least_prunes, || format!("{executions} prunes show too little"));
+    row.check(swaps >= least_swaps, || format!("{swaps} swaps are too few"));
+    row.check(executions >= least_prunes, || format!("{executions} prunes are too few"));
     // The swapper cannot protect all of a flat cache.
     let is_enough = strategy.is_layout || !strategy.flags.is_empty() || 2 * freed_something >= executions;
     row.check(is_enough, || format!("only {freed_something} of {executions} prunes freed something"));
@@ -114,8 +119,10 @@ fn attack_on(
     }
     let swaps = swaps_of(swapper)?;
     row.swaps += swaps;
-    row.check(swaps > 0, || format!("{pair:?}: it was never swapped"));
-    row.check(strategy.has_landlock != was_without, || format!("{pair:?}: Landlock was not as it should be"));
+    row.check(swaps > 0, || format!("{pair:?}: nothing was swapped"));
+    row.check(strategy.has_landlock != was_without, || {
+        format!("{pair:?}: Landlock was not in the intended state")
+    });
     let change = arena.change()?;
     row.check(change.is_none(), || format!("{pair:?}: the canary: {}", change.unwrap_or_default()));
     Ok(freed_something)
@@ -147,7 +154,9 @@ fn control(stage: &Stage) -> anyhow::Result<Row> {
     }
     swapper.signal(Signal::KILL);
     swapper.finish(PRUNE_LIMIT)?;
-    row.check(change.is_some(), || "a pruner by path lost nothing, so the attack shows nothing".to_owned());
+    row.check(change.is_some(), || {
+        "the pruner by path lost nothing, so the attack proves nothing".to_owned()
+    });
     Ok(row)
 }
 

@@ -28,6 +28,11 @@ const THREADS: usize = 32;
 const SAMPLES: usize = 110;
 const SEED: u64 = 0x0c1;
 
+/// Injects faults into prunes of every mode.
+///
+/// # Errors
+///
+/// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for mode in Mode::all(stage)? {
@@ -38,7 +43,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
             faults.shuffle(&mut StdRng::seed_from_u64(SEED));
             faults.truncate(SAMPLES);
         }
-        output::complain(&format!("torture: {} faults {}", faults.len(), mode.name()));
+        output::complain(&format!("torture: {}: inject {} faults", mode.name(), faults.len()));
         let mut row = Row::new("faults", "tmpfs", mode.name());
         try_all(&faults, THREADS, &mut row, |fault| attempt(&course, stage, fault))?;
         let (happened, tried) = (row.faults, faults.len() as u64);
@@ -69,7 +74,7 @@ fn attempt(course: &Course, stage: &Stage, fault: &Tampering) -> anyhow::Result<
     attempt.row.faults = u64::from(attempt.happened);
     let is_documented = course.mode.may_end_with(&attempt.ended);
     let story = attempt.ended.story();
-    attempt.check(is_documented, || format!("the end is not documented: {story}"));
+    attempt.check(is_documented, || format!("undocumented end: {story}"));
     // If writing fails, no report is possible.
     attempt.check_report(fault.call != "write" && attempt.ended.code.is_some());
     Ok(attempt.row)

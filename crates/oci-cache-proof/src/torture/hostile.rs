@@ -32,6 +32,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 const MAX_KIBIBYTES: u64 = 256 << 10;
 const THREADS: usize = 8;
 
+/// Prunes random and special caches.
+///
+/// # Errors
+///
+/// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let peak = AtomicU64::new(0);
     let seeds: Vec<u64> = (0..if stage.quick { 240 } else { 4000 }).collect();
@@ -175,7 +180,7 @@ fn look(row: &mut Row, what: &str, ended: &Ended, peak: &AtomicU64) {
     row.check(is_plain(&ended.stdout) && is_plain(&ended.stderr), || {
         format!("{what}: control characters: {}", ended.story())
     });
-    row.check(ended.stdout.lines().count() <= 1, || format!("{what}: more than a line: {}", ended.story()));
+    row.check(ended.stdout.lines().count() <= 1, || format!("{what}: more than one line: {}", ended.story()));
 }
 
 /// Whether a terminal shows the text as it is, without control characters, invisible characters or changes of

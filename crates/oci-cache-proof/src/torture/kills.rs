@@ -51,6 +51,11 @@ impl Stop {
     }
 }
 
+/// Stops prunes of every mode.
+///
+/// # Errors
+///
+/// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for mode in Mode::all(stage)? {
@@ -66,7 +71,12 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
                 stops.shuffle(&mut StdRng::seed_from_u64(SEED));
                 stops.truncate(if stop == Stop::Kill { SAMPLES } else { SAMPLES / 4 });
             }
-            output::complain(&format!("torture: {} times {} {}", stops.len(), stop.signal(), mode.name()));
+            output::complain(&format!(
+                "torture: {}: send {} {} times",
+                mode.name(),
+                stop.signal(),
+                stops.len()
+            ));
             let mut row = Row::new("kills", "tmpfs", &format!("{}: {}", stop.signal(), mode.name()));
             try_all(&stops, THREADS, &mut row, |how| attempt(&course, stage, stop, how))?;
             let (stopped, tried) = (row.kills, stops.len() as u64);

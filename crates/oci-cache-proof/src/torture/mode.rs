@@ -39,6 +39,7 @@ impl Mode {
         Ok(Self::ALL.into_iter().filter(|mode| *mode != Self::Verify || has_verify).collect())
     }
 
+    /// The name in the table.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "in place, flat",

@@ -27,9 +27,11 @@ pub(crate) enum FileSystem {
 }
 
 impl FileSystem {
+    /// All kinds.
     pub(crate) const ALL: [Self; 6] =
         [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs, Self::Overlay, Self::Bindfs];
 
+    /// The name in the table.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",

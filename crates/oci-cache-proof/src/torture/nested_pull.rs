@@ -112,6 +112,7 @@ impl NestedBlob {
         broken::check(&content, &self.content()).map_err(at("content"))
     }
 
+    /// The path of the blob in a nested cache.
     pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
         cache.join("blobs/sha256").join(format!("{:064x}", self.number))
     }

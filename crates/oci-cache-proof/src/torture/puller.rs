@@ -51,8 +51,10 @@ pub(crate) enum Manner {
 }
 
 impl Manner {
+    /// All manners.
     pub(crate) const ALL: [Self; 4] = [Self::Flat, Self::Renamed, Self::Plain, Self::Held];
 
+    /// The name, as the role takes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "flat",

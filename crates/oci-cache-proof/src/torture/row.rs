@@ -44,6 +44,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// A row without counts.
     pub(crate) fn new(part: &'static str, file_system: &str, strategy: &str) -> Self {
         Self { part, file_system: file_system.into(), strategy: strategy.into(), ..Self::default() }
     }

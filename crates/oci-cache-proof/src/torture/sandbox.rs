@@ -36,6 +36,11 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
+    /// Makes a sandbox in `scratch`.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
     pub(crate) fn new(scratch: &Path, shape: Shape) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix_in("sandbox-", scratch).context("make a sandbox")?;
         let sandbox = Self { directory };
@@ -43,14 +48,17 @@ impl Sandbox {
         Ok(sandbox)
     }
 
+    /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// The cache.
     pub(crate) fn cache(&self) -> PathBuf {
         self.path().join("cache")
     }
 
+    /// A path in `out`.
     pub(crate) fn out(&self, name: &str) -> PathBuf {
         self.path().join("out").join(name)
     }
@@ -176,14 +184,17 @@ pub(crate) fn age(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("set the times of {}", path.display()))
 }
 
+/// The name of a blob in a nested cache.
 pub(crate) fn hex_name(number: usize) -> String {
     format!("{number:064x}")
 }
 
+/// The name of a blob in a flat cache.
 pub(crate) fn flat_name(number: usize) -> String {
     format!("sha256:{}", hex_name(number))
 }
 
+/// The digest of a blob.
 pub(crate) fn digest(number: usize) -> String {
     flat_name(number)
 }

@@ -128,6 +128,11 @@ struct Target {
     rounds: u64,
 }
 
+/// Runs a storm for every file system and strategy.
+///
+/// # Errors
+///
+/// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for file_system in FileSystem::ALL {
@@ -181,11 +186,11 @@ fn storm(stage: &Stage, file_system: FileSystem, mount: &Mount, strategy: Strate
     }
     let (pulls, unlinks) = (row.pulls, row.unlinks);
     row.check(pulls >= target.pulls && unlinks >= target.unlinks.max(1), || {
-        format!("{pulls} pulls and {unlinks} unlinks show too little")
+        format!("{pulls} pulls and {unlinks} unlinks are too few")
     });
     let has_shown = row.breaks.iter().any(|(step, _)| strategy.is_shown_by(step));
     row.check(!strategy.is_control() || has_shown, || {
-        "the negative control saw no such break, so nothing is shown by the others".to_owned()
+        "the negative control saw no such break, so the other storms prove nothing".to_owned()
     });
     let is_fuse = file_system == FileSystem::Bindfs;
     for (step, count) in row.breaks.clone().iter() {

@@ -172,7 +172,7 @@ const POLL_OF_THE_LOCK: Duration = Duration::from_millis(30);
 fn wait_for(what: &str, mut is_so: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let end = Instant::now() + crate::torture::mode::LIMIT;
     while !is_so()? {
-        ensure!(Instant::now() < end, "waited in vain for {what}");
+        ensure!(Instant::now() < end, "timed out waiting for {what}");
         thread::sleep(Duration::from_millis(2));
     }
     Ok(())

@@ -25,6 +25,7 @@ pub(crate) struct Course {
 }
 
 impl Course {
+    /// Prunes under strace without tampering.
     pub(crate) fn of(mode: Mode, stage: &Stage) -> anyhow::Result<Self> {
         let sandbox = mode.sandbox(stage)?;
         mode.prepare(stage, &sandbox)?;
@@ -85,7 +86,7 @@ impl Course {
         let outline: Vec<String> = self.outline.iter().filter(is_wanted).cloned().collect();
         let difference = first_difference(&outline, &found.outline());
         attempt.check(difference.is_none(), || {
-            format!("the next prune does not lead to the same: {}", difference.unwrap_or_default())
+            format!("the next prune leads to another result: {}", difference.unwrap_or_default())
         });
         // `verify` removes only corrupt blobs.
         let is_left = |path: &&Path| is_leftover(path) && !is_protected(path) && self.mode != Mode::Verify;
@@ -138,6 +139,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
+    /// Counts a loss, unless `holds`.
     pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         let what = &self.what;
         self.row.check(holds, || format!("{what}: {}", detail()));
@@ -157,7 +159,7 @@ impl Attempt {
         let gone = self.before.gone_from(&self.after, is_the_caches);
         let Some(report) = self.ended.report() else {
             let story = self.ended.story();
-            self.check(!told || gone.blobs == 0, || format!("{gone:?} went and nothing was said: {story}"));
+            self.check(!told || gone.blobs == 0, || format!("{gone:?} went without a report: {story}"));
             return;
         };
         let number = |field: &str| report.get(field).and_then(serde_json::Value::as_u64);
@@ -174,7 +176,7 @@ impl Attempt {
         let is_done = self.ended.code == Some(0);
         let story = self.ended.story();
         self.check(!is_done || self.is_whole || kept.is_some_and(|kept| kept >= left), || {
-            format!("it says that it is done, and {left} files are left: {story}")
+            format!("it reports that it is done, but {left} files are left: {story}")
         });
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn check(content: &[u8], right: &[u8]) -> io::Result<()> {
     if content == right {
         return Ok(());
     }
-    Err(io::Error::other(format!("{} bytes are not the {} that it has", content.len(), right.len())))
+    Err(io::Error::other(format!("{} bytes, not the right {}", content.len(), right.len())))
 }
 
 /// Pauses in one of `once_in` cases. Real pulls compute digests or wait for the network between steps.

@@ -78,6 +78,7 @@ impl RemoteBlob {
         broken::check(&content, &self.content())
     }
 
+    /// The path of the blob in a flat cache.
     pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
         let mut random = StdRng::seed_from_u64(self.seed);
         let digits: String = (0..4).map(|_| format!("{:016x}", random.next_u64())).collect();

@@ -40,6 +40,7 @@ pub(crate) enum Pair {
 }
 
 impl Pair {
+    /// All pairs.
     pub(crate) const ALL: [Self; 6] =
         [Self::Algorithm, Self::Blobs, Self::Leftover, Self::Blob, Self::Index, Self::Partial];
 
@@ -75,6 +76,11 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
+    /// Makes a new arena with a filled cache.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written.
     pub(crate) fn new(stage: &Stage, pair: Pair, is_layout: bool) -> anyhow::Result<Self> {
         let directory = tempfile::TempDir::with_prefix_in("attack-", &stage.scratch)?;
         fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
@@ -91,10 +97,12 @@ impl Arena {
         Ok(arena)
     }
 
+    /// Its directory.
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 
+    /// The cache.
     pub(crate) fn cache(&self) -> PathBuf {
         self.path().join("cache")
     }

@@ -38,7 +38,7 @@ pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
 
 /// Removes the cache of an attack by path, as a prune must not.
 pub(crate) fn remove(words: &[&str]) -> anyhow::Result<()> {
-    let [directory] = words else { bail!("it takes one word: {words:?}") };
+    let [directory] = words else { bail!("the pruner by path takes one word: {words:?}") };
     let directory = Path::new(directory);
     let name = directory.file_name().unwrap_or_default();
     let is_arena = name.as_bytes().starts_with(b"attack-") && directory.join("canary").is_dir();

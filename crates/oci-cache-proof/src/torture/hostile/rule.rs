@@ -30,6 +30,11 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Takes a snapshot.
+    ///
+    /// # Errors
+    ///
+    /// If anything cannot be read.
     pub(crate) fn of(sandbox: &Sandbox) -> anyhow::Result<Self> {
         Ok(Self { tree: sandbox.tree()? })
     }
@@ -62,6 +67,7 @@ impl State {
         changed.or_else(new)
     }
 
+    /// What may happen to an entry.
     pub(crate) fn fate(&self, path: &Path, is_aside: bool) -> Fate {
         let parts: Vec<&[u8]> = path.iter().map(OsStrExt::as_bytes).collect();
         let is_leftover = |name: &[u8]| name.strip_prefix(b".pruning-").is_some_and(|hex| is_hex(hex, 16));

@@ -17,6 +17,7 @@ pub(crate) struct Special {
     pub(crate) fill: fn(&Path) -> anyhow::Result<()>,
 }
 
+/// All of them.
 pub(crate) const SPECIALS: [Special; 9] = [
     Special { name: "cycle", fill: cycle },
     Special { name: "depth 10,000", fill: deep },

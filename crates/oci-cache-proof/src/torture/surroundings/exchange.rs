@@ -16,6 +16,7 @@ use crate::torture::sandbox::{flat_name, write};
 use crate::torture::strace::under_strace;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
+/// The exchanges.
 pub(crate) const CASES: &[Case] = &[
     ("a blob is covered", |trial| exchange(trial, false, |blob, fresh, _| fs::rename(fresh, blob))),
     ("a blob with another name is covered", |trial| {
@@ -68,7 +69,7 @@ fn exchange(
     let report = ended.report().unwrap_or_default();
     let counts = (ended.number("blobs_freed"), report["kept"]["changed"]["blobs"].as_u64());
     trial.check((content.as_str(), counts) == ("fresh", (Some(0), Some(1))), || {
-        format!("`{content}` is there, {counts:?} freed and changed: {}", ended.story())
+        format!("found `{content}`, {counts:?} freed and changed: {}", ended.story())
     });
     Ok(())
 }

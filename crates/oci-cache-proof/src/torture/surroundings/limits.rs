@@ -15,6 +15,7 @@ use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
 use crate::torture::strace::under_strace;
 use crate::torture::surroundings::trial::{Case, Trial, fill};
 
+/// The cases with limits and outputs.
 pub(crate) const CASES: &[Case] = &[
     ("few descriptors, flat", few_descriptors_flat),
     ("few descriptors, layout", few_descriptors_layout),
@@ -124,10 +125,10 @@ fn at_once(trial: &mut Trial<'_>, flags: &[&[&str]]) -> anyhow::Result<()> {
             trial.check(ended.code == Some(0), || ended.story());
             freed += ended.number("blobs_freed").unwrap_or(0);
         }
-        trial.check(freed == 400, || format!("together they report {freed} of 400 blobs"));
+        trial.check(freed == 400, || format!("they report {freed} of 400 blobs in total"));
         trial.expect_blobs(&cache, 0);
         let beside = fs::read_dir(trial.path(""))?.count();
-        trial.check(beside == 1, || format!("{beside} entries where the cache is"));
+        trial.check(beside == 1, || format!("{beside} entries in the cache's parent, not 1"));
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::torture::nobody::{as_nobody, give, give_entries};
 use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
 use crate::torture::surroundings::trial::{Case, Trial, blobs_in, fill};
 
+/// The cases with mounts and permissions.
 pub(crate) const CASES: &[Case] = &[
     ("symlinked root", symlinked),
     ("mount point", mount_point),

@@ -22,6 +22,7 @@ const PARTS: u32 = 16;
 /// With so many blobs a prune takes long enough for a signal to arrive.
 const BLOBS: usize = 6000;
 
+/// The cases with signals.
 pub(crate) const CASES: &[Case] = &[
     ("signals, flat", |trial| flat(trial, &[])),
     ("signals, aside", |trial| flat(trial, &["--aside"])),
@@ -48,7 +49,7 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
             let at = Instant::now();
             let ended = running.finish(LIMIT)?;
             let took = at.elapsed();
-            trial.check(took < SOON, || format!("{milliseconds} ms: it took {took:?} to stop"));
+            trial.check(took < SOON, || format!("{milliseconds} ms: stopping took {took:?}"));
             // A signal that arrives before the program handles it kills the program.
             let is_early = ended.code == Some(-signal.as_raw());
             if is_early {
@@ -61,10 +62,10 @@ fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
             in_between += u32::from(ended.code == Some(code) && (1..BLOBS as u64).contains(&freed));
         }
     }
-    trial.check(in_between > 0, || "no signal came while blobs went, so nothing is shown".to_owned());
+    trial.check(in_between > 0, || "no signal arrived while blobs went, so this proves nothing".to_owned());
     trial.prune(&cache, &[], 0)?;
     let beside = std::fs::read_dir(&parent)?.count();
-    trial.check(beside == 1, || format!("{beside} entries where the cache is"));
+    trial.check(beside == 1, || format!("{beside} entries in the cache's parent, not 1"));
     Ok(())
 }
 

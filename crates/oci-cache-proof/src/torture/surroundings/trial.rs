@@ -48,6 +48,7 @@ impl Trial<'_> {
         self.directory.path().join(name)
     }
 
+    /// Counts a loss, unless `holds`.
     pub(crate) fn check(&mut self, holds: bool, detail: impl FnOnce() -> String) {
         let name = self.name;
         self.row.check(holds, || format!("{name}: {}", detail()));
