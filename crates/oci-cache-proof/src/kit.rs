@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod pulls;
 pub(crate) mod section;
+pub(crate) mod shell;
 pub(crate) mod table;
 pub(crate) mod total;
 pub(crate) mod tree;

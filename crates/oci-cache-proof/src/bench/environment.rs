@@ -8,11 +8,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use banger_fmt::format_bytes;
 use serde::{Deserialize, Serialize};
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
 use crate::bench::contenders::all_programs;
 use crate::kit::machine::{Machine, read};
 use crate::kit::programs;
+use crate::kit::shell::shell;
 
 /// The machine and the tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,14 +113,14 @@ fn disk_kind(device: &str) -> &'static str {
 
 /// The pruner's version.
 fn version(pruner: &Path) -> anyhow::Result<String> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let said = cmd!(shell, "{pruner} --version").quiet().read();
     said.with_context(|| format!("ask `{}` for its version", pruner.display()))
 }
 
 /// The versions of all installed tools.
 fn tools() -> anyhow::Result<Vec<String>> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let mut tools = Vec::new();
     for program in all_programs().into_iter().chain(["strace"]) {
         if programs::find(program).is_some() {

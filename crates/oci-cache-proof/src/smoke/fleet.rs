@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use xshell::{Cmd, Shell, cmd};
 
+use crate::kit::shell::{output_of, shell};
 use crate::kit::workspace::workspace;
 use crate::smoke::fill::{fill_flat, fill_layout, settle};
-use crate::smoke::images::{Images, output_of};
+use crate::smoke::images::Images;
 use crate::smoke::prune::{Prune, report_of};
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
@@ -48,7 +49,7 @@ struct Fleet<'a> {
 ///
 /// If it cannot run.
 pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyhow::Result<Row> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let fleet =
         Fleet { prune, shell, files: workspace().join("docs/fleet"), directory: directory.join("fleet") };
     fs::create_dir(&fleet.directory).context("create a temporary directory")?;

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
 use serde::Deserialize;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
 use crate::kit::process::{self, Running};
-use crate::smoke::images::{Images, output_of};
+use crate::kit::shell::{output_of, shell};
+use crate::smoke::images::Images;
 use crate::smoke::prune::Prune;
 use crate::smoke::table::Row;
 use crate::smoke::tally::{Failure, Tally};
@@ -151,7 +152,7 @@ impl Exercise {
 
 /// Verifies the cache. Returns the corrupt blobs.
 fn verify(prune: &Prune, cache: &Path, flags: &[&str]) -> anyhow::Result<Vec<PathBuf>> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let command = shell.cmd(prune.program()).args(["verify", "--format", "json", "--cache-dir"]);
     let command = command.arg(cache).args(flags).quiet().ignore_status().ignore_stderr();
     let line = command.read()?;
@@ -168,7 +169,7 @@ fn names(cache: &Path) -> anyhow::Result<Vec<PathBuf>> {
 impl Images<'_> {
     /// The manifest of an image in the registry.
     fn manifest(&self, name: &str) -> anyhow::Result<Manifest> {
-        let shell = Shell::new().context("find the current directory")?;
+        let shell = shell()?;
         let reference = self.reference(name);
         let raw = output_of(cmd!(shell, "skopeo inspect --raw --tls-verify=false {reference}"))?;
         serde_json::from_str(&raw).with_context(|| format!("the manifest of {name} is {raw:?}"))

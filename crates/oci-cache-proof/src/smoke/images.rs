@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rand::{Rng as _, RngExt as _};
 use xshell::{Shell, cmd};
 
+use crate::kit::shell::{output_of, shell};
 use crate::smoke::registry::{Registry, Way};
 
 const KIB: usize = 1 << 10;
@@ -38,7 +39,7 @@ impl<'a> Images<'a> {
     ///
     /// If umoci or skopeo fails.
     pub(crate) fn build_and_push(registry: &'a Registry, directory: &Path) -> anyhow::Result<Self> {
-        let shell = Shell::new().context("find the current directory")?;
+        let shell = shell()?;
         let layout = directory.join("built");
         let content = directory.join("content");
         output_of(cmd!(shell, "umoci init --layout {layout}"))?;
@@ -80,27 +81,11 @@ impl<'a> Images<'a> {
     ///
     /// If skopeo fails. The error includes its message.
     pub(crate) fn pull(&self, name: &str, layout: &Path, way: Way) -> anyhow::Result<()> {
-        let shell = Shell::new().context("find the current directory")?;
+        let shell = shell()?;
         let reference = self.registry.reference(name, way);
         let copy = cmd!(shell, "skopeo --insecure-policy copy --quiet --src-tls-verify=false {reference}");
         output_of(copy.arg(format!("oci:{}:{name}", layout.display()))).map(drop)
     }
-}
-
-/// Runs a command that must exit with 0. Returns its stdout.
-///
-/// # Errors
-///
-/// If it cannot run or fails. The error includes the last line of stderr.
-pub(crate) fn output_of(command: xshell::Cmd<'_>) -> anyhow::Result<String> {
-    let command = command.quiet().ignore_status();
-    let output = command.output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("(nothing)");
-    anyhow::bail!("`{command}` ended with {}: {said}", output.status)
 }
 
 fn add_layers(

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rand::RngExt as _;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
 use crate::kit::layout::{problems, tags};
-use crate::smoke::images::{Images, output_of};
+use crate::kit::shell::{output_of, shell};
+use crate::smoke::images::Images;
 use crate::smoke::prune::Prune;
 use crate::smoke::registry::Way;
 use crate::smoke::table::Row;
@@ -176,7 +177,7 @@ impl Tally {
 ///
 /// If the current directory is unknown.
 fn problems_for_tools(layout: &Path) -> anyhow::Result<Vec<String>> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let problems = problems(layout);
     if !problems.is_empty() || !layout.join("index.json").exists() {
         return Ok(problems);

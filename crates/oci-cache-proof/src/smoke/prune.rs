@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
-use xshell::{Cmd, Shell};
+use xshell::Cmd;
 
+use crate::kit::shell::shell;
 use crate::smoke::tally::{Failure, Tally};
 
 /// The tested program.
@@ -74,7 +75,7 @@ impl Prune {
     ///
     /// If the prune does not succeed.
     pub(crate) fn run(&self, cache: &Path, flags: &[&str]) -> anyhow::Result<Report> {
-        let shell = Shell::new().context("find the current directory")?;
+        let shell = shell()?;
         let mut argv = self.argv(cache, flags);
         let program = argv.next().unwrap_or_default();
         report_of(shell.cmd(program).args(argv), flags.contains(&"--dry-run"))

@@ -8,8 +8,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
+use crate::kit::shell::shell;
 use crate::smoke::fill::{fill_flat, fill_layout, settle};
 use crate::smoke::images::Images;
 use crate::smoke::mutation::{TRACED, mutating_call};
@@ -51,7 +52,7 @@ fn traced(
     directory: &Path,
     tally: &mut Tally,
 ) -> anyhow::Result<(u64, Vec<String>)> {
-    let shell = Shell::new().context("find the current directory")?;
+    let shell = shell()?;
     let log = directory.join("strace.log");
     let strace = cmd!(shell, "strace -f -qq -o {log} -e signal=none -e trace={TRACED}");
     let is_dry = flags.contains(&"--dry-run");
