@@ -49,7 +49,7 @@ fn a_flat_cache() {
     within 30 days           1    10.0 KiB  #
     older                    1  1000.0 KiB  ##############################
 
-    cache-prune would free       blobs        size
+    a prune would free           blobs        size
     (everything)                     7     1.3 MiB  ##############################
     --older-than 7d                  3  1011.0 KiB  #######################
     --older-than 30d                 2  1001.0 KiB  #######################
@@ -97,12 +97,12 @@ fn a_layout() {
     within 30 days           0         0 B
     older                    0         0 B
 
-    cache-prune would free      blobs        size
-    (everything)                   12     9.3 KiB  ##############################
-    --older-than 7d                 0         0 B
-    --older-than 30d                0         0 B
-    --max-used-space 4744           7     5.8 KiB  ###################
-    --unreferenced                  1     1.0 KiB  ####
+    a prune would free         blobs        size
+    (everything)                  12     9.3 KiB  ##############################
+    --older-than 7d                0         0 B
+    --older-than 30d               0         0 B
+    --max-used-space 4744          7     5.8 KiB  ###################
+    --unreferenced                 1     1.0 KiB  ####
 
     image      blobs        size
     app:1          4     3.4 KiB  ##############################
@@ -147,11 +147,11 @@ fn an_empty_and_a_missing_cache() {
     within 30 days           0         0 B
     older                    0         0 B
 
-    cache-prune would free      blobs        size
-    (everything)                    0         0 B
-    --older-than 7d                 0         0 B
-    --older-than 30d                0         0 B
-    --max-used-space 0              0         0 B
+    a prune would free      blobs        size
+    (everything)                0         0 B
+    --older-than 7d             0         0 B
+    --older-than 30d            0         0 B
+    --max-used-space 0          0         0 B
     --- stderr
     [EOF]
     ");

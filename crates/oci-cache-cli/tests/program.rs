@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -111,10 +110,28 @@ fn completions_are_for_its_name() {
         assert!(!script.contains("xtask") && !script.contains("cache-prune"), "{shell}");
     }
     assert!(stdout(&["completions", "zsh"]).starts_with("#compdef oci-cache\n"));
-    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
-    let script = stdout(&["completions", "bash"]);
-    bash.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-    assert!(bash.wait().unwrap().success());
+    for (words, expected) in [
+        (&["oci-cache", "ver"][..], "verify"),
+        (&["oci-cache", "prune", "--older"], "--older-than"),
+        (&["oci-cache", "verify", "--qui"], "--quiet --quick"),
+        (&["oci-cache", "completions", "zs"], "zsh"),
+    ] {
+        assert_eq!(completed_by_bash(words), expected, "{words:?}");
+    }
+}
+
+/// What bash offers for the last of the words.
+fn completed_by_bash(words: &[&str]) -> String {
+    let (last, before) = (words[words.len() - 1], words[words.len() - 2]);
+    let script = format!(
+        "source <(\"$PROGRAM\" completions bash); COMP_WORDS=({}); COMP_CWORD={}; _oci__cache oci-cache '{last}' '{before}'; \
+         echo \"${{COMPREPLY[*]}}\"",
+        words.join(" "),
+        words.len() - 1,
+    );
+    let output = Command::new("bash").args(["-c", &script]).env("PROGRAM", PROGRAM).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 #[test]
@@ -162,7 +179,9 @@ fn the_home_and_what_holds_it_are_refused() {
 fn it_names_nothing_of_the_workspace() {
     let program = fs::read(PROGRAM).unwrap();
     assert!(has(&program, "completions"), "the program is not read");
-    for word in ["xtask", "torture", "CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR")] {
+    for word in
+        ["xtask", "torture", "cache-prune", "cache-verify", "CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR")]
+    {
         assert!(!has(&program, word), "{word}");
     }
 }

@@ -24,6 +24,7 @@ use crate::cache::references::Image;
 use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
+use crate::plan::policy::Policy;
 
 /// The fate of each entry of an inventory.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct PrunePlan {
     pub(crate) index_change: IndexChange,
     /// Whether unknown references affect the plan, so that its report must list them.
     pub(crate) needs_all_references: bool,
+    /// The policy that the plan was made for, if it has a goal: further rounds keep to it.
+    pub(crate) goal: Option<Policy>,
     /// Entries of a saved plan that no longer exist.
     pub(crate) missing: Tally,
 }
@@ -60,6 +63,7 @@ impl PrunePlan {
             index_change: IndexChange::Drop(Vec::new()),
             missing: Tally::default(),
             needs_all_references: true,
+            goal: None,
             inventory,
         }
     }
@@ -67,7 +71,11 @@ impl PrunePlan {
     /// Checks that the lock is on the plan's directory.
     pub(crate) fn check_lock(&self, lock: &Lock) -> Result<(), Error> {
         let id = self.inventory.tree.directories.first().map(|root| root.status.id);
-        if id == lock.id() { Ok(()) } else { Err(Error::OtherLock { path: self.inventory.path.clone() }) }
+        if lock.is_on(id, &self.inventory.path) {
+            Ok(())
+        } else {
+            Err(Error::OtherLock { path: self.inventory.path.clone() })
+        }
     }
 
     /// The inventory that the plan was made for.

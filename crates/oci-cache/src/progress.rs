@@ -9,6 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+/// What is called while an operation runs.
+type Callback = Box<dyn Fn(&Progress) + Send + Sync>;
+
+/// How often the callback is called.
+const TICK: Duration = Duration::from_millis(50);
+
 /// Progress of one operation, shared with the threads that watch or stop it.
 #[derive(Default)]
 pub struct Progress {
@@ -16,7 +22,7 @@ pub struct Progress {
     pub stop: Arc<AtomicBool>,
     done: Count,
     total: Count,
-    callback: Option<Box<dyn Fn(Advance) + Send + Sync>>,
+    callback: Option<Callback>,
 }
 
 /// How far an operation has come.
@@ -50,11 +56,11 @@ impl Count {
 }
 
 impl Progress {
-    /// Creates a progress that calls `callback` after each step, on the thread that did the step.
-    ///
-    /// Calls are frequent, so the callback should return at once.
+    /// Creates a progress that calls `callback` while an operation runs, about 20 times a second, and once
+    /// when it ends. The callback runs on the thread that called the operation. It may set
+    /// [`stop`](Self::stop).
     #[must_use]
-    pub fn with_callback(callback: impl Fn(Advance) + Send + Sync + 'static) -> Self {
+    pub fn with_callback(callback: impl Fn(&Self) + Send + Sync + 'static) -> Self {
         Self { callback: Some(Box::new(callback)), ..Self::default() }
     }
 
@@ -77,13 +83,25 @@ impl Progress {
         self.done.set(0, 0);
     }
 
-    /// Adds to the work done and calls the callback.
+    /// Adds to the work done.
     pub(crate) fn add(&self, blobs: u64, bytes: u64) {
         self.done.blobs.fetch_add(blobs, Ordering::Relaxed);
         self.done.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if let Some(callback) = &self.callback {
-            callback(self.advance());
+    }
+
+    /// Whether there is a callback.
+    pub(crate) const fn has_callback(&self) -> bool {
+        self.callback.is_some()
+    }
+
+    /// Calls the callback until other threads are done: they may lack this process's rights and open files.
+    pub(crate) fn tell_until(&self, is_done: impl Fn() -> bool) {
+        let Some(callback) = &self.callback else { return };
+        while !is_done() {
+            thread::park_timeout(TICK);
+            callback(self);
         }
+        callback(self);
     }
 
     /// Waits for the whole duration, or until a stop is requested.

@@ -21,17 +21,16 @@ mod to_goal;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::cache::cache_dir::CacheDir;
-use crate::error::{Error, Failure};
+use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::policy::Policy;
 use crate::plan::select::select;
 use crate::progress::Progress;
 use crate::scan::scan;
-use crate::verify::{Check, verify};
+use crate::verify::{Check, Verification, verify};
 
 pub use self::aside::{apply_aside, check_aside};
 pub use self::in_place::apply;
@@ -40,12 +39,13 @@ pub use self::to_goal::{Pruned, apply_to_goal};
 
 /// Prunes the cache at `path` in place, by `policy`: opens, locks, scans, plans and applies.
 ///
-/// Refuses `/`, the directories `protected`, their ancestors, and a directory that is not a cache. Waits
-/// for the lock until a stop is requested; the report then says that the prune was interrupted.
+/// Refuses `/`, the directories `protected`, their ancestors, and a directory that is not a cache. Does
+/// not wait for the lock; to wait, call the stages one by one, with [`CacheDir::lock`].
 ///
 /// # Errors
 ///
-/// As [`CacheDir::open`], [`CacheDir::lock`], [`scan`](crate::scan()) and [`select`].
+/// [`Error::Locked`] if another prune, or a puller, holds the lock; otherwise as [`CacheDir::open`],
+/// [`scan`](crate::scan()) and [`select`].
 pub fn prune(
     path: &Path,
     protected: &[PathBuf],
@@ -54,14 +54,12 @@ pub fn prune(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     let mut cache = CacheDir::open(path, protected)?;
-    let Some(lock) = cache.lock(Duration::MAX, progress, || {})? else {
-        let cache_dir = cache.path().to_owned();
-        return Ok(PruneReport { cache_dir, interrupted: true, ..PruneReport::default() });
+    let Some(lock) = cache.try_lock()? else {
+        return Err(Error::Locked { path: cache.path().to_owned() });
     };
-    let (plan, unread) = plan(&cache, policy, now, progress)?;
-    let mut report = apply_to_goal(&cache, &lock, plan, policy, progress, |_, _| {})?.report;
-    report.failures.extend(unread);
-    Ok(report)
+    let (plan, verification) = plan(&cache, policy, now, progress)?;
+    let report = apply_to_goal(&cache, &lock, plan, progress, |_, _| {})?.report;
+    Ok(report.after(verification))
 }
 
 /// Reports what [`prune`] would do on a cache that nobody uses; changes nothing and needs no lock.
@@ -77,22 +75,19 @@ pub fn preview(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     let cache = CacheDir::open(path, protected)?;
-    let (plan, unread) = plan(&cache, policy, now, progress)?;
-    let mut report = plan.preview();
-    report.failures.extend(unread);
-    Ok(report)
+    let (plan, verification) = plan(&cache, policy, now, progress)?;
+    Ok(plan.preview().after(verification))
 }
 
-/// Makes the plan. Also returns the blobs that could not be read, if the policy had to verify them.
+/// Makes the plan. Also returns the verification, if the policy wanted one.
 fn plan(
     cache: &CacheDir,
     policy: &Policy,
     now: Timestamp,
     progress: &Progress,
-) -> Result<(PrunePlan, Vec<Failure>), Error> {
+) -> Result<(PrunePlan, Option<Verification>), Error> {
     let space = cache.space()?;
     let mut inventory = scan(cache)?;
-    let unread =
-        if policy.corrupt { verify(&mut inventory, Check::Full, progress).failures } else { Vec::new() };
-    Ok((select(inventory, policy, now, space)?, unread))
+    let verification = policy.corrupt.then(|| verify(&mut inventory, Check::Full, progress));
+    Ok((select(inventory, policy, now, space)?, verification))
 }

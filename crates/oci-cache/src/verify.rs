@@ -93,6 +93,11 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
         }
     };
     thread::scope(|scope| {
+        if progress.has_callback() {
+            let threads = (0..cores).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+            let threads: Vec<_> = threads.collect();
+            progress.tell_until(|| threads.iter().all(thread::ScopedJoinHandle::is_finished));
+        }
         for _ in 1..cores {
             // If no thread can be started, this thread does all the work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);

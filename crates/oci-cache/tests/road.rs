@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use oci_cache::{
-    Advance, CacheDir, Check, Error, FreeSpace, Policy, Progress, Space, Timestamp, apply, preview, prune,
-    scan, select, verify,
+    Advance, CacheDir, Check, Error, FreeSpace, Policy, Progress, Space, Timestamp, apply, apply_aside,
+    apply_to_goal, preview, prune, scan, select, verify,
 };
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -181,7 +181,7 @@ fn a_goal_is_made_up_for_and_the_callback_is_told() {
     let seen: Arc<Mutex<Vec<Advance>>> = Arc::default();
     let progress = {
         let seen = Arc::clone(&seen);
-        Progress::with_callback(move |advance| seen.lock().unwrap().push(advance))
+        Progress::with_callback(move |progress| seen.lock().unwrap().push(progress.advance()))
     };
     let mut policy = Policy::default();
     // All but one byte must go, so the images go for what is open.
@@ -202,4 +202,97 @@ fn a_goal_is_made_up_for_and_the_callback_is_told() {
         prune(layout.path(), &[], &policy, now().into(), &Progress::default()).unwrap().blobs_freed,
         0
     );
+}
+
+#[test]
+fn an_aside_takes_only_the_cache_that_is_locked_and_planned() {
+    let (here, there) = (Layout::of_two_images(), Layout::of_two_images());
+    let (mut cache, other) =
+        (CacheDir::open(here.path(), &[]).unwrap(), CacheDir::open(there.path(), &[]).unwrap());
+    let lock = cache.try_lock().unwrap().unwrap();
+    let plan = select(scan(&cache).unwrap(), &Policy::default(), now().into(), Space::default()).unwrap();
+    let before = (here.tree(), there.tree());
+    let refused = apply_aside(&other, &lock, &plan, &Progress::default());
+    assert!(matches!(refused, Err(Error::OtherLock { .. })), "{refused:?}");
+    assert_eq!((here.tree(), there.tree()), before);
+    assert_eq!(apply_aside(&cache, &lock, &plan, &Progress::default()).unwrap().blobs_freed, 8);
+}
+
+#[test]
+fn the_lock_of_a_missing_cache_is_good_for_no_other() {
+    let base = tempfile::tempdir().unwrap();
+    let cache = |name| CacheDir::open(&base.path().join(name), &[]).unwrap();
+    let (mut one, two) = (cache("one"), cache("two"));
+    let lock = one.try_lock().unwrap().unwrap();
+    let plan =
+        |cache| select(scan(cache).unwrap(), &Policy::default(), now().into(), Space::default()).unwrap();
+    assert!(apply(&plan(&one), &lock, &Progress::default()).is_ok());
+    let refused = apply(&plan(&two), &lock, &Progress::default());
+    assert!(matches!(refused, Err(Error::OtherLock { .. })), "{refused:?}");
+}
+
+#[test]
+fn one_holder_of_the_lock_even_through_the_same_directory() {
+    let layout = Layout::of_two_images();
+    let mut cache = CacheDir::open(layout.path(), &[]).unwrap();
+    let first = cache.try_lock().unwrap().unwrap();
+    assert!(cache.try_lock().unwrap().is_none());
+    drop(first);
+    assert!(cache.try_lock().unwrap().is_some());
+    let _held = cache.try_lock().unwrap();
+    let busy = prune(layout.path(), &[], &Policy::default(), now().into(), &Progress::default());
+    assert!(matches!(busy, Err(Error::Locked { .. })), "{busy:?}");
+}
+
+#[test]
+fn further_rounds_keep_to_the_plans_own_policy() {
+    let layout = Layout::of_two_images();
+    let open = File::open(layout.path().join(Layout::path_of(b"of no image"))).unwrap();
+    let mut cache = CacheDir::open(layout.path(), &[]).unwrap();
+    let lock = cache.try_lock().unwrap().unwrap();
+    let mut policy = Policy::default();
+    (policy.unreferenced, policy.max_used_bytes) = (true, Some(0));
+    layout.blob(b"a second of no image", 60 * DAY);
+    let plan = select(scan(&cache).unwrap(), &policy, now().into(), cache.space().unwrap()).unwrap();
+    assert_eq!(plan.total().blobs, 2);
+    // Without its index, nothing in the layout is known to be unreferenced.
+    let index = layout.path().join("index.json");
+    let pruned = apply_to_goal(&cache, &lock, plan, &Progress::default(), |_, report| {
+        assert_eq!(report.blobs_freed, 1);
+        fs::rename(&index, index.with_extension("gone")).unwrap();
+    });
+    let report = pruned.unwrap().report;
+    assert_eq!((report.blobs_freed, report.failures.len()), (1, 1), "{report:?}");
+    drop(open);
+}
+
+#[test]
+fn a_callback_has_the_rights_and_the_open_files_of_its_caller() {
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..400 {
+        fs::write(directory.path().join(format!("sha256:{number:064x}")), "blob").unwrap();
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (log, moved) = (elsewhere.path().join("log"), elsewhere.path().join("moved"));
+    let written = Arc::new(Mutex::new(0));
+    let progress = {
+        let written = Arc::clone(&written);
+        Progress::with_callback(move |progress| {
+            fs::write(&log, format!("{:?}", progress.advance())).unwrap();
+            fs::rename(&log, &moved).unwrap();
+            *written.lock().unwrap() += 1;
+        })
+    };
+    let report = prune(directory.path(), &[], &Policy::default(), now().into(), &progress).unwrap();
+    assert_eq!(report.blobs_freed, 400);
+    assert!(*written.lock().unwrap() > 0);
+
+    // A callback may stop the work: then nothing is called done that is not.
+    let layout = Layout::of_two_images();
+    let mut policy = Policy::default();
+    policy.corrupt = true;
+    let progress = Progress::with_callback(|_| {});
+    progress.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let shown = preview(layout.path(), &[], &policy, now().into(), &progress).unwrap();
+    assert!(shown.interrupted && !shown.is_complete(), "{shown:?}");
 }

@@ -1,6 +1,7 @@
 //! `completions`: prints shell completions.
 
 use clap::CommandFactory as _;
+use clap_complete::Shell;
 
 use crate::cli::{Cli, CompletionsArguments};
 use crate::exit::Exit;
@@ -16,5 +17,11 @@ pub fn run(arguments: &CompletionsArguments) -> anyhow::Result<Exit> {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command, name, &mut script);
-    output::print(&String::from_utf8(script)?)
+    let mut script = String::from_utf8(script)?;
+    if arguments.shell == Shell::Bash {
+        // clap_complete mangles the hyphen of the name in one way where it sets a label, and in another where it
+        // looks for it (clap issue 6421). Once it does not, this changes nothing.
+        script = script.replace("oci__subcmd__cache", "oci__cache");
+    }
+    output::print(&script)
 }

@@ -84,7 +84,7 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> a
     }
     let mut pruned = match lock {
         None => Pruned::preview(plan),
-        Some(lock) => carry_out(arguments, &cache, &lock, &policy, plan, &progress)?,
+        Some(lock) => carry_out(arguments, &cache, &lock, plan, &progress)?,
     };
     pruned.report.failures.extend(unread);
     let Pruned { plan, report, used_bytes, .. } = pruned;
@@ -117,7 +117,6 @@ fn carry_out(
     arguments: &PruneArguments,
     cache: &CacheDir,
     lock: &Lock,
-    policy: &Policy,
     plan: PrunePlan,
     progress: &Progress,
 ) -> anyhow::Result<Pruned> {
@@ -131,7 +130,7 @@ fn carry_out(
             let report = apply_aside(cache, lock, &plan, progress)?;
             Ok(Pruned::new(plan, report))
         } else {
-            apply_to_goal(cache, lock, plan, policy, progress, each_round)
+            apply_to_goal(cache, lock, plan, progress, each_round)
         }
     });
     pruned.map_err(|error: Error| error.into())

@@ -37,7 +37,7 @@ pub(crate) fn result(report: &UsageReport) -> String {
         let flags = if policy.flags.is_empty() { "(everything)" } else { &policy.flags };
         (flags.to_owned(), policy.tally)
     });
-    table(&mut text, "cache-prune would free", &policies.collect::<Vec<_>>());
+    table(&mut text, "a prune would free", &policies.collect::<Vec<_>>());
     let images = usage.images.iter().map(|image| {
         let digest = image.digest.to_string();
         let name = image.name.as_ref().map_or(digest, |name| escape_path(Path::new(name)));

@@ -71,7 +71,7 @@ fn faults_of(point: &Point) -> Vec<Tampering> {
 
 fn attempt(course: &Course, stage: &Stage, fault: &Tampering) -> anyhow::Result<Row> {
     let mut attempt = course.attempt(stage, fault)?;
-    attempt.row.faults = u64::from(attempt.happened);
+    attempt.row.faults = u64::from(attempt.hits > 0);
     let is_documented = course.mode.may_end_with(&attempt.ended);
     let story = attempt.ended.story();
     attempt.check(is_documented, || format!("undocumented end: {story}"));

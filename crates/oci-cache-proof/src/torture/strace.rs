@@ -98,13 +98,14 @@ pub(crate) fn survey(
     Ok(points)
 }
 
-/// Runs a command while strace tampers with it. Also returns whether strace did.
+/// Runs a command while strace tampers with it. Also returns how often strace did: once in each thread that
+/// makes the call so many times.
 pub(crate) fn tamper(
     command: &mut Command,
     cache: &Path,
     tampering: &Tampering,
     log: &Path,
-) -> anyhow::Result<(Ended, bool)> {
+) -> anyhow::Result<(Ended, usize)> {
     let inject = format!("inject={}:{}", tampering.call, tampering.how);
     let trace = format!("trace={}", tampering.call);
     let options = ["-e", &trace, "-e", &inject];
@@ -119,8 +120,19 @@ pub(crate) fn tamper(
             )?
         }
     };
-    let happened = String::from_utf8_lossy(&fs::read(log)?).contains("(INJECTED)");
-    Ok((ended, happened))
+    Ok((ended, hits(&String::from_utf8_lossy(&fs::read(log)?), tampering)))
+}
+
+/// How many threads made the call as often as it takes. The log does not mark signals.
+fn hits(log: &str, tampering: &Tampering) -> usize {
+    let when = tampering.how.rsplit("when=").next().unwrap_or_default();
+    let when: String = when.chars().take_while(char::is_ascii_digit).collect();
+    let when: u32 = when.parse().unwrap_or(1);
+    let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
+    for (thread, ..) in calls(log).filter(|(_, call, _)| *call == tampering.call) {
+        *counts.entry(thread).or_default() += 1;
+    }
+    counts.values().filter(|count| **count >= when).count()
 }
 
 fn strace(log: &Path, options: &[&str]) -> Command {
@@ -241,6 +253,17 @@ mod tests {
                    7 openat(3, \"y\", 0) = 5\n7 flock(3, LOCK_EX) = 0\n7 openat(3, \"z\", 0) = 5\n\
                    7 +++ exited with 0 +++\n";
         assert_eq!(told(points_to_lock(log, "/c")), ["openat 2", "statx 1", "openat 3", "flock 1"]);
+    }
+
+    #[test]
+    fn each_thread_that_calls_often_enough_is_hit() {
+        let log = "7 close(3) = 0\n7 close(3 <unfinished ...>\n7 <... close resumed>) = 0\n8 close(4) = 0\n\
+                   8 close(5) = -1 EIO (INJECTED)\n9 close(3) = 0\n9 openat(3) = 4\n";
+        let hits = |when| {
+            let how = format!("signal=INT:when={when}");
+            hits(log, &Tampering { span: Span::FromLock, call: "close".to_owned(), how })
+        };
+        assert_eq!([hits(1), hits(2), hits(3)], [3, 2, 0]);
     }
 
     #[test]

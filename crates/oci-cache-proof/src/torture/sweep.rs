@@ -48,14 +48,14 @@ impl Course {
         let before = sandbox.tree()?;
         let mut command = self.mode.command(stage, &sandbox);
         let log = sandbox.out("strace.log");
-        let (ended, happened) = strace::tamper(&mut command, &sandbox.cache(), tampering, &log)?;
+        let (ended, hits) = strace::tamper(&mut command, &sandbox.cache(), tampering, &log)?;
         let after = sandbox.tree()?;
         let (call, how) = (&tampering.call, &tampering.how);
         let mut attempt = Attempt {
             row: Row { executions: 1, ..Row::default() },
             what: format!("{}: {call}:{how}", self.mode.name()),
             ended,
-            happened,
+            hits,
             is_whole: is_whole(&self.outline, &after, tampering),
             before,
             after,
@@ -130,8 +130,8 @@ pub(crate) struct Attempt {
     pub(crate) row: Row,
     what: String,
     pub(crate) ended: Ended,
-    /// Whether strace tampered with a call.
-    pub(crate) happened: bool,
+    /// How many threads strace tampered with.
+    pub(crate) hits: usize,
     /// Whether it left what an undisturbed prune leaves.
     is_whole: bool,
     before: Tree,

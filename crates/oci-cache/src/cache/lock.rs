@@ -7,14 +7,16 @@
 //! too. A puller may block prunes with a shared lock.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, flock, openat};
 use rustix::io::Errno;
 
 use crate::cache::cache_dir::CacheDir;
 use crate::error::Error;
+use crate::os::directory::OPEN_DIRECTORY;
 use crate::os::status::FileId;
 use crate::progress::Progress;
 
@@ -27,10 +29,11 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock"]
 pub struct Lock {
-    /// Shares the cache's open file description; `None` if the cache does not exist or locks are
-    /// unsupported.
+    /// The locked directory, in an open file description of its own; `None` if the cache does not exist or
+    /// locks are unsupported.
     locked: Option<OwnedFd>,
     id: Option<FileId>,
+    path: PathBuf,
     is_exclusive: bool,
 }
 
@@ -43,9 +46,9 @@ impl Lock {
         self.is_exclusive
     }
 
-    /// The locked directory; `None` if the cache does not exist.
-    pub(crate) const fn id(&self) -> Option<FileId> {
-        self.id
+    /// Whether the lock is on the directory `id`, or on the cache that does not exist at `path`.
+    pub(crate) fn is_on(&self, id: Option<FileId>, path: &Path) -> bool {
+        self.id == id && (id.is_some() || self.path == path)
     }
 }
 
@@ -71,24 +74,25 @@ impl CacheDir {
     /// does not support locks: see [`Lock::is_exclusive`].
     pub fn try_lock(&mut self) -> Result<Option<Lock>, Error> {
         loop {
+            let path = self.path().to_owned();
             let Some(root) = self.root() else {
-                return Ok(Some(Lock { locked: None, id: None, is_exclusive: true }));
+                return Ok(Some(Lock { locked: None, id: None, path, is_exclusive: true }));
             };
             let id = root.status.id;
-            match flock(&root.descriptor, FlockOperation::NonBlockingLockExclusive) {
+            // An open file description of its own, so that the lock also excludes other users in this process.
+            let opened = openat(&root.descriptor, c".", OPEN_DIRECTORY, Mode::empty());
+            let opened = opened.map_err(Error::io(OPERATION, &path))?;
+            match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 Err(Errno::INTR) => continue,
                 // NFS answers EBADF for a directory.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
-                    return Ok(Some(Lock { locked: None, id: Some(id), is_exclusive: false }));
+                    return Ok(Some(Lock { locked: None, id: Some(id), path, is_exclusive: false }));
                 }
-                Err(errno) => return Err(Error::io(OPERATION, self.path())(errno)),
+                Err(errno) => return Err(Error::io(OPERATION, &path)(errno)),
             }
-            let locked = root.descriptor.try_clone();
-            let path = self.path().to_owned();
-            let locked = locked.map_err(|source| Error::Io { operation: OPERATION, path, source })?;
-            let lock = Lock { locked: Some(locked), id: Some(id), is_exclusive: true };
+            let lock = Lock { locked: Some(opened), id: Some(id), path, is_exclusive: true };
             let current = self.open_again()?;
             if current.root().map(|root| root.status.id) == Some(id) {
                 return Ok(Some(lock));

@@ -42,13 +42,10 @@ pub fn select(
     if policy.wants_references() {
         read_references(&mut inventory);
     }
-    if policy.unreferenced && !inventory.references.has_index && inventory.exists() {
-        return Err(Error::NoIndex { path: inventory.path });
-    }
-    Ok(select_around(inventory, policy, &HashMap::new(), now, space))
+    select_around(inventory, policy, &HashMap::new(), now, space)
 }
 
-/// As [`select`], for an inventory whose references have been read. Also keeps the files in `held`, by
+/// As [`select`], for an inventory whose references have been read; it fails in the same case. Also keeps the files in `held`, by
 /// inode number, for the given reason.
 pub(crate) fn select_around(
     inventory: Inventory,
@@ -56,14 +53,18 @@ pub(crate) fn select_around(
     held: &HashMap<u64, Keep>,
     now: Timestamp,
     space: Space,
-) -> PrunePlan {
+) -> Result<PrunePlan, Error> {
+    if policy.unreferenced && !inventory.references.has_index && inventory.exists() {
+        return Err(Error::NoIndex { path: inventory.path });
+    }
     let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
+    plan.goal = policy.has_goal().then(|| policy.clone());
     plan.blob_fates.fill(Fate::Remove(Remove::Everything));
     plan.partial_fates.fill(Fate::Remove(Remove::Everything));
     plan.leftovers_go.fill(true);
     plan.index_change = IndexChange::Empty;
     if policy.is_everything() {
-        return plan;
+        return Ok(plan);
     }
     let mut candidates = Selection { plan: &mut plan, policy, held, now }.candidates();
     if policy.has_goal() {
@@ -76,7 +77,7 @@ pub(crate) fn select_around(
         plan.leftovers_go.fill(false);
     }
     plan.needs_all_references = !policy.corrupt || policy.unreferenced;
-    plan
+    Ok(plan)
 }
 
 /// An entry, or an image, that is removed as a whole.

@@ -51,10 +51,13 @@ pub fn apply_aside(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
+    if !lock.is_on(cache.root().map(|root| root.status.id), cache.path()) {
+        return Err(Error::OtherLock { path: cache.path().to_owned() });
+    }
     let total = plan.total();
     progress.begin(total.blobs, total.bytes);
     let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
-    let (report, is_confined) = confined(plan, beside, || prune(cache, plan, progress));
+    let (report, is_confined) = confined(plan, beside, progress, || prune(cache, plan, progress));
     report.map(|mut report| {
         report.notes.confined = is_confined;
         report

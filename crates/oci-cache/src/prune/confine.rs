@@ -19,6 +19,7 @@ use landlock::{
 };
 
 use crate::plan::PrunePlan;
+use crate::progress::Progress;
 
 /// Runs `prune` with permission to remove only the plan's files and directories, and directories beneath
 /// `beside`.
@@ -27,16 +28,21 @@ use crate::plan::PrunePlan;
 pub(crate) fn confined<T: Send>(
     plan: &PrunePlan,
     beside: Option<BorrowedFd<'_>>,
+    progress: &Progress,
     prune: impl Fn() -> T + Sync,
 ) -> (T, bool) {
+    let caller = thread::current();
     let work = || {
         let is_enforced = restrict_this_thread(plan, beside)
             .is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced);
-        (prune(), is_enforced)
+        let done = (prune(), is_enforced);
+        caller.unpark();
+        done
     };
     // A thread cannot leave a Landlock domain, so a separate thread enters it and ends with the prune.
     let done = thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, work).ok()?;
+        progress.tell_until(|| thread.is_finished());
         match thread.join() {
             Ok(done) => Some(done),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -93,8 +99,9 @@ mod tests {
         let remove = |path| unlinkat(CWD, path, AtFlags::empty());
         let by_a_thread_of_the_prune =
             || thread::scope(|scope| scope.spawn(|| remove(&canary)).join().unwrap());
-        let (results, is_enforced) =
-            confined(&plan, None, || (remove(&canary), by_a_thread_of_the_prune(), remove(&blob)));
+        let (results, is_enforced) = confined(&plan, None, &Progress::default(), || {
+            (remove(&canary), by_a_thread_of_the_prune(), remove(&blob))
+        });
         assert!(is_enforced, "this kernel does not enforce Landlock, so this test can't tell");
         assert_eq!(results, (Err(Errno::ACCESS), Err(Errno::ACCESS), Ok(())));
         assert!(canary.exists() && !blob.exists());

@@ -38,7 +38,7 @@ pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<Prune
     plan.check_lock(lock)?;
     let total = plan.total();
     progress.begin(total.blobs, total.bytes);
-    let (mut report, is_confined) = confined(plan, None, || prune(plan, progress));
+    let (mut report, is_confined) = confined(plan, None, progress, || prune(plan, progress));
     report.notes.confined = is_confined;
     Ok(report)
 }

@@ -12,6 +12,7 @@ use crate::cache::ledger::Tally;
 use crate::error::Failure;
 use crate::escape::escape_path;
 use crate::plan::fate::Keep;
+use crate::verify::Verification;
 
 /// The parameters of the `image.cache.prune` method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +85,7 @@ impl PruneReport {
     /// Combines this report with that of a later prune of the same cache. Adds up what was removed and
     /// the failures; takes what was kept from the later report.
     #[must_use]
-    pub fn followed_by(self, mut later: Self) -> Self {
+    pub(crate) fn followed_by(self, mut later: Self) -> Self {
         let is_new = |failure: &Failure| {
             let is_same =
                 |other: &Failure| (other.operation, &other.path) == (failure.operation, &failure.path);
@@ -102,6 +103,15 @@ impl PruneReport {
             notes,
             ..later
         }
+    }
+
+    /// This report, with what the verification before it could not do.
+    pub(crate) fn after(mut self, verification: Option<Verification>) -> Self {
+        if let Some(verification) = verification {
+            self.failures.extend(verification.failures);
+            self.interrupted |= verification.interrupted;
+        }
+        self
     }
 
     /// Whether the whole plan was applied.

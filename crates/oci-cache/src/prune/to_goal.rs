@@ -53,10 +53,10 @@ impl Pruned {
     }
 }
 
-/// Applies in place a plan that was made for `policy`.
+/// Applies a plan in place.
 ///
-/// If the policy has a goal and some entries could not be removed, makes and applies further plans
-/// without them. Calls `each_round` after every round but the last.
+/// If the plan's policy has a goal and some entries could not be removed, makes and applies further plans
+/// by the same policy without them. Calls `each_round` after every round but the last.
 ///
 /// # Errors
 ///
@@ -66,7 +66,6 @@ pub fn apply_to_goal(
     cache: &CacheDir,
     lock: &Lock,
     plan: PrunePlan,
-    policy: &Policy,
     progress: &Progress,
     mut each_round: impl FnMut(&PrunePlan, &PruneReport),
 ) -> Result<Pruned, Error> {
@@ -75,9 +74,7 @@ pub fn apply_to_goal(
     let report = apply(&plan, lock, progress)?;
     let mut done = Pruned::new(plan, report);
     // Looking for corrupt blobs again would take too long.
-    if !policy.has_goal() || policy.corrupt {
-        return Ok(done);
-    }
+    let Some(policy) = done.plan.goal.clone().filter(|policy| !policy.corrupt) else { return Ok(done) };
     let mut all_held = HashMap::new();
     for _ in 1..MAX_ROUNDS {
         let held = held(&done.plan, &done.report);
@@ -90,7 +87,7 @@ pub fn apply_to_goal(
         // Add what was freed to the initial free space: some file systems release it only later.
         let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
         let space = Space { available_bytes, ..space };
-        match plan_around(cache, policy, &all_held, now, space)
+        match plan_around(cache, &policy, &all_held, now, space)
             .and_then(|plan| apply(&plan, lock, progress).map(|report| Pruned::new(plan, report)))
         {
             Ok(next) => done = Pruned { report: done.report.followed_by(next.report), ..next },
@@ -114,7 +111,7 @@ fn plan_around(
 ) -> Result<PrunePlan, Error> {
     let mut inventory = scan(cache)?;
     read_references(&mut inventory);
-    Ok(select_around(inventory, policy, held, now, space))
+    select_around(inventory, policy, held, now, space)
 }
 
 /// The entries that could not be removed: inode number and reason.
