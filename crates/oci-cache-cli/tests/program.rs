@@ -113,7 +113,7 @@ fn completions_are_for_its_name() {
     for (words, expected) in [
         (&["oci-cache", "ver"][..], "verify"),
         (&["oci-cache", "prune", "--older"], "--older-than"),
-        (&["oci-cache", "verify", "--qui"], "--quiet --quick"),
+        (&["oci-cache", "verify", "--qui"], "--quick --quiet"),
         (&["oci-cache", "completions", "zs"], "zsh"),
     ] {
         assert_eq!(completed_by_bash(words), expected, "{words:?}");

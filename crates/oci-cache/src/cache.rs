@@ -3,7 +3,8 @@
 //! Takes a path; gives an open directory ([`cache_dir::CacheDir`]) and the types that the other stages
 //! use for its entries.
 //!
-//! Guarantees: nothing here lists a directory, makes a decision or removes anything.
+//! Guarantees: nothing here lists a directory or removes anything. Directories that must never be pruned are
+//! refused here, whatever comes later.
 
 pub(crate) mod cache_dir;
 pub(crate) mod digest;

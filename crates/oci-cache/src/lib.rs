@@ -6,8 +6,8 @@
 //! CacheDir ──scan──▶ Inventory ──select(policy)──▶ PrunePlan ──apply(lock)──▶ PruneReport
 //! ```
 //!
-//! A dry run stops before `apply` and shows [`PrunePlan::preview`]. The library never prints, reads the
-//! clock or ends the process. It reads whatever a policy depends on, such as the references of an OCI
+//! A dry run stops before `apply` and shows [`PrunePlan::preview`]. The library never prints, asks
+//! for the time of day or ends the process. It reads whatever a policy depends on, such as the references of an OCI
 //! image layout. It applies nothing without the cache's [`Lock`].
 //!
 //! The usual case in one call:

@@ -2,8 +2,8 @@
 //!
 //! Takes descriptors and single names; gives the kernel's answers.
 //!
-//! Guarantees: every call is relative to an open directory and follows no symbolic link, so no path is
-//! resolved twice. Only [`sys`] contains `unsafe` code.
+//! Guarantees: every call on an entry is relative to an open directory and follows no symbolic link, so no path
+//! is resolved twice. Only [`sys`] contains `unsafe` code.
 
 pub(crate) mod directory;
 pub(crate) mod lease;

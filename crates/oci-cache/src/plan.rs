@@ -2,7 +2,7 @@
 //!
 //! Takes an [`Inventory`], and a policy or a saved plan; gives a [`PrunePlan`].
 //!
-//! Guarantees: the plan covers every entry of its inventory and never changes once made. Applying it
+//! Guarantees: the plan covers every entry of its inventory, and its decisions never change once made. Applying it
 //! removes only what it says. A dry run shows this plan.
 
 pub(crate) mod fate;
