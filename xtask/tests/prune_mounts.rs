@@ -165,19 +165,20 @@ fn a_read_only_file_system() {
 }
 
 #[test]
-fn without_proc_there_is_no_watch() {
+fn without_proc_opens_cannot_be_watched_so_what_is_young_stays() {
     in_namespace(
         r#"
-        note='note: files opened during the wait may have been missed'
-        blob 1 cache; touch cache/*; prune cache -v 2>error
+        note='who opens files cannot be watched here (inotify)'
+        blob 1 cache; touch cache/*; prune cache 2>error
         expect "$(grep -c "$note" error)" 0
         blob 2 cache; mount -t tmpfs none /proc
-        # Nothing to be removed is fresh, so no watch is needed.
-        blob 3 other; prune other -v 2>error
+        # Everything that goes is old, so nothing needs to be watched.
+        blob 3 other; prune other 2>error
         expect "$(grep -c "$note" error)" 0
-        touch cache/*
-        expect "$(prune cache -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        touch cache/*; blob 4 cache
+        expect "$(prune cache 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         expect "$(grep -c "$note" error)" 1
+        expect "$(prune cache --grace 0s)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         "#,
     );
 }
@@ -189,6 +190,46 @@ fn the_root_of_the_file_system_by_another_name() {
         mkdir again; mount --rbind / again
         if prune again 2>error; then exit 1; else expect $? 2; fi
         grep -q 'it is, or contains, the protected directory `/`' error
+        "#,
+    );
+}
+
+#[test]
+fn what_stays_is_armed_so_the_least_recently_read_goes_first() {
+    in_namespace(
+        r#"
+        name() { printf "cache/sha256:%064d" "$1"; }
+        read_blobs() { for i in "$@"; do cat "$(name $i)" >/dev/null; sleep 0.02; done; }
+        for i in 1 2 3 4 5; do blob $i cache; done
+        read_blobs 5 4 3 2 1
+        # From here on, a second read within a day leaves no trace, unless the blob was armed.
+        prune cache --max-used-space 1GiB -v 2>error
+        grep -q 'armed 5 files' error
+        read_blobs 3 1 5 2 4
+        prune cache --max-used-space 4KiB --dry-run -v 2>error
+        if grep armed error; then exit 1; fi
+        for gone in 3 1 5; do
+            changed=$(stat -c %z $(name 4))
+            expect "$(prune cache --max-used-space $((1024 * ($(ls cache | wc -l) - 1))) -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+            if [ -e $(name $gone) ]; then ls -lu --full-time cache; exit 1; fi
+        done
+        # Nothing was read since, so nothing is armed again.
+        expect "$(stat -c %z $(name 4))" "$changed"
+        "#,
+    );
+}
+
+#[test]
+fn where_no_reads_are_recorded_nothing_is_certainly_idle() {
+    in_namespace(
+        r#"
+        mkdir cache; mount -t tmpfs -o noatime none cache; blob 1 cache; blob 2 cache
+        sleep 60 <"cache/sha256:$(printf %064d 1)" & reader=$!; sleep 0.1
+        expect "$(prune cache --older-than 1m -v 2>error)" "freed 0 B across 0 blob(s) in $T/cache"
+        grep -q 'Kept what it may count on' error; if grep armed error; then exit 1; fi
+        expect "$(prune cache --older-than 1m --grace 0s)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        kill $reader
+        expect "$(prune cache --older-than 1m)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         "#,
     );
 }

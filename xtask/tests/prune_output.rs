@@ -271,8 +271,8 @@ fn help_says_what_goes() {
     let help = support::Ran::of(program.args(["cache-prune", "--help"]), std::path::Path::new("/nowhere"));
     let about: Vec<&str> = help.stdout.lines().take_while(|line| !line.is_empty()).collect();
     assert_snapshot!(about.join("\n"), @"
-    In place (the default), remove every blob that no process has open, and unfinished downloads. A pull
-    in flight keeps its directories and open files, and fetches removed blobs again.
+    In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is
+    under way, remove only what has certainly been idle for --grace.
     With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
     flight loses what it has written so far and may fail.
     ");

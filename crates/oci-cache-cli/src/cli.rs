@@ -37,8 +37,8 @@ pub(crate) enum Command {
 }
 
 const PRUNE_ABOUT: &str = "\
-In place (the default), remove every blob that no process has open, and unfinished downloads. A pull in \
-flight keeps its directories and open files, and fetches removed blobs again.
+In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is under way, \
+remove only what has certainly been idle for --grace.
 With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in \
 flight loses what it has written so far and may fail.";
 
@@ -93,6 +93,8 @@ pub struct PruneArguments {
     pub(crate) aside: bool,
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
+    #[command(flatten)]
+    pub(crate) grace: GraceArguments,
     /// With --dry-run: write what would be removed to FILE, for --from-plan.
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     pub(crate) save_plan: Option<PathBuf>,
@@ -109,6 +111,18 @@ pub struct PruneArguments {
     pub(crate) cache: CacheArguments,
 }
 
+/// What to keep while a pull is under way.
+#[derive(Debug, Args)]
+pub(crate) struct GraceArguments {
+    /// While a pull is under way, remove only what has certainly been idle for AGE.
+    ///
+    /// Idle means neither written nor read, where the mount would have recorded a read. With 0s, only files that are
+    /// open, or are used once the prune has begun to look for pulls, are kept: for a disk that is full now, or for a
+    /// mount that does not record reads (noatime) and on which pulls never rest.
+    #[arg(long, value_name = "AGE", default_value = "1h", value_parser = units::age)]
+    pub(crate) grace: Duration,
+}
+
 /// Filters narrow down what may be removed; all of them must match. Goals say when the prune stops.
 ///
 /// With a goal, the least recently used is removed first. Last use is the later of the last write and the
@@ -119,7 +133,8 @@ pub(crate) struct PolicyArguments {
     /// Only entries neither written nor read for AGE, such as 90m, 12h, 7d or 2w.
     #[arg(long, value_name = "AGE", value_parser = units::age)]
     pub(crate) older_than: Option<Duration>,
-    /// Of the blobs, only those that the OCI layout's index does not lead to.
+    /// Of the blobs, only those that the OCI layout's index does not lead to. Without --older-than, blobs written
+    /// within the last hour stay.
     #[arg(long)]
     pub(crate) unreferenced: bool,
     /// Only corrupt blobs. Hashes every blob first, as `verify` does.
@@ -159,6 +174,8 @@ pub struct VerifyArguments {
     /// Remove the corrupt blobs, and nothing else.
     #[arg(long)]
     pub(crate) prune: bool,
+    #[command(flatten)]
+    pub(crate) grace: GraceArguments,
     /// Hash only small blobs and those that look truncated: a wrong size, a missing trailer, no content. The
     /// result line then starts with "quickly checked".
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{Digest, Policy, escape_path, parse_keep};
@@ -17,7 +18,7 @@ use crate::exit::UsageError;
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Builds the policy. Reads the lists that the arguments name.
-pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
+pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Result<Policy> {
     let mut keep: HashSet<Digest> = arguments.keep.iter().cloned().collect();
     for path in &arguments.keep_from {
         keep.extend(read_list(path).map_err(|error| {
@@ -31,6 +32,7 @@ pub(crate) fn build(arguments: &PolicyArguments) -> anyhow::Result<Policy> {
     policy.keep = keep;
     policy.max_used_bytes = arguments.max_used_space;
     policy.min_free = arguments.min_free_space;
+    policy.grace = grace;
     Ok(policy)
 }
 

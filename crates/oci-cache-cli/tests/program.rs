@@ -62,8 +62,8 @@ fn each_command_s_usage_and_what_it_is_about() {
         heads.push_str(&format!("{}: {about}\n", rest.lines().next().unwrap()));
     }
     assert_snapshot!(heads, @"
-    oci-cache prune [OPTIONS]: In place (the default), remove every blob that no process has open, and unfinished downloads. A pull
-    in flight keeps its directories and open files, and fetches removed blobs again.
+    oci-cache prune [OPTIONS]: In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is
+    under way, remove only what has certainly been idle for --grace.
     With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
     flight loses what it has written so far and may fail.
     oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free

@@ -9,6 +9,7 @@
 pub(crate) mod cache_dir;
 pub(crate) mod digest;
 pub(crate) mod finding;
+pub(crate) mod idle;
 pub(crate) mod inventory;
 pub(crate) mod ledger;
 pub(crate) mod leftover;

@@ -75,7 +75,7 @@ pub use scan::scan;
 pub use plan::PrunePlan;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::keep_list::{KeepError, parse_keep};
-pub use plan::policy::{FreeSpace, Policy};
+pub use plan::policy::{DEFAULT_GRACE, FreeSpace, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
 pub use plan::select::select;
 
@@ -95,5 +95,6 @@ pub use verify::{Check, Verification, verify};
 // Results.
 pub use error::{Error, Failure, Refusal};
 pub use escape::escape_path;
+pub use os::processes::Process;
 pub use os::sys::set_idle_io_priority;
-pub use prune::{Kept, Notes, Outcome, PruneParams, PruneReport};
+pub use prune::{Kept, Notes, Outcome, PruneParams, PruneReport, Sign};

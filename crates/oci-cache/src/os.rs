@@ -7,6 +7,7 @@
 
 pub(crate) mod directory;
 pub(crate) mod lease;
+pub(crate) mod processes;
 pub(crate) mod quiet_read;
 pub(crate) mod status;
 pub(crate) mod sys;

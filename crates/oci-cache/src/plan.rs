@@ -5,6 +5,7 @@
 //! Guarantees: the plan covers every entry of its inventory, and its decisions never change once made. Applying it
 //! removes only what it says. A dry run shows this plan.
 
+mod candidate;
 pub(crate) mod fate;
 pub(crate) mod keep_list;
 pub(crate) mod policy;
@@ -13,6 +14,7 @@ pub(crate) mod saved_plan;
 pub(crate) mod select;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::Tally;
@@ -24,7 +26,7 @@ use crate::cache::references::Image;
 use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
-use crate::plan::policy::Policy;
+use crate::plan::policy::{DEFAULT_GRACE, Policy};
 
 /// The fate of each entry of an inventory.
 #[derive(Debug)]
@@ -39,6 +41,10 @@ pub struct PrunePlan {
     pub(crate) needs_all_references: bool,
     /// The policy that the plan was made for, if it has a goal: further rounds keep to it.
     pub(crate) goal: Option<Policy>,
+    /// For how long an entry must certainly have been idle to be removed while a pull is under way.
+    pub(crate) grace: Duration,
+    /// Whether what stays is to be armed: made to record its next read.
+    pub(crate) arms: bool,
     /// Entries of a saved plan that no longer exist.
     pub(crate) missing: Tally,
 }
@@ -64,6 +70,8 @@ impl PrunePlan {
             missing: Tally::default(),
             needs_all_references: true,
             goal: None,
+            grace: DEFAULT_GRACE,
+            arms: false,
             inventory,
         }
     }
@@ -113,14 +121,12 @@ impl PrunePlan {
         self.inventory.tree.blobs.iter().filter(|blob| blob.last_used() > self.planned_at).count()
     }
 
-    /// The path of the layout's index and the number of entries that will be removed from it.
-    ///
-    /// Returns `None` if the index does not change. The number is `None`, for unknown, in a prune of
-    /// everything.
-    pub(crate) fn index_change(&self) -> Option<(PathBuf, Option<usize>)> {
+    /// How many entries leave the layout's index, and where it is; none if it stays as it is. Of a prune of
+    /// everything the number is not known.
+    pub(crate) fn index_change(&self, change: &IndexChange) -> Option<(PathBuf, Option<usize>)> {
         let root = self.inventory.tree.directories.first()?;
         self.inventory.tree.index.as_ref()?;
-        let entries = match &self.index_change {
+        let entries = match change {
             IndexChange::Empty => None,
             IndexChange::Drop(positions) if positions.is_empty() => return None,
             IndexChange::Drop(positions) => Some(positions.len()),

@@ -6,17 +6,25 @@
 //! Guarantees: only what the plan says is removed, and only if it is unchanged since the scan.
 //! Everything counted as removed was removed. One failure does not stop the rest.
 
+mod arm;
 mod aside;
+mod beside;
 mod confine;
+mod holder;
 mod in_place;
 mod index_rewrite;
 mod layout_guard;
 mod leftovers;
+mod look;
 mod partials;
 mod preview;
+mod probing;
+mod pulls;
 mod queue;
 mod removal;
+mod removed;
 mod report;
+mod spare;
 mod to_goal;
 mod worker;
 
@@ -34,6 +42,7 @@ use crate::verify::{Check, Verification, verify};
 
 pub use self::aside::{apply_aside, check_aside};
 pub use self::in_place::apply;
+pub use self::pulls::Sign;
 pub use self::report::{Kept, Notes, Outcome, PruneParams, PruneReport};
 pub use self::to_goal::{Pruned, apply_to_goal};
 

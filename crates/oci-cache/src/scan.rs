@@ -17,6 +17,7 @@ mod statuses;
 pub(crate) mod tree;
 
 use crate::cache::cache_dir::{CacheDir, INSPECT};
+use crate::cache::idle::Idleness;
 use crate::cache::inventory::{Inventory, Tree};
 use crate::cache::references::References;
 use crate::error::Error;
@@ -45,5 +46,12 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
     }
     let names = std::mem::take(&mut tree.leftover_names);
     let leftovers = leftovers::find(cache, names, &mut tree);
-    Ok(Inventory { path, tree, leftovers, references: References::default(), findings: None })
+    Ok(Inventory {
+        path,
+        tree,
+        leftovers,
+        idleness: Idleness::of(cache),
+        references: References::default(),
+        findings: None,
+    })
 }

@@ -62,7 +62,7 @@ struct Done {
 fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Done> {
     let progress = Progress::default();
     // Reading a list may block forever, so until the lists are read, a signal ends the process.
-    let policy = policy::build(&arguments.policy)?;
+    let policy = policy::build(&arguments.policy, arguments.grace.grace)?;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let summary = arguments.github_summary.then(|| Summary::open(&directory)).transpose()?;
@@ -157,7 +157,7 @@ fn plan(
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
     if let Some(saved) = saved {
-        return Ok((saved.select(inventory, now), Vec::new()));
+        return Ok((saved.select(inventory, now, policy.grace), Vec::new()));
     }
     let mut unread = Vec::new();
     if policy.corrupt {
@@ -182,7 +182,7 @@ fn print(
         output::complain_all(text::prune::entries(plan, report));
         output::complain(text::prune::access_times(cache.access_times()));
         output::complain_all(text::prune::confinement(report));
-        output::complain_all(text::prune::missing_watch(report));
+        output::complain_all(text::prune::armed(report));
     }
     if !arguments.cache.quiet {
         output::complain_all(text::prune::notes(plan, report));

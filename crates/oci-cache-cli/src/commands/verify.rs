@@ -43,6 +43,7 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
     let mut report = VerifyReport::new(&cache, check, &inventory, found);
     let mut policy = Policy::default();
     policy.corrupt = true;
+    policy.grace = arguments.grace.grace;
     let plan = select(inventory, &policy, now, Space::default())?;
     if let Some(lock) = lock {
         report.pruned = Some(apply(&plan, &lock, &progress)?);
@@ -68,7 +69,7 @@ fn print(arguments: &VerifyArguments, plan: &PrunePlan, report: &VerifyReport) -
         let preview = plan.preview();
         output::complain_all(text::prune::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));
         output::complain_all(report.pruned.as_ref().and_then(text::prune::confinement));
-        output::complain_all(report.pruned.as_ref().and_then(text::prune::missing_watch));
+        output::complain_all(report.pruned.as_ref().and_then(text::prune::armed));
     }
     if !arguments.cache.quiet {
         output::complain_all(text::verify::notes(report));

@@ -2,10 +2,10 @@
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_fmt::format_bytes;
-use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Space, escape_path};
+use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Sign, Space, escape_path};
 
 use crate::cli::Format;
 use crate::text::reason::{of_keeping, of_removal};
@@ -44,10 +44,7 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
         notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
-    if let Some(path) = &report.notes.pull_in_flight {
-        let path = escape_path(path);
-        notes.push(format!("note: a pull is under way in this layout (see `{path}`): its blobs stay"));
-    }
+    notes.extend(pull(report));
     if let Some((path, Some(entries))) = &report.notes.index_changed {
         let images = count(*entries as u64, "image", "images");
         notes.push(format!("note: {} {images} from `{}`", removed(report), escape_path(path)));
@@ -118,10 +115,32 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     Some(note.to_owned())
 }
 
-/// What a prune could not watch while it waited, for `-v`.
-pub(crate) fn missing_watch(report: &PruneReport) -> Option<String> {
-    let note = "note: files opened during the wait may have been missed: inotify is unavailable here";
-    report.notes.unwatched.then(|| note.to_owned())
+/// What shows that a pull is under way, and how to free more.
+fn pull(report: &PruneReport) -> Option<String> {
+    let sign = match report.notes.pull.as_ref()? {
+        Sign::Open { path, process: Some(process) } => {
+            let name = escape_path(Path::new(&process.name));
+            format!("{name} (pid {}) has `{}` open", process.pid, escape_path(path))
+        }
+        Sign::Open { path, process: None } => format!("a process has `{}` open", escape_path(path)),
+        Sign::Used(path) => format!("`{}` was just used", escape_path(path)),
+        Sign::Changed(path) => format!("`{}` just changed", escape_path(path)),
+        Sign::Locked(path) => format!("`{}` is locked", escape_path(path)),
+        Sign::NotInIndex(path) => format!("`{}` is new, and not in the index yet", escape_path(path)),
+        Sign::Unwatched => "who opens files cannot be watched here (inotify)".to_owned(),
+    };
+    (report.kept.in_use.blobs > 0).then(|| {
+        format!(
+            "note: a pull may be under way: {sign}. Kept what it may count on; --grace 0s frees all but files in use, \
+             --aside frees everything"
+        )
+    })
+}
+
+/// How many files were armed, for `-v`.
+pub(crate) fn armed(report: &PruneReport) -> Option<String> {
+    let files = count(report.notes.armed, "file", "files");
+    (report.notes.armed > 0).then(|| format!("note: armed {files}: the next read of each will be recorded"))
 }
 
 /// The goals that are not met.

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::finding::Finding;
+use crate::cache::idle::{Idleness, Times};
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
 use crate::cache::partial::Partial;
@@ -48,7 +49,11 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// When it was last written or read, whichever is later.
+    pub(crate) const fn times(&self) -> Times {
+        Times { modified: self.modified, accessed: self.accessed, changed: self.changed }
+    }
+
+    /// When it was last written or read.
     #[must_use]
     pub fn last_used(&self) -> Timestamp {
         self.modified.max(self.accessed)
@@ -98,7 +103,9 @@ pub struct Inventory {
     pub(crate) path: PathBuf,
     pub(crate) tree: Tree,
     pub(crate) leftovers: Vec<Leftover>,
-    /// What the layout's index references; empty until it is read.
+    /// How reads are recorded there.
+    pub(crate) idleness: Idleness,
+    /// What the layout's index leads to; nothing until it was read.
     pub(crate) references: References,
     /// Blobs that are not known to be intact, by index; `None` until the blobs are verified.
     pub(crate) findings: Option<BTreeMap<usize, Finding>>,

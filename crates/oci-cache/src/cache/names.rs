@@ -25,7 +25,11 @@ pub(crate) const INGEST: &[u8] = b"ingest";
 pub(crate) const OCI_LAYOUT: &CStr = c"oci-layout";
 /// The file that references a layout's blobs, directly or through manifests.
 pub(crate) const INDEX: &CStr = c"index.json";
-/// Prefix of the temporary name under which a new index is written; a random suffix follows.
+/// The files in a cache's root on which pullers hold locks while they work: BuildKit's local cache
+/// (`cache/remotecache/local`, `flock(2)`), linuxkit (`pkg/.../cache`, `flock(2)`), podman's artifacts
+/// (`pkg/libartifact/store`, `fcntl(2)`).
+pub(crate) const PULLERS_LOCKS: [&CStr; 3] = [c"index.json.lock", c".lock", c"index.lock"];
+/// What precedes the random part of the name under which a new index is written.
 pub(crate) const OWN_TEMPORARY: &str = "index.json.pruning-";
 /// What follows the cache's name in the name of an aside directory; a random suffix follows.
 const PRUNING: &[u8] = b".pruning-";
@@ -76,13 +80,18 @@ pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
         Place::Root => {
             is_temporary(b"oci-put-blob", is_decimal)
                 || is_temporary(b".umoci-", is_decimal)
-                || is_temporary(OWN_TEMPORARY.as_bytes(), is_random_suffix)
+                || is_own_temporary(name)
         }
         Place::Blobs | Place::Algorithm(_) => false,
     }
 }
 
-/// Whether this is a suffix as added by Go's `os.CreateTemp` and `os.MkdirTemp`.
+/// Whether a prune writes, or wrote, a new index under this name.
+pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
+    name.strip_prefix(OWN_TEMPORARY.as_bytes()).is_some_and(is_random_suffix)
+}
+
+/// What Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix.
 fn is_decimal(random: &[u8]) -> bool {
     !random.is_empty() && random.iter().all(u8::is_ascii_digit)
 }

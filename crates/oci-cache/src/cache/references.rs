@@ -48,7 +48,21 @@ impl References {
         self.problems.is_empty()
     }
 
-    /// The number of images that reference each blob of the inventory.
+    /// For each blob of the inventory, whether different images lead to it. Names of the same image are no
+    /// different images.
+    pub(crate) fn shared(&self, blobs: usize) -> Vec<bool> {
+        let mut leaders: Vec<Option<&Digest>> = vec![None; blobs];
+        let mut shared = vec![false; blobs];
+        for image in &self.images {
+            for &blob in &image.blobs {
+                shared[blob] |= leaders[blob].is_some_and(|leader| *leader != image.digest);
+                leaders[blob] = Some(&image.digest);
+            }
+        }
+        shared
+    }
+
+    /// For each blob of the inventory, how many images lead to it.
     pub(crate) fn counts(&self, blobs: usize) -> Vec<u32> {
         let mut counts = vec![0; blobs];
         for &blob in self.images.iter().flat_map(|image| &image.blobs) {

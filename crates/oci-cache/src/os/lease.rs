@@ -14,11 +14,18 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
+use rustix::process::{Flock, FlockType, fcntl_getlk};
 
-use crate::os::sys::{Lease, set_lease};
+use crate::os::sys::{Lease, lease_target, set_lease};
+
+/// For how long a file that looks open is asked after again. A scanner closes its own descriptor only after it has let
+/// an open pass (`fanotify(7)`, permission events).
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The result of a probe.
 #[derive(Debug)]
@@ -26,8 +33,10 @@ pub(crate) enum Probe {
     /// Nobody has the file open, and nobody can open it until the descriptor is closed or the lease
     /// released.
     Idle(OwnedFd),
-    /// Some process has it open.
-    InUse,
+    /// Somebody has it open. The descriptor can be [asked again](ask_again).
+    InUse(OwnedFd),
+    /// Somebody has a lease on it.
+    Leased,
     /// Leases do not work for this file.
     Unknown,
     /// The name is gone, or is not a regular file any more.
@@ -43,14 +52,19 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let descriptor = match rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
         Ok(descriptor) => descriptor,
-        Err(Errno::WOULDBLOCK) => return Probe::InUse,
+        Err(Errno::WOULDBLOCK) => return Probe::Leased,
         Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Probe::Gone,
         Err(Errno::ACCESS | Errno::PERM) => return Probe::Unknown,
         Err(errno) => return Probe::Failed(errno),
     };
+    ask_again(descriptor)
+}
+
+/// Probes a file again that this process already has open.
+pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
     match rustix::io::retry_on_intr(|| set_lease(descriptor.as_fd(), Lease::Write)) {
         Ok(()) => Probe::Idle(descriptor),
-        Err(Errno::WOULDBLOCK) => Probe::InUse,
+        Err(Errno::WOULDBLOCK) => Probe::InUse(descriptor),
         Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => {
             Probe::Unknown
         }
@@ -58,7 +72,37 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
     }
 }
 
-/// Whether any process has the file open for writing; `None` if leases do not work.
+/// Probes a file as [`probe`] does, and asks again for a while if it looks open.
+pub(crate) fn probe_patiently(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
+    let mut probed = probe(directory, name);
+    let mut left = PATIENCE;
+    while let Probe::InUse(descriptor) = probed {
+        if left.is_zero() {
+            return Probe::InUse(descriptor);
+        }
+        let pause = left.min(Duration::from_millis(1));
+        thread::sleep(pause);
+        left -= pause;
+        probed = ask_again(descriptor);
+    }
+    probed
+}
+
+/// Whether another process holds an exclusive lock on the file `name` of `directory`, by `flock(2)` or `fcntl(2)`.
+/// False if there is no such file, or if it cannot be opened.
+pub(crate) fn is_locked(directory: BorrowedFd<'_>, name: &CStr) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty()));
+    let Ok(opened) = opened else { return false };
+    // This lock is held for microseconds. It is shared, so that others who share it need not wait.
+    if flock(&opened, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
+        return true;
+    }
+    // This takes no lock, it only asks: a lock for writing conflicts with one for reading.
+    matches!(fcntl_getlk(&opened, &Flock::from(FlockType::ReadLock)), Ok(Some(_)))
+}
+
+/// Whether somebody has the file open for writing; `None` where leases do not work.
 pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
     match rustix::io::retry_on_intr(|| set_lease(descriptor, Lease::Read)) {
         Ok(()) => {
@@ -70,7 +114,12 @@ pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
     }
 }
 
-/// Releases the lease, so that a process waiting for the file continues at once.
+/// Whether the write lease is still held, and nobody waits for the file.
+pub(crate) fn is_undisturbed(descriptor: BorrowedFd<'_>) -> bool {
+    lease_target(descriptor) == libc::F_WRLCK
+}
+
+/// Releases the lease, so that whoever waits for the file goes on at once.
 pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
     // Closing the file releases it too; after a failure, a waiting process only waits longer.
     let _ = set_lease(descriptor, Lease::Released);
@@ -79,7 +128,6 @@ pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::sys::lease_target;
     use std::fs::{self, File};
 
     fn probe_in(directory: &std::path::Path) -> Probe {
@@ -94,16 +142,16 @@ mod tests {
         assert!(matches!(probe_in(directory.path()), Probe::Idle(_)));
 
         let reader = File::open(&path).unwrap();
-        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        assert!(matches!(probe_in(directory.path()), Probe::InUse(_)));
         drop(reader);
         let writer = File::options().append(true).open(&path).unwrap();
-        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        assert!(matches!(probe_in(directory.path()), Probe::InUse(_)));
         drop(writer);
 
         let other_name = directory.path().join("other");
         fs::hard_link(&path, &other_name).unwrap();
         let reader = File::open(&other_name).unwrap();
-        assert!(matches!(probe_in(directory.path()), Probe::InUse));
+        assert!(matches!(probe_in(directory.path()), Probe::InUse(_)));
         drop(reader);
         assert!(matches!(probe_in(directory.path()), Probe::Idle(_)));
     }
@@ -123,7 +171,7 @@ mod tests {
         fs::write(&path, "content").unwrap();
         let Probe::Idle(lease) = probe_in(directory.path()) else { panic!("somebody has a fresh file open") };
         let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
-        while lease_target(lease.as_fd()) == libc::F_WRLCK {
+        while is_undisturbed(lease.as_fd()) {
             std::thread::yield_now();
         }
         release_lease(lease.as_fd());

@@ -25,7 +25,13 @@ impl Timestamp {
         Self(self.0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// The time from this point to `now`; zero if this point is later.
+    /// The point that lies `age` after this one.
+    #[must_use]
+    pub(crate) fn after(self, age: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
+    /// How long before `now` this point lies; zero if it lies after.
     #[must_use]
     pub fn age_at(self, now: Self) -> Duration {
         Duration::from_nanos(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))

@@ -140,8 +140,7 @@ pub fn set_idle_io_priority() -> io::Result<()> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The type that the lease will be broken to while an opener waits, or the current type.
-#[cfg(test)]
+/// The lease on a file; while somebody waits for it, what it is to become (`fcntl(2)`, `F_GETLEASE`).
 #[expect(unsafe_code, reason = "F_GETLEASE is in no safe crate")]
 pub(crate) fn lease_target(descriptor: BorrowedFd<'_>) -> libc::c_int {
     // SAFETY: as in `fcntl`.

@@ -5,17 +5,22 @@ use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::digest::Digest;
+use crate::os::status::Timestamp;
 use crate::plan::fate::Remove;
 
-/// Which entries may be removed, and when to stop. The default removes everything.
+/// The usual value of [`Policy::grace`]: an ordinary pull is shorter.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
+
+/// Which entries may be removed, and when to stop. By default, all are removed.
 ///
-/// Start from [`Policy::default`] and set the fields you need.
-#[derive(Clone, Debug, Default)]
+/// Start from [`Policy::default`] and set what is wanted.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Policy {
     /// Remove only entries that were neither written nor read for at least this long.
     pub older_than: Option<Duration>,
-    /// Remove only blobs that the layout's index does not reference.
+    /// Remove only blobs that the layout's index does not reference. Unless [`older_than`](Self::older_than) is set,
+    /// keep those that were written within the last hour: a pull may not have entered them into the index yet.
     pub unreferenced: bool,
     /// Remove only blobs that [`crate::verify()`] found corrupt; none if the inventory was not verified.
     /// Index entries that reference a corrupt blob are removed from the layout's index; the other blobs
@@ -28,6 +33,24 @@ pub struct Policy {
     pub max_used_bytes: Option<u64>,
     /// Stop when the file system has at least this much free space.
     pub min_free: Option<FreeSpace>,
+    /// While a pull is under way, remove only entries that have certainly been idle for this long: neither written
+    /// nor read, where a read would have been recorded. With zero, keep only files that are open, or that are used
+    /// from the moment when the prune begins to look for pulls.
+    pub grace: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            older_than: None,
+            unreferenced: false,
+            corrupt: false,
+            keep: HashSet::new(),
+            max_used_bytes: None,
+            min_free: None,
+            grace: DEFAULT_GRACE,
+        }
+    }
 }
 
 /// An amount of free space on a file system.
@@ -72,7 +95,12 @@ impl Policy {
         !self.is_everything()
     }
 
-    /// Why an entry is removed, if no goal is met first.
+    /// Whether an entry used at this time stays for its age.
+    pub(crate) fn is_too_recent(&self, last_used: Timestamp, now: Timestamp) -> bool {
+        self.older_than.is_some_and(|age| last_used > now.before(age))
+    }
+
+    /// Why an entry goes, if no goal stops it.
     pub(crate) fn reason(&self) -> Remove {
         if self.corrupt {
             Remove::Corrupt

@@ -10,6 +10,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -107,14 +108,15 @@ impl SavedPlan {
         if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.cache_dir.clone())) }
     }
 
-    /// Makes a plan for a new inventory: removes entries that are listed, unchanged and not referenced
-    /// by another image, and keeps all others.
+    /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays. For `grace` see
+    /// [`crate::Policy::grace`].
     #[must_use]
-    pub fn select(&self, mut inventory: Inventory, now: Timestamp) -> PrunePlan {
+    pub fn select(&self, mut inventory: Inventory, now: Timestamp, grace: Duration) -> PrunePlan {
         read_references(&mut inventory);
         let listed: HashMap<(Kind, &str), &SavedEntry> =
             self.entries.iter().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
         let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
+        plan.grace = grace;
         let device = plan.inventory.device();
         let mut found = 0;
         let still_referenced = self.still_referenced(&plan);

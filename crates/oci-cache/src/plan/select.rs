@@ -7,25 +7,28 @@
 //! if a layer exists both compressed and uncompressed, and each can be rebuilt from the other, the
 //! larger copy is removed. Without a goal, all candidates are removed; with several goals, candidates
 //! are removed until all goals are met. In an OCI image layout an image is removed as a whole or not at
-//! all, and a blob that any other image references stays.
+//! all, and a blob that any other image references stays. An image was last used when its manifests, or the
+//! blobs that no other image leads to, were last used.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
-use crate::cache::digest::Digest;
 use crate::cache::finding::Finding;
-use crate::cache::inventory::Inventory;
+use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::error::Error;
 use crate::os::status::Timestamp;
+use crate::plan::candidate::{Candidate, What};
 use crate::plan::fate::{Fate, Keep, Remove};
 use crate::plan::policy::Policy;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::scan::references::read_references;
 
-/// Makes a plan for the inventory, as of `now` and with the free space in `space`.
+/// How long an unreferenced blob is spared after it was written: a pull writes blobs first, the index last.
+const NOT_YET_ENTERED: Duration = Duration::from_secs(3600);
+
+/// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
 ///
 /// Reads the index's references first, if the policy depends on them and they were not read yet. From
 /// then on it is pure.
@@ -63,6 +66,9 @@ pub(crate) fn select_around(
     plan.partial_fates.fill(Fate::Remove(Remove::Everything));
     plan.leftovers_go.fill(true);
     plan.index_change = IndexChange::Empty;
+    plan.grace = policy.grace;
+    // The next prune with such a policy judges what stays by its last use.
+    plan.arms = policy.has_goal() || policy.older_than.is_some();
     if policy.is_everything() {
         return Ok(plan);
     }
@@ -78,43 +84,6 @@ pub(crate) fn select_around(
     }
     plan.needs_all_references = !policy.corrupt || policy.unreferenced;
     Ok(plan)
-}
-
-/// An entry, or an image, that is removed as a whole.
-struct Candidate {
-    last_used: Timestamp,
-    size_bytes: u64,
-    what: What,
-}
-
-#[derive(Clone, Copy)]
-enum What {
-    Blob(usize),
-    Partial(usize),
-    /// An image of the layout, with those of its blobs that no remaining image references.
-    Image(usize),
-}
-
-impl Candidate {
-    /// Orders by least recent use, then larger size, then digest, then path.
-    fn compare(&self, other: &Self, plan: &PrunePlan) -> Ordering {
-        let by_use = self.last_used.cmp(&other.last_used);
-        by_use
-            .then(other.size_bytes.cmp(&self.size_bytes))
-            .then_with(|| self.name(plan).cmp(&other.name(plan)))
-    }
-
-    fn name<'a>(&self, plan: &'a PrunePlan) -> (Option<&'a Digest>, PathBuf, usize) {
-        let tree = &plan.inventory.tree;
-        match self.what {
-            What::Blob(index) => (Some(&tree.blobs[index].digest), tree.path_of(&tree.blobs[index]), 0),
-            What::Partial(index) => (None, tree.partials[index].path().to_owned(), 0),
-            What::Image(index) => {
-                let image = &plan.inventory.references.images[index];
-                (Some(&image.digest), PathBuf::new(), image.position)
-            }
-        }
-    }
 }
 
 /// Applies the filters.
@@ -144,6 +113,8 @@ impl Selection<'_> {
                 Some(reason)
             } else if is_referenced && (!self.policy.corrupt || self.policy.unreferenced) {
                 Some(Keep::Referenced)
+            } else if self.may_be_entered(blob) {
+                Some(Keep::Recent)
             } else {
                 self.too_recent(last_used)
             };
@@ -180,11 +151,16 @@ impl Selection<'_> {
     /// Adds the images that pass the filters as a whole. An incomplete image is kept, because it is
     /// unknown which blobs belong to it.
     fn add_images(&mut self, candidates: &mut Vec<Candidate>) {
-        for index in 0..self.plan.inventory.references.images.len() {
+        let references = &self.plan.inventory.references;
+        let shared = references.shared(self.plan.blob_fates.len());
+        for index in 0..references.images.len() {
             let image = &self.plan.inventory.references.images[index];
             let blobs = || image.blobs.iter().map(|&blob| &self.plan.inventory.tree.blobs[blob]);
             let size_bytes = blobs().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
-            let last_used = blobs().map(|blob| blob.last_used().min(self.now)).max();
+            // A blob that other images lead to says nothing about this one. Its manifests always do.
+            let own = image.blobs.iter().zip(blobs());
+            let own = own.filter(|(index, blob)| !shared[**index] || image.documents.contains(&blob.digest));
+            let last_used = own.map(|(_, blob)| blob.last_used().min(self.now)).max();
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
             let keep = if image.documents.iter().any(|document| self.policy.keep.contains(document)) {
                 Some(Keep::Pinned)
@@ -223,9 +199,15 @@ impl Selection<'_> {
         }
     }
 
+    /// Whether a pull may have written the blob and not yet entered it into the index. An age in the policy decides
+    /// instead.
+    fn may_be_entered(&self, blob: &Blob) -> bool {
+        let is_decided_by_age = !self.policy.unreferenced || self.policy.older_than.is_some();
+        !is_decided_by_age && blob.modified > self.now.before(NOT_YET_ENTERED)
+    }
+
     fn too_recent(&self, last_used: Timestamp) -> Option<Keep> {
-        let age = self.policy.older_than?;
-        (last_used > self.now.before(age)).then_some(Keep::Recent)
+        self.policy.is_too_recent(last_used, self.now).then_some(Keep::Recent)
     }
 }
 
@@ -255,9 +237,11 @@ fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Polic
             What::Image(index) => image_blobs(plan, index, &mut counts, is_met),
         };
         for index in blobs {
-            plan.blob_fates[index] = fate;
-            if !is_met {
-                let blob = &plan.inventory.tree.blobs[index];
+            let blob = &plan.inventory.tree.blobs[index];
+            // A layer that was read recently stays, even if all its images go.
+            let is_recent = policy.is_too_recent(blob.last_used().min(plan.planned_at), plan.planned_at);
+            plan.blob_fates[index] = if is_recent { Fate::Keep(Keep::Recent) } else { fate };
+            if !is_met && !is_recent {
                 used_bytes = used_bytes.saturating_sub(blob.size_bytes);
                 disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
             }
@@ -285,8 +269,10 @@ fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) 
 mod tests {
     use super::*;
     use crate::PruneReport;
+    use crate::cache::digest::Digest;
     use crate::cache::digest::Spelling;
-    use crate::cache::inventory::{Blob, Directory, Tree};
+    use crate::cache::idle::Idleness;
+    use crate::cache::inventory::{Directory, Tree};
     use crate::cache::names::Place;
     use crate::cache::references::References;
     use crate::os::status::Status;
@@ -294,7 +280,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::os::fd::{AsFd as _, OwnedFd};
-    use std::time::Duration;
 
     const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -324,6 +309,7 @@ mod tests {
             path: "/".into(),
             tree: Tree { directories, blobs, ..Tree::default() },
             leftovers: Vec::new(),
+            idleness: Idleness::default(),
             references: References::default(),
             findings: None,
         }

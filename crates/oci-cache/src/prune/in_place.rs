@@ -3,30 +3,33 @@
 //! Guarantees: no directory of the cache is removed, replaced or changed in mode or owner. A pull
 //! therefore always finds the directory that it will write to, and bind mounts, mount points and
 //! symbolic links to the cache stay valid. Wherever the prune is killed, it leaves a valid, smaller
-//! cache. A blob that a process has open stays. A blob used in the last half second is checked again
-//! after a wait of half a second, and removed only if nobody used it meanwhile: so a pull that closes a
-//! blob and opens it again finds it. In an OCI image layout, the index loses its references to blobs
-//! before these are removed; while a pull into the layout is in progress, all its blobs stay.
+//! cache. A blob that a process has open stays. If anything to be removed has not certainly been idle for
+//! an hour, or if blobs of an OCI image layout go, the prune first looks for pulls in the whole cache.
+//! While one is under way, only what has certainly been idle for the grace goes, and images as a whole.
+//! Signs that turn up later put the rule in force for everything that is left. In a layout, the index loses its
+//! references to blobs before these are removed.
 //!
-//! What it does not guarantee: a pull that looked a blob up more than half a second ago, and opens it
-//! later, may find it gone. `docs/prune-protocol.md` has the measured rates.
+//! What it does not guarantee: a pull that looked a blob up before the prune began to look, and has nothing
+//! of the cache open until after the blob's removal, is not seen. `docs/prune-protocol.md` has the limits
+//! and the measured rates.
 
 use std::os::fd::AsFd as _;
 
-use crate::cache::SETTLE;
 use crate::cache::lock::Lock;
 use crate::cache::partial::Partial;
 use crate::error::{Error, Failure};
-use crate::os::watch::Watch;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
 use crate::progress::Progress;
+use crate::prune::arm::arm;
+use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::confine::confined;
 use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
-use crate::prune::partials::Look;
+use crate::prune::look::Look;
+use crate::prune::pulls::Pulls;
 use crate::prune::removal::remove_blobs;
 use crate::prune::report::{Outcome, PruneReport};
-use crate::prune::worker::OpenFiles;
+use crate::prune::spare::Idle;
 
 /// Applies the plan in place. Take the lock before the scan.
 ///
@@ -38,18 +41,24 @@ pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<Prune
     plan.check_lock(lock)?;
     let total = plan.total();
     progress.begin(total.blobs, total.bytes);
-    let (mut report, is_confined) = confined(plan, None, progress, || prune(plan, progress));
+    let mut idle = Idle::of(plan);
+    let needs_look = Guard::of(plan).is_some() || idle.is_in_doubt();
+    // Before the confinement: a confined process cannot see what other processes have open.
+    let pulls = needs_look.then(|| {
+        idle.read_references();
+        Pulls::look(plan, idle.references(), progress)
+    });
+    let beside = pulls.as_ref().map(|pulls| Beside { pulls, idle: &idle });
+    let (mut report, is_confined) = confined(plan, None, progress, || prune(plan, beside, progress));
     report.notes.confined = is_confined;
     Ok(report)
 }
 
-fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
+fn prune(plan: &PrunePlan, beside: Option<Beside<'_>>, progress: &Progress) -> PruneReport {
     let mut report = plan.report_of_kept();
     let guard = Guard::of(plan);
-    let watch =
-        if guard.is_some() || plan.has_fresh_entries() { settle(plan, progress, &mut report) } else { None };
-    let left_index = remove_planned_blobs(plan, guard.as_ref(), watch.as_ref(), progress, &mut report);
-    remove_planned_partials(plan, progress, &mut report);
+    let left_index = remove_planned_blobs(plan, guard.as_ref(), beside, progress, &mut report);
+    remove_planned_partials(plan, beside, progress, &mut report);
     for leftover in plan.leftovers() {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
@@ -58,86 +67,73 @@ fn prune(plan: &PrunePlan, progress: &Progress) -> PruneReport {
     if let (Some(guard), Some(left)) = (guard, left_index) {
         guard.clean_up(&left, progress, &mut report);
     }
+    if plan.arms && !progress.is_stopped() {
+        report.notes.armed = arm(plan, &report.notes.exceptions);
+    }
+    if report.notes.pull.is_none() {
+        report.notes.pull = beside.and_then(|beside| beside.pulls.sign()).cloned();
+    }
     report.interrupted = progress.is_stopped();
     report
 }
 
-/// Starts to watch who opens files, and waits for recently used entries to become idle.
-fn settle(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) -> Option<Watch> {
-    let directories = plan.inventory.tree.directories.iter();
-    let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
-    report.notes.unwatched = !watch.as_ref().is_some_and(Watch::is_whole);
-    wait(watch.as_ref(), progress);
-    watch
-}
-
-/// Waits for recently used entries to become idle. Meanwhile reads the watch's events, because the
-/// kernel's queue is bounded.
-fn wait(watch: Option<&Watch>, progress: &Progress) {
-    const SLICES: u32 = 25;
-    for _ in 0..SLICES {
-        progress.wait(SETTLE / SLICES);
-        if let Some(watch) = watch {
-            watch.update();
-        }
-    }
-}
-
 impl PrunePlan {
-    /// Whether any entry to be removed was used so recently that it must be checked twice.
-    fn has_fresh_entries(&self) -> bool {
-        let settled = self.planned_at.before(SETTLE);
-        self.blobs().any(|(blob, fate)| fate.goes() && blob.last_used() > settled)
-            || self.partials().any(|(partial, fate)| fate.goes() && partial.last_used() > settled)
-    }
-
     fn doomed_blobs(&self) -> Vec<usize> {
         let fates = self.blob_fates.iter().enumerate();
         fates.filter(|(_, fate)| fate.goes()).map(|(index, _)| index).collect()
     }
 }
 
-/// Removes the planned blobs; those of a layout only if the layout is ready. Returns the index that is
-/// left in the layout.
+/// Removes the planned blobs, or what the rule leaves of them; those of a layout only if the layout is ready.
+/// Returns the index that is left in the layout.
 fn remove_planned_blobs(
     plan: &PrunePlan,
     guard: Option<&Guard<'_>>,
-    watch: Option<&Watch>,
+    beside: Option<Beside<'_>>,
     progress: &Progress,
     report: &mut PruneReport,
 ) -> Option<LeftIndex> {
-    let readiness = match guard {
+    let (mut doomed, mut index_change) = (plan.doomed_blobs(), plan.index_change.clone());
+    if let Some(Beside { pulls, idle }) = beside
+        && pulls.sign().is_some()
+    {
+        let spared = idle.spare();
+        (doomed, index_change) = (spared.doomed, spared.index_change);
+        keep_planned_blobs(plan, spared.kept, Outcome::Kept(Keep::InUse), report);
+    }
+    let tree = &plan.inventory.tree;
+    let needs_index = doomed.iter().any(|&index| plan.is_nested(&tree.blobs[index]));
+    let readiness = match (guard, beside) {
         _ if progress.is_stopped() => Readiness::Stopped,
-        Some(guard) => guard.prepare(watch),
-        None => Readiness::Ready(None),
+        (Some(guard), Some(Beside { pulls, .. })) if needs_index => guard.prepare(&index_change, pulls),
+        _ => Readiness::Ready(None),
     };
-    let mut doomed = plan.doomed_blobs();
     let mut kept = Vec::new();
     // The same directory may also be a flat cache: its blobs are removed in any case.
     if !matches!(readiness, Readiness::Ready(_)) {
-        let tree = &plan.inventory.tree;
         (doomed, kept) = doomed.into_iter().partition(|&index| !plan.is_nested(&tree.blobs[index]));
     }
-    let mut removal = remove_blobs(&plan.inventory.tree, doomed, OpenFiles::Spare(watch), progress);
-    report.notes.exceptions = std::mem::take(&mut removal.exceptions);
+    let mut removal = remove_blobs(tree, doomed, OpenFiles::Spare(beside), progress);
+    report.notes.exceptions.append(&mut removal.exceptions);
     removal.count_into(report);
-    let outcome = match readiness {
+    let (outcome, left) = match readiness {
         Readiness::Ready(left) => {
-            report.notes.index_changed = guard.and_then(|_| plan.index_change());
-            return left;
+            report.notes.index_changed =
+                guard.filter(|_| needs_index).and_then(|_| plan.index_change(&index_change));
+            (Outcome::Removed, left)
         }
-        Readiness::Stopped => Outcome::NotReached,
-        Readiness::PullInFlight(path) => {
-            report.notes.pull_in_flight = Some(path);
-            Outcome::Kept(Keep::InUse)
+        Readiness::Stopped => (Outcome::NotReached, None),
+        Readiness::PullUnderWay(sign) => {
+            report.notes.pull = Some(sign);
+            (Outcome::Kept(Keep::InUse), None)
         }
         Readiness::Failed(failure) => {
             report.failures.push(failure);
-            Outcome::Failed
+            (Outcome::Failed, None)
         }
     };
     keep_planned_blobs(plan, kept, outcome, report);
-    None
+    left
 }
 
 fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, report: &mut PruneReport) {
@@ -150,13 +146,24 @@ fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, repo
     report.notes.exceptions.sort_unstable_by_key(|(index, _)| *index);
 }
 
-fn remove_planned_partials(plan: &PrunePlan, progress: &Progress, report: &mut PruneReport) {
+fn remove_planned_partials(
+    plan: &PrunePlan,
+    beside: Option<Beside<'_>>,
+    progress: &Progress,
+    report: &mut PruneReport,
+) {
+    let idle = beside.filter(|beside| beside.pulls.update().is_some()).map(|beside| beside.idle);
     for (partial, fate) in plan.partials() {
+        let is_spared = idle.is_some_and(|idle| idle.is_partial_spared(partial));
         let outcome = match fate {
             Fate::Keep(reason) => Outcome::Kept(reason),
             Fate::Remove(_) if progress.is_stopped() => Outcome::NotReached,
             Fate::Remove(_) => {
-                let outcome = remove_partial(plan, partial, report);
+                let outcome = if is_spared {
+                    Outcome::Kept(Keep::InUse)
+                } else {
+                    remove_partial(plan, partial, report)
+                };
                 if let Outcome::Kept(reason) = outcome {
                     report.kept.add(reason, partial.size_bytes());
                 }
@@ -172,11 +179,8 @@ fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport)
     match partial.look(directory) {
         Look::Idle { opened, unprobed } => {
             report.notes.unprobed += unprobed;
-            match partial.remove(directory, opened.as_ref(), OpenFiles::Spare(None), report) {
-                Ok(true) => Outcome::Removed,
-                Ok(false) => Outcome::Kept(Keep::InUse),
-                Err(errno) => fail(report, "remove", partial, errno),
-            }
+            let removed = partial.remove(directory, opened.as_ref(), OpenFiles::Spare(None), report);
+            removed.unwrap_or_else(|errno| fail(report, "remove", partial, errno))
         }
         Look::InUse => Outcome::Kept(Keep::InUse),
         Look::Changed => Outcome::Kept(Keep::Changed),

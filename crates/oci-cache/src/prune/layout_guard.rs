@@ -1,11 +1,9 @@
 //! Keeps an OCI image layout valid while its blobs are removed.
 //!
-//! Guarantees: no blob is removed while there is a sign of a pull into the layout: a temporary file in
-//! use, a directory or index that changed since the scan, or a read of the index. Such a pull may depend
-//! on a blob that it only looked up. References are removed before the blobs: the index first loses the
-//! entries that reference blobs to be removed. A pull that started too early to be noticed may write
-//! back entries that it read before; if it does so within half a second after the prune, those that
-//! reference removed blobs are dropped again.
+//! Guarantees: if the index changed since the scan, no blob of the layout goes: a pull is under way, and may count on
+//! a blob that it only looked up. Otherwise the index loses the entries that lead to doomed blobs before the blobs
+//! go. A pull that was not seen may write back entries that it had read earlier. If it does so within half a second
+//! after the prune, the entries that lead to removed blobs are removed again.
 
 use std::collections::HashSet;
 use std::os::fd::AsFd as _;
@@ -16,16 +14,14 @@ use rustix::io::Errno;
 use crate::cache::SETTLE;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::Directory;
-use crate::cache::names::{INDEX, index_path};
-use crate::cache::partial::Partial;
+use crate::cache::names::index_path;
 use crate::error::Failure;
 use crate::os::errno_of;
 use crate::os::status::Status;
-use crate::os::watch::Watch;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
 use crate::prune::index_rewrite::{Changed, change_index};
-use crate::prune::partials::Look;
+use crate::prune::pulls::{Pulls, Sign};
 use crate::prune::report::PruneReport;
 use crate::scan::index::index_status;
 use crate::scan::references::read_tree;
@@ -34,13 +30,13 @@ use crate::scan::tree::scan_tree;
 /// Whether blobs of a layout may be removed.
 #[derive(Debug)]
 pub(crate) enum Readiness {
-    /// They may: the index no longer references them.
+    /// They may: the index no longer leads to them.
     Ready(Option<LeftIndex>),
     /// A stop was requested.
     Stopped,
-    /// A pull is in progress, as the file or directory at this path shows.
-    PullInFlight(PathBuf),
-    /// The index could not be changed.
+    /// A pull is under way: this shows it.
+    PullUnderWay(Sign),
+    /// The index could not be made ready.
     Failed(Failure),
 }
 
@@ -64,18 +60,8 @@ impl<'a> Guard<'a> {
         (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root })
     }
 
-    /// Prepares the layout for the removal of its blobs.
-    pub(crate) fn prepare(&self, watch: Option<&Watch>) -> Readiness {
-        if let Some(path) = self.pull_in_flight() {
-            return Readiness::PullInFlight(path);
-        }
-        // A pull reads the index before it writes anything, and writes back what it read.
-        if let Some(watch) = watch {
-            watch.update();
-            if watch.saw(0, INDEX) {
-                return Readiness::PullInFlight(self.index_path());
-            }
-        }
+    /// Makes the layout ready for the removal of its blobs: changes its index.
+    pub(crate) fn prepare(&self, change: &IndexChange, pulls: &Pulls<'_>) -> Readiness {
         let fail = |errno| Readiness::Failed(Failure::new("rewrite the index", self.index_path(), errno));
         let tree = &self.plan.inventory.tree;
         let Some(index) = &tree.index else {
@@ -84,9 +70,9 @@ impl<'a> Guard<'a> {
             let odd = tree.index_unknown.or(is_odd.then_some(Errno::NOTSUP));
             return odd.map_or(Readiness::Ready(None), fail);
         };
-        match change_index(self.root.descriptor.as_fd(), index, &self.plan.index_change) {
+        match pulls.while_changing_index(|| change_index(self.root.descriptor.as_fd(), index, change)) {
             Ok(Changed::To(status)) => Readiness::Ready(Some(LeftIndex(status))),
-            Ok(Changed::NotTheOneSeen) => Readiness::PullInFlight(self.index_path()),
+            Ok(Changed::NotTheOneSeen) => Readiness::PullUnderWay(Sign::Used(self.index_path())),
             Err(errno) => fail(errno),
         }
     }
@@ -95,25 +81,8 @@ impl<'a> Guard<'a> {
         index_path(&self.root.path)
     }
 
-    /// The path of a file or directory which shows that a process is writing to the layout.
-    fn pull_in_flight(&self) -> Option<PathBuf> {
-        let tree = &self.plan.inventory.tree;
-        let is_in_use = |partial: &&Partial| {
-            let directory = tree.directory(partial.directory).descriptor.as_fd();
-            matches!(partial.look(directory), Look::InUse)
-        };
-        let partial = tree.partials.iter().find(is_in_use).map(|partial| partial.path.clone());
-        partial.or_else(|| {
-            let is_changed = |directory: &&Directory| {
-                Status::of_descriptor(directory.descriptor.as_fd())
-                    .is_ok_and(|status| status.modified != directory.status.modified)
-            };
-            tree.directories.iter().find(is_changed).map(|directory| directory.path.clone())
-        })
-    }
-
-    /// Waits half a second, then removes entries that a pull wrote back and that reference removed
-    /// blobs.
+    /// Waits for half a second. Then removes the entries that lead to removed blobs, if a pull wrote such entries back
+    /// into the index.
     pub(crate) fn clean_up(&self, left: &LeftIndex, progress: &Progress, report: &mut PruneReport) {
         if left.0.is_none() {
             report.notes.index_removed = Some(self.index_path());

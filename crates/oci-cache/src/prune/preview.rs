@@ -49,7 +49,7 @@ impl PrunePlan {
             report.foreign += leftover.foreign().len() as u64;
             report.notes.foreign_in_leftovers.extend_from_slice(leftover.foreign());
         }
-        report.notes.index_changed = self.index_change();
+        report.notes.index_changed = self.index_change(&self.index_change);
         PruneReport {
             dry_run: true,
             bytes_freed: freed.bytes,

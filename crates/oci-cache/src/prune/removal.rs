@@ -6,6 +6,7 @@
 //! file systems each removal waits for the disk. Each thread has a private descriptor table, so it can
 //! close consecutive descriptors with one system call.
 
+use std::collections::VecDeque;
 use std::thread;
 
 use rustix::fs::{FsWord, fstatfs};
@@ -14,8 +15,10 @@ use rustix::process::{Resource, getrlimit};
 use crate::cache::inventory::Tree;
 use crate::os::sys::OwnDescriptors;
 use crate::progress::Progress;
+use crate::prune::beside::OpenFiles;
 use crate::prune::queue::{BATCH, Queue};
-use crate::prune::worker::{OpenFiles, Removal, Worker};
+use crate::prune::removed::Removal;
+use crate::prune::worker::Worker;
 
 /// Maximum number of removing threads. Threads beyond the number of cores cost a few hundredths of the
 /// time where no removal waits for the disk. Where removals wait, as with ext4's `discard`, they save
@@ -49,6 +52,7 @@ pub(crate) fn remove_blobs(
         open_files,
         progress,
         closing: Vec::new(),
+        waiting: VecDeque::new(),
         removal: Removal::default(),
     };
     let mut removal = on_threads(threads, &worker);

@@ -12,6 +12,7 @@ use crate::cache::ledger::Tally;
 use crate::error::Failure;
 use crate::escape::escape_path;
 use crate::plan::fate::Keep;
+use crate::prune::pulls::Sign;
 use crate::verify::Verification;
 
 /// The parameters of the `image.cache.prune` method.
@@ -75,10 +76,10 @@ pub struct Notes {
     pub index_changed: Option<(PathBuf, Option<usize>)>,
     /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
     pub confined: bool,
-    /// Whether opens should have been watched with inotify, but could not be in at least one directory.
-    pub unwatched: bool,
-    /// A sign of a pull into the layout, because of which the layout's blobs stay.
-    pub pull_in_flight: Option<PathBuf>,
+    /// What shows that a pull is under way, for which what it may count on stays.
+    pub pull: Option<Sign>,
+    /// How many of the files that stay will record their next read, for the next prune to know.
+    pub armed: u64,
 }
 
 impl PruneReport {
@@ -126,7 +127,7 @@ impl Notes {
         later.foreign_in_leftovers.extend(self.foreign_in_leftovers);
         Self {
             unprobed: self.unprobed + later.unprobed,
-            unwatched: self.unwatched || later.unwatched,
+            armed: self.armed + later.armed,
             index_changed: later.index_changed.or(self.index_changed),
             index_removed: later.index_removed.or(self.index_removed),
             ..later

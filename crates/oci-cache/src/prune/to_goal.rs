@@ -1,8 +1,8 @@
 //! Prunes to a goal: if an entry cannot be removed, another one is removed instead.
 //!
-//! Guarantees: the goal is missed only if nothing more may be removed, a pull into the layout is in
-//! progress, or [`MAX_ROUNDS`] rounds were not enough. An entry that one round could not remove is not
-//! tried again.
+//! Guarantees: the goal is missed only if nothing more may be removed, or [`MAX_ROUNDS`] rounds were not
+//! enough. An entry that one round could not remove is not tried again. Once a pull was under way in a round, later
+//! rounds take only what has certainly been idle for the grace.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,6 +18,7 @@ use crate::plan::select::select_around;
 use crate::progress::Progress;
 use crate::prune::in_place::apply;
 use crate::prune::report::{Outcome, PruneReport};
+use crate::prune::spare::Idle;
 use crate::scan::references::read_references;
 use crate::scan::scan;
 
@@ -78,13 +79,16 @@ pub fn apply_to_goal(
     let mut all_held = HashMap::new();
     for _ in 1..MAX_ROUNDS {
         let held = held(&done.plan, &done.report);
-        // A pull in progress keeps all blobs of a layout.
-        if held.is_empty() || done.report.notes.pull_in_flight.is_some() || progress.is_stopped() {
+        if held.is_empty() || progress.is_stopped() {
             break;
         }
         each_round(&done.plan, &done.report);
         all_held.extend(held);
-        // Add what was freed to the initial free space: some file systems release it only later.
+        // A pull is under way: do not try what it may count on.
+        if done.report.notes.pull.is_some() {
+            all_held.extend(Idle::of(&done.plan).spared_files());
+        }
+        // Some file systems give the room back later.
         let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
         let space = Space { available_bytes, ..space };
         match plan_around(cache, &policy, &all_held, now, space)

@@ -2,68 +2,34 @@
 //!
 //! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
 //! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
-//! only if inode, size and timestamps are those of the scan. Everything counted as removed was removed.
-//! One failure does not stop the rest.
+//! only if inode, size and timestamps are those of the scan. If a pull may have used it within the hour, or
+//! the grace, the watch is read under the lease: whoever opened and closed it before is seen, and whoever
+//! opens it now waits. Everything counted as removed was removed. One failure does not stop the rest.
 
+use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
-use crate::cache::ledger::Tally;
-use crate::error::Failure;
-use crate::os::lease::{Probe, probe};
+use crate::os::lease::{PATIENCE, Probe, ask_again, is_undisturbed};
 use crate::os::status::Status;
 use crate::os::sys::close_all;
 use crate::os::watch::Watch;
 use crate::plan::fate::Keep;
 use crate::progress::Progress;
+use crate::prune::beside::{Beside, OpenFiles};
+use crate::prune::holder::{Holder, Probed, difference};
 use crate::prune::queue::Queue;
-use crate::prune::report::{Kept, Outcome, PruneReport};
+use crate::prune::removed::Removal;
+use crate::prune::report::Outcome;
 
-/// What to do with a blob that a process has open.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum OpenFiles<'a> {
-    /// Keeps it. If there is a watch, also keeps a blob that was opened since the watch started.
-    Spare(Option<&'a Watch>),
-    /// Removes it anyway: the directory was moved aside, so nobody can reach it. Its space does not
-    /// count as freed.
-    Disregard,
-}
-
-/// The result of a removal.
-#[derive(Debug, Default)]
-pub(crate) struct Removal {
-    pub(crate) freed: Tally,
-    pub(crate) disk_bytes: u64,
-    pub(crate) kept: Kept,
-    pub(crate) unprobed: u64,
-    pub(crate) exceptions: Vec<(usize, Outcome)>,
-    pub(crate) failures: Vec<Failure>,
-}
-
-impl Removal {
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.freed += other.freed;
-        self.disk_bytes += other.disk_bytes;
-        self.kept += other.kept;
-        self.unprobed += other.unprobed;
-        self.exceptions.extend(other.exceptions);
-        self.failures.extend(other.failures);
-    }
-
-    /// Adds the result to a report.
-    pub(crate) fn count_into(self, report: &mut PruneReport) {
-        report.blobs_freed += self.freed.blobs;
-        report.bytes_freed += self.freed.bytes;
-        report.disk_bytes_freed += self.disk_bytes;
-        report.kept += self.kept;
-        report.notes.unprobed += self.unprobed;
-        report.failures.extend(self.failures);
-    }
-}
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// One thread of a removal.
 #[derive(Debug)]
@@ -79,7 +45,17 @@ pub(crate) struct Worker<'a> {
     /// Removed files of the batch whose descriptors are still open. The kernel frees their space on
     /// close.
     pub(crate) closing: Vec<OwnedFd>,
+    /// Files that looked open, and will be asked again.
+    pub(crate) waiting: VecDeque<Waiting<'a>>,
     pub(crate) removal: Removal,
+}
+
+/// A file that looked open: its names that are left, and since when it waits.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
+    names: &'a [usize],
+    descriptor: OwnedFd,
+    since: Instant,
 }
 
 impl<'a> Worker<'a> {
@@ -87,91 +63,147 @@ impl<'a> Worker<'a> {
     pub(crate) fn needed_descriptors(&self) -> Vec<BorrowedFd<'a>> {
         let directories = self.tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = match self.open_files {
-            OpenFiles::Spare(Some(watch)) => Some(watch.as_fd()),
+            OpenFiles::Spare(Some(beside)) => beside.pulls.watch(),
             _ => None,
         };
-        directories.chain(watch).collect()
+        directories.chain(watch.map(Watch::as_fd)).collect()
     }
 
     pub(crate) fn run(mut self) -> Removal {
         loop {
             let batch = self.queue.take(self.batch_size);
             if batch.is_empty() {
+                self.ask_again(true);
+                close_all(&mut self.closing);
                 return self.removal;
             }
-            // The watch also sees this prune's own opens, but each name is checked before it is opened.
-            if let OpenFiles::Spare(Some(watch)) = self.open_files {
-                watch.update();
+            // This prune's own opens fill the kernel's queue too, which is bounded.
+            if let OpenFiles::Spare(Some(beside)) = self.open_files {
+                beside.pulls.update();
             }
             for names in self.queue.files(batch) {
-                self.remove_file(names);
+                self.remove_file(names, Holder::NotProbed);
             }
+            self.ask_again(false);
             close_all(&mut self.closing);
         }
     }
 
-    fn blob(&self, index: usize) -> &'a Blob {
+    /// Asks files again that looked open: all of them, or only those that have waited long enough, and those that
+    /// exceed the size of a batch.
+    fn ask_again(&mut self, all: bool) {
+        while let Some(first) = self.waiting.front() {
+            let left = PATIENCE.saturating_sub(first.since.elapsed());
+            if !all && !left.is_zero() && self.waiting.len() <= self.batch_size {
+                return;
+            }
+            let Some(Waiting { names, mut descriptor, since }) = self.waiting.pop_front() else { return };
+            loop {
+                match ask_again(descriptor) {
+                    Probe::Idle(lease) => break self.remove_file(names, Holder::Nobody(lease)),
+                    Probe::InUse(again) if since.elapsed() < PATIENCE => {
+                        thread::sleep(PAUSE);
+                        descriptor = again;
+                    }
+                    _ => break self.keep_all(names, Keep::InUse),
+                }
+            }
+        }
+    }
+
+    pub(crate) fn blob(&self, index: usize) -> &'a Blob {
         &self.tree.blobs[index]
     }
 
-    /// Removes all names of one file.
-    fn remove_file(&mut self, names: &[usize]) {
-        let mut holder = Holder::NotProbed;
-        let mut probed = None;
+    fn keep_all(&mut self, names: &[usize], reason: Keep) {
         for &index in names {
+            self.settle(index, Outcome::Kept(reason));
+        }
+    }
+
+    /// Counts what became of a name.
+    fn settle(&mut self, index: usize, outcome: Outcome) {
+        let size_bytes = self.blob(index).size_bytes;
+        match outcome {
+            Outcome::Removed => self.removal.freed.add(size_bytes),
+            Outcome::Kept(reason) => self.removal.kept.add(reason, size_bytes),
+            Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
+        }
+        if outcome != Outcome::Removed {
+            self.removal.exceptions.push((index, outcome));
+        }
+        self.progress.add(1, size_bytes);
+    }
+
+    /// Removes the names of one file. The holder is known if the file was probed before.
+    fn remove_file(&mut self, names: &'a [usize], mut holder: Holder) {
+        let mut probed = None;
+        for (position, &index) in names.iter().enumerate() {
             let outcome = if self.progress.is_stopped() {
                 Outcome::NotReached
             } else {
-                self.remove_name(index, &mut holder, &mut probed)
+                match self.remove_name(index, &mut holder, &mut probed) {
+                    Ok(outcome) => outcome,
+                    Err(descriptor) => {
+                        let since = Instant::now();
+                        return self.waiting.push_back(Waiting {
+                            names: &names[position..],
+                            descriptor,
+                            since,
+                        });
+                    }
+                }
             };
-            let size_bytes = self.blob(index).size_bytes;
-            match outcome {
-                Outcome::Removed => self.removal.freed.add(size_bytes),
-                Outcome::Kept(reason) => self.removal.kept.add(reason, size_bytes),
-                Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
-            }
             if outcome != Outcome::Removed {
                 // The next name may lead to another file than this one did.
                 (holder, probed) = (Holder::NotProbed, None);
-                self.removal.exceptions.push((index, outcome));
             }
-            self.progress.add(1, size_bytes);
+            self.settle(index, outcome);
         }
         // If the file still has other names, release its lease now: a process may be waiting for it.
         if let Holder::Nobody(lease) = holder
             && self.has_own_table
-            && probed.is_some_and(|status| status.links == 1)
+            && probed.is_some_and(|status: Status| status.links == 1)
         {
             self.closing.push(lease);
         }
     }
 
-    /// Removes one name, unless there is a reason to keep it.
+    /// Removes one name, unless there is a reason to keep it. If the file was probed by another of its names,
+    /// `holder` is the result, and `probed` the file's status before that name was removed.
     ///
-    /// Another name of the file may have been probed and removed before; `probed` is then the file's
-    /// status before that removal.
-    fn remove_name(&mut self, index: usize, holder: &mut Holder, probed: &mut Option<Status>) -> Outcome {
+    /// # Errors
+    ///
+    /// The descriptor of a file that looks open, perhaps only for a moment.
+    fn remove_name(
+        &mut self,
+        index: usize,
+        holder: &mut Holder,
+        probed: &mut Option<Status>,
+    ) -> Result<Outcome, OwnedFd> {
         let blob = self.blob(index);
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
         let name = name.as_c_str();
-        if let OpenFiles::Spare(Some(watch)) = self.open_files
-            && watch.saw(blob.directory, name)
-        {
-            return Outcome::Kept(Keep::Recent);
+        if let Some(reason) = self.is_wanted(index, name, false) {
+            return Ok(Outcome::Kept(reason));
         }
-        let is_opened_by_this_name = matches!(holder, Holder::NotProbed);
-        if is_opened_by_this_name {
+        if matches!(holder, Holder::NotProbed) {
             *holder = match self.probe(index, name) {
-                Ok(holder) => holder,
-                Err(outcome) => return outcome,
+                Probed::Holder(holder) => holder,
+                Probed::Settled(outcome) => return Ok(outcome),
+                Probed::InUse(descriptor) => return Err(descriptor),
             };
         }
-        let held = if is_opened_by_this_name { self.status_of_held(blob, holder) } else { None };
+        // Whoever opened and closed it before the lease is seen here. Whoever opens it from now on waits.
+        if let Some(reason) = self.is_wanted(index, name, true) {
+            return Ok(Outcome::Kept(reason));
+        }
+        let held = if probed.is_none() { self.status_of_held(blob, holder) } else { None };
         let status = match held.map_or_else(|| Status::of_entry(directory, name), Ok) {
             Ok(status) => status,
-            Err(Errno::NOENT) => return Outcome::Gone,
-            Err(errno) => return self.fail("inspect", index, errno),
+            Err(Errno::NOENT) => return Ok(Outcome::Gone),
+            Err(errno) => return Ok(self.fail("inspect", index, errno)),
         };
         // Overlay layers number their inodes independently, so the lease may be on another file with the
         // same number.
@@ -180,8 +212,19 @@ impl<'a> Worker<'a> {
             return self.remove_name(index, holder, probed);
         }
         if let Some(reason) = difference(blob, &status) {
-            return Outcome::Kept(reason);
+            return Ok(Outcome::Kept(reason));
         }
+        // If somebody waits for the lease, the kernel may take it away at any moment.
+        if let Holder::Nobody(lease) = holder
+            && !is_undisturbed(lease.as_fd())
+        {
+            return Ok(Outcome::Kept(Keep::InUse));
+        }
+        Ok(self.unlink(index, name, holder, &status))
+    }
+
+    fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder, status: &Status) -> Outcome {
+        let directory = self.tree.directory(self.blob(index).directory).descriptor.as_fd();
         match unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) => {}
             Err(Errno::NOENT) => return Outcome::Gone,
@@ -194,69 +237,17 @@ impl<'a> Worker<'a> {
         Outcome::Removed
     }
 
-    /// Finds out who has the file of this name open. Returns the outcome instead, if that settles it.
-    fn probe(&mut self, index: usize, name: &CStr) -> Result<Holder, Outcome> {
-        let directory = self.tree.directory(self.blob(index).directory);
-        match probe(directory.descriptor.as_fd(), name) {
-            Probe::Idle(lease) => Ok(Holder::Nobody(lease)),
-            Probe::InUse if matches!(self.open_files, OpenFiles::Spare(_)) => Err(Outcome::Kept(Keep::InUse)),
-            Probe::InUse => Ok(Holder::Somebody),
-            Probe::Unknown => Ok(Holder::Unknown),
-            Probe::Gone => Err(self.gone_or_changed(index)),
-            Probe::Failed(errno) => Err(self.fail("probe", index, errno)),
-        }
-    }
-
-    /// The status of the open file, if the name certainly still leads to it; faster than a lookup by
-    /// name.
-    ///
-    /// Renaming, linking or replacing a file updates its change time, so an unchanged one is proof, but
-    /// not on an overlay.
-    fn status_of_held(&self, blob: &Blob, holder: &Holder) -> Option<Status> {
-        let Holder::Nobody(lease) = holder else { return None };
-        if self.is_overlay {
+    /// Why the blob stays, if a pull may want it. With `look`, takes in what the watch has seen since the last update.
+    /// A blob that has certainly been idle for long enough is not looked for.
+    fn is_wanted(&self, index: usize, name: &CStr, look: bool) -> Option<Keep> {
+        let OpenFiles::Spare(Some(Beside { pulls, idle })) = self.open_files else { return None };
+        if !idle.may_be_in_use(index) {
             return None;
         }
-        let status = Status::of_descriptor(lease.as_fd()).ok();
-        status.filter(|status| status.links == 1 && status.changed == blob.changed)
-    }
-
-    /// The name could not be opened as a regular file: it is gone, or something else has taken its
-    /// place.
-    fn gone_or_changed(&self, index: usize) -> Outcome {
-        let blob = self.blob(index);
-        let name = blob.digest.file_name(blob.spelling);
-        match Status::of_entry(self.tree.directory(blob.directory).descriptor.as_fd(), name.as_c_str()) {
-            Err(Errno::NOENT) => Outcome::Gone,
-            _ => Outcome::Kept(Keep::Changed),
+        let sign = if look { pulls.update() } else { pulls.sign() };
+        if pulls.saw(usize::from(self.blob(index).directory), name) {
+            return Some(Keep::Recent);
         }
-    }
-
-    fn fail(&mut self, operation: &'static str, index: usize, errno: Errno) -> Outcome {
-        let path = self.tree.path_of(self.blob(index));
-        self.removal.failures.push(Failure::new(operation, path, errno));
-        Outcome::Failed
-    }
-}
-
-/// Who has the file open, as far as known.
-enum Holder {
-    NotProbed,
-    /// Nobody, while the lease is held.
-    Nobody(OwnedFd),
-    /// Some process, which is ignored.
-    Somebody,
-    /// Leases do not work for this file.
-    Unknown,
-}
-
-/// Why the blob must be kept: the file changed or was used since the scan.
-fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
-    if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {
-        Some(Keep::Changed)
-    } else if status.accessed != blob.accessed {
-        Some(Keep::Recent)
-    } else {
-        None
+        (sign.is_some() && idle.is_spared(index)).then_some(Keep::InUse)
     }
 }

@@ -1,0 +1,77 @@
+//! Finds a process that has a file open, by looking into `/proc`.
+//!
+//! Guarantees: nothing is changed.
+//!
+//! What it does not guarantee: an answer. Without privilege, processes of other users are not seen; processes outside
+//! this process namespace never are.
+//!
+//! Source: `proc(5)`, `/proc/pid/fd` and `/proc/pid/comm`.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use crate::os::status::FileId;
+
+/// The maximum number of descriptors to look at.
+const MOST: usize = 100_000;
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its command's name, as the kernel keeps it: at most 15 bytes.
+    pub name: String,
+    /// Its process ID.
+    pub pid: u32,
+}
+
+/// Another process that has the file open.
+pub(crate) fn process_with(file: FileId) -> Option<Process> {
+    let own = std::process::id();
+    let mut left = MOST;
+    for entry in fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if pid == own {
+            continue;
+        }
+        for descriptor in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
+            left = left.checked_sub(1)?;
+            if is_file(&descriptor.path(), file) {
+                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                return Some(Process { name: name.trim_end().to_owned(), pid });
+            }
+        }
+    }
+    None
+}
+
+fn is_file(descriptor: &Path, file: FileId) -> bool {
+    fs::metadata(descriptor).is_ok_and(|found| {
+        let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+        (device, found.ino()) == (file.device, file.inode)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::status::Status;
+    use std::os::fd::AsFd as _;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_process_that_has_a_file_open_is_named() {
+        let file = tempfile::tempfile().unwrap();
+        let id = Status::of_descriptor(file.as_fd()).unwrap().id;
+        assert_eq!(process_with(id), None, "this process does not count");
+        let mut sleep = Command::new("sleep").arg("60").stdin(Stdio::from(file)).spawn().unwrap();
+        let found = (0..500).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            // Until it calls `execve`, it has the name of this program.
+            process_with(id).filter(|process| process.name == "sleep")
+        });
+        sleep.kill().unwrap();
+        sleep.wait().unwrap();
+        assert_eq!(found, Some(Process { name: "sleep".to_owned(), pid: sleep.id() }));
+    }
+}

@@ -1,0 +1,41 @@
+//! Who has a file open, and whether it is still the file that was scanned.
+
+use std::os::fd::OwnedFd;
+
+use crate::cache::inventory::Blob;
+use crate::os::status::Status;
+use crate::plan::fate::Keep;
+use crate::prune::report::Outcome;
+
+/// What a probe came to.
+#[derive(Debug)]
+pub(crate) enum Probed {
+    Holder(Holder),
+    /// What becomes of the name.
+    Settled(Outcome),
+    /// Somebody has the file open, perhaps only for a moment.
+    InUse(OwnedFd),
+}
+
+/// Who has the file open, as far as is known.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    NotProbed,
+    /// Nobody, while the lease is held.
+    Nobody(OwnedFd),
+    /// Some process, which is ignored.
+    Somebody,
+    /// Leases do not work for this file.
+    Unknown,
+}
+
+/// Why the blob must be kept: the file changed or was used since the scan.
+pub(crate) fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
+    if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {
+        Some(Keep::Changed)
+    } else if status.accessed != blob.accessed {
+        Some(Keep::Recent)
+    } else {
+        None
+    }
+}

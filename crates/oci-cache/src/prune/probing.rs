@@ -1,0 +1,82 @@
+//! What a worker finds out about a file before it removes a name of it.
+//!
+//! Guarantees: nothing is changed. A lease that a probe returns is held until it is dropped.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd as _;
+
+use rustix::io::Errno;
+
+use crate::cache::inventory::Blob;
+use crate::error::Failure;
+use crate::os::lease::{Probe, probe};
+use crate::os::status::Status;
+use crate::plan::fate::Keep;
+use crate::prune::beside::OpenFiles;
+use crate::prune::holder::{Holder, Probed};
+use crate::prune::report::Outcome;
+use crate::prune::worker::Worker;
+
+impl Worker<'_> {
+    /// Finds out who has the file of this name open, or what becomes of the name if that is settled already.
+    pub(crate) fn probe(&mut self, index: usize, name: &CStr) -> Probed {
+        let directory = self.blob(index).directory;
+        if let OpenFiles::Spare(Some(beside)) = self.open_files {
+            beside.pulls.expect(usize::from(directory), name);
+        }
+        match probe(self.tree.directory(directory).descriptor.as_fd(), name) {
+            Probe::Idle(lease) => Probed::Holder(Holder::Nobody(lease)),
+            Probe::InUse(_) | Probe::Leased if matches!(self.open_files, OpenFiles::Disregard) => {
+                Probed::Holder(Holder::Somebody)
+            }
+            Probe::InUse(descriptor) => Probed::InUse(descriptor),
+            Probe::Leased => Probed::Settled(Outcome::Kept(Keep::InUse)),
+            Probe::Unknown => Probed::Holder(Holder::Unknown),
+            Probe::Gone => {
+                self.forget(index, name);
+                Probed::Settled(self.gone_or_changed(index))
+            }
+            Probe::Failed(errno) => {
+                self.forget(index, name);
+                Probed::Settled(self.fail("probe", index, errno))
+            }
+        }
+    }
+
+    /// The status of the open file, if the name certainly still leads to it; faster than a lookup by
+    /// name.
+    ///
+    /// Renaming, linking or replacing a file updates its change time, so an unchanged one is proof, but
+    /// not on an overlay.
+    pub(crate) fn status_of_held(&self, blob: &Blob, holder: &Holder) -> Option<Status> {
+        let Holder::Nobody(lease) = holder else { return None };
+        if self.is_overlay {
+            return None;
+        }
+        let status = Status::of_descriptor(lease.as_fd()).ok();
+        status.filter(|status| status.links == 1 && status.changed == blob.changed)
+    }
+
+    fn forget(&self, index: usize, name: &CStr) {
+        if let OpenFiles::Spare(Some(beside)) = self.open_files {
+            beside.pulls.forget(usize::from(self.blob(index).directory), name);
+        }
+    }
+
+    /// The name could not be opened as a regular file: it is gone, or something else has taken its
+    /// place.
+    fn gone_or_changed(&self, index: usize) -> Outcome {
+        let blob = self.blob(index);
+        let name = blob.digest.file_name(blob.spelling);
+        match Status::of_entry(self.tree.directory(blob.directory).descriptor.as_fd(), name.as_c_str()) {
+            Err(Errno::NOENT) => Outcome::Gone,
+            _ => Outcome::Kept(Keep::Changed),
+        }
+    }
+
+    pub(crate) fn fail(&mut self, operation: &'static str, index: usize, errno: Errno) -> Outcome {
+        let path = self.tree.path_of(self.blob(index));
+        self.removal.failures.push(Failure::new(operation, path, errno));
+        Outcome::Failed
+    }
+}

@@ -1,0 +1,271 @@
+//! Looks for signs that a pull is under way.
+//!
+//! Guarantees: a pull is seen if it has any blob or partial of the cache open, if it opens, closes, creates or
+//! renames a file while this prune looks, or if it holds a lock that pullers take. Whoever does so counts as a pull.
+//! Nothing is changed. A process that opens a file while that file is probed waits for microseconds.
+//!
+//! What it does not guarantee: a pull that looked blobs up earlier, and now waits with nothing of the cache open, is
+//! not seen. Neither are uses that neither a lease nor inotify shows: see [`crate::os::lease`] and
+//! [`crate::os::watch`].
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cache::SETTLE;
+use crate::cache::inventory::{Blob, Directory, Tree};
+use crate::cache::names::{self, Place};
+use crate::cache::partial::Partial;
+use crate::cache::references::References;
+use crate::os::lease::{PATIENCE, Probe, ask_again, is_locked, probe};
+use crate::os::processes::{Process, process_with};
+use crate::os::status::{Status, Timestamp};
+use crate::os::watch::{Sighting, Watch};
+use crate::plan::PrunePlan;
+use crate::progress::Progress;
+use crate::prune::look::Look;
+
+/// If the index does not lead to a blob that is younger than this, a pull has just written it.
+const NEW: Duration = Duration::from_secs(60);
+/// The pause before a blob that looks open is asked after again.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How many blobs a thread probes at a time. Those that look open are open here too for so long.
+const BATCH: usize = 64;
+
+/// What shows that a pull is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// A process has a file open.
+    Open {
+        /// Which file.
+        path: PathBuf,
+        /// Which process, if that can be told.
+        process: Option<Process>,
+    },
+    /// A file was opened, closed, created or renamed while the prune looked.
+    Used(PathBuf),
+    /// A directory changed since the scan.
+    Changed(PathBuf),
+    /// A puller holds a lock.
+    Locked(PathBuf),
+    /// A blob is new, and the layout's index does not lead to it.
+    NotInIndex(PathBuf),
+    /// The prune cannot tell who opens what: inotify is unavailable, or its queue has overflowed.
+    Unwatched,
+}
+
+/// What is known about pulls; the watch adds to it while blobs are removed.
+#[derive(Debug)]
+pub(crate) struct Pulls<'a> {
+    tree: &'a Tree,
+    watch: Option<Watch>,
+    sign: OnceLock<Sign>,
+}
+
+impl<'a> Pulls<'a> {
+    /// Looks for pulls in the whole cache: for half a second, or until the first sign.
+    pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
+        let tree = &plan.inventory.tree;
+        let not_in_index = blob_not_in_index(tree, references, plan.planned_at);
+        let directories = tree.directories.iter();
+        let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
+        let pulls = Self { tree, watch, sign: OnceLock::new() };
+        if let Some(path) = not_in_index {
+            pulls.found(Sign::NotInIndex(path));
+        }
+        if pulls.watch.is_none() && !tree.directories.is_empty() {
+            pulls.found(Sign::Unwatched);
+        }
+        pulls.look_at_locks();
+        // With no grace, nothing but what is seen in this time is spared.
+        pulls.wait(progress, plan.grace.is_zero());
+        pulls.probe_all(progress);
+        pulls.look_at_locks();
+        pulls.look_at_directories();
+        pulls.update();
+        pulls
+    }
+
+    /// The watch, if inotify is available.
+    pub(crate) const fn watch(&self) -> Option<&Watch> {
+        self.watch.as_ref()
+    }
+
+    /// The first sign that was found, as of the last update.
+    pub(crate) fn sign(&self) -> Option<&Sign> {
+        self.sign.get()
+    }
+
+    /// Takes in what the watch has seen since the last update. Returns the first sign that was ever found.
+    pub(crate) fn update(&self) -> Option<&Sign> {
+        match self.watch.as_ref().and_then(Watch::update) {
+            None => {}
+            Some(Sighting::Overflow) => self.found(Sign::Unwatched),
+            Some(Sighting::Used(directory, name)) => self.found(Sign::Used(self.path(directory, &name))),
+        }
+        self.sign()
+    }
+
+    /// Does work that changes the index. What happens to the index meanwhile counts as this process's own doing.
+    pub(crate) fn while_changing_index<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.update();
+        let done = work();
+        if let Some(watch) = &self.watch {
+            watch.update_but(|name| name == names::INDEX || names::is_own_temporary(name.to_bytes()));
+        }
+        done
+    }
+
+    /// Records a sign, if it is the first.
+    pub(crate) fn found(&self, sign: Sign) {
+        let _ = self.sign.set(sign);
+    }
+
+    /// Announces that this process is about to open and close a file.
+    pub(crate) fn expect(&self, directory: usize, name: &CStr) {
+        if let Some(watch) = &self.watch {
+            watch.expect(directory, name);
+        }
+    }
+
+    /// Takes an announcement back: the file could not be opened.
+    pub(crate) fn forget(&self, directory: usize, name: &CStr) {
+        if let Some(watch) = &self.watch {
+            watch.forget(directory, name);
+        }
+    }
+
+    /// Whether another process used this file, as of the last update.
+    pub(crate) fn saw(&self, directory: usize, name: &CStr) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.saw(directory, name))
+    }
+
+    fn path(&self, directory: usize, name: &CStr) -> PathBuf {
+        self.tree.directories[directory].path.join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    /// Waits for half a second, or until the first sign unless it is `to_the_end`. Meanwhile it empties the kernel's queue, which is bounded.
+    fn wait(&self, progress: &Progress, to_the_end: bool) {
+        const SLICES: u32 = 25;
+        for _ in 0..SLICES {
+            if self.sign().is_some() && !to_the_end {
+                return;
+            }
+            progress.wait(SETTLE / SLICES);
+            self.update();
+        }
+    }
+
+    /// Looks at the locks that pullers take.
+    fn look_at_locks(&self) {
+        let Some(root) = self.tree.directories.first() else { return };
+        for name in names::PULLERS_LOCKS {
+            self.expect(0, name);
+            if is_locked(root.descriptor.as_fd(), name) {
+                self.found(Sign::Locked(self.path(0, name)));
+            }
+        }
+    }
+
+    /// Looks for a directory that changed since the scan.
+    fn look_at_directories(&self) {
+        let is_changed = |directory: &&Directory| {
+            Status::of_descriptor(directory.descriptor.as_fd())
+                .is_ok_and(|status| status.modified != directory.status.modified)
+        };
+        if let Some(changed) = self.tree.directories.iter().find(is_changed) {
+            self.found(Sign::Changed(changed.path.clone()));
+        }
+    }
+
+    /// Probes every partial, then every blob until there is a sign.
+    fn probe_all(&self, progress: &Progress) {
+        let tree = self.tree;
+        for partial in &tree.partials {
+            let directory = tree.directory(partial.directory).descriptor.as_fd();
+            self.expect(usize::from(partial.directory), &partial.name);
+            if matches!(partial.look(directory), Look::InUse) {
+                self.found(Sign::Open { path: partial.path.clone(), process: process_of(partial) });
+            }
+        }
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let start = next.fetch_add(BATCH, Ordering::Relaxed);
+                if start >= tree.blobs.len() || self.sign().is_some() || progress.is_stopped() {
+                    return;
+                }
+                let end = tree.blobs.len().min(start + BATCH);
+                let waiting =
+                    tree.blobs[start..end].iter().filter_map(|blob| Some((blob, self.probe(blob)?)));
+                self.ask_again(waiting.collect());
+                self.update();
+            }
+        };
+        let cores = thread::available_parallelism().map_or(1, usize::from).min(tree.blobs.len() / BATCH);
+        thread::scope(|scope| {
+            for _ in 1..cores {
+                // If no thread can be started, this one does all the work.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+    }
+
+    /// Probes a blob. Returns its descriptor, and since when it waits, if it looks open.
+    fn probe(&self, blob: &Blob) -> Option<(OwnedFd, Instant)> {
+        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
+        let name = blob.digest.file_name(blob.spelling);
+        self.expect(usize::from(blob.directory), name.as_c_str());
+        match probe(directory, name.as_c_str()) {
+            Probe::InUse(descriptor) => return Some((descriptor, Instant::now())),
+            Probe::Leased => self.found_open(blob),
+            Probe::Gone | Probe::Failed(_) => self.forget(usize::from(blob.directory), name.as_c_str()),
+            Probe::Idle(_) | Probe::Unknown => {}
+        }
+        None
+    }
+
+    /// Asks again after blobs that look open: perhaps it is only a scanner, which closes a file in a moment.
+    fn ask_again(&self, waiting: Vec<(&Blob, (OwnedFd, Instant))>) {
+        for (blob, (mut descriptor, since)) in waiting {
+            while let Probe::InUse(again) = ask_again(descriptor) {
+                if since.elapsed() >= PATIENCE {
+                    return self.found_open(blob);
+                }
+                thread::sleep(PAUSE);
+                descriptor = again;
+            }
+        }
+    }
+
+    fn found_open(&self, blob: &Blob) {
+        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
+        let status = Status::of_entry(directory, blob.digest.file_name(blob.spelling).as_c_str()).ok();
+        let process = status.and_then(|status| process_with(status.id));
+        self.found(Sign::Open { path: self.tree.path_of(blob), process });
+    }
+}
+
+/// A new blob of a layout that the index does not lead to. Before the first pull is done, there is no index.
+fn blob_not_in_index(tree: &Tree, references: &References, now: Timestamp) -> Option<PathBuf> {
+    if tree.index.is_none() && tree.oci_layout.is_none() {
+        return None;
+    }
+    let counts = references.counts(tree.blobs.len());
+    let is_new = |blob: &Blob| blob.modified > now.before(NEW);
+    let is_nested = |blob: &Blob| tree.directory(blob.directory).place != Place::Root;
+    let found =
+        tree.blobs.iter().zip(counts).find(|(blob, count)| *count == 0 && is_new(blob) && is_nested(blob));
+    found.map(|(blob, _)| tree.path_of(blob))
+}
+
+/// A process that has one of the partial's files open.
+fn process_of(partial: &Partial) -> Option<Process> {
+    partial.files.iter().find_map(|file| process_with(file.status.id))
+}

@@ -1,0 +1,132 @@
+//! The rule for pulls under way: decides what is spared.
+//!
+//! Guarantees: while a pull is under way, only entries go that have certainly been idle for the grace. In a layout,
+//! an image stays as a whole if any blob of it is spared. Pure, except that it reads the references if the plan did
+//! not need them.
+
+use std::time::Duration;
+
+use crate::cache::names::Place;
+use crate::cache::partial::Partial;
+use crate::cache::references::References;
+use crate::os::status::Timestamp;
+use crate::plan::fate::Keep;
+use crate::plan::{IndexChange, PrunePlan};
+use crate::scan::references::read_tree;
+
+/// If everything to be removed has certainly been idle for this long, the prune does not look for pulls: an ordinary
+/// pull is shorter.
+pub(crate) const LOOK_FOR: Duration = Duration::from_secs(3600);
+
+/// How idle the entries of a plan have certainly been.
+#[derive(Debug)]
+pub(crate) struct Idle<'a> {
+    plan: &'a PrunePlan,
+    /// What the layout's index leads to, if the plan did not need to know.
+    read: Option<References>,
+}
+
+/// What goes and what stays while a pull is under way.
+#[derive(Debug)]
+pub(crate) struct Spared {
+    /// The blobs that go: indexes into the inventory.
+    pub(crate) doomed: Vec<usize>,
+    /// The blobs that the plan would remove, and that stay.
+    pub(crate) kept: Vec<usize>,
+    /// The change of the layout's index.
+    pub(crate) index_change: IndexChange,
+}
+
+impl<'a> Idle<'a> {
+    pub(crate) const fn of(plan: &'a PrunePlan) -> Self {
+        Self { plan, read: None }
+    }
+
+    /// Reads the references, if the plan did not need them. This opens manifests, so it comes before any watch.
+    pub(crate) fn read_references(&mut self) {
+        if !self.plan.inventory.references.is_read {
+            self.read = Some(read_tree(&self.plan.inventory.tree));
+        }
+    }
+
+    /// What the layout's index leads to.
+    pub(crate) fn references(&self) -> &References {
+        self.read.as_ref().unwrap_or(&self.plan.inventory.references)
+    }
+
+    /// Whether the plan removes anything that has not certainly been idle for an hour, or for the grace if that is
+    /// longer.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        let plan = self.plan;
+        let blobs = plan.blob_fates.iter().enumerate().filter(|(_, fate)| fate.goes());
+        let mut blobs = blobs.map(|(index, _)| index);
+        let mut partials = plan.partials().filter(|(_, fate)| fate.goes());
+        blobs.any(|index| self.may_be_in_use(index))
+            || partials.any(|(partial, _)| self.partial_may_be_in_use(partial))
+    }
+
+    /// Whether the blob has not certainly been idle for an hour, or for the grace if that is longer.
+    pub(crate) fn may_be_in_use(&self, index: usize) -> bool {
+        !self.is_idle_for(index, self.plan.grace.max(LOOK_FOR))
+    }
+
+    fn partial_may_be_in_use(&self, partial: &Partial) -> bool {
+        partial.last_used() > self.plan.planned_at.before(self.plan.grace.max(LOOK_FOR))
+    }
+
+    /// Whether the blob has not certainly been idle for the grace, so that it stays while a pull is under way.
+    pub(crate) fn is_spared(&self, index: usize) -> bool {
+        !self.is_idle_for(index, self.plan.grace)
+    }
+
+    /// Whether the partial stays while a pull is under way: one of its times lies within the grace. Whatever changes a
+    /// partial moves one of them.
+    pub(crate) fn is_partial_spared(&self, partial: &Partial) -> bool {
+        partial.last_used() > self.plan.planned_at.before(self.plan.grace)
+    }
+
+    /// The files that stay while a pull is under way, by inode number.
+    pub(crate) fn spared_files(&self) -> impl Iterator<Item = (u64, Keep)> {
+        let blobs = self.plan.inventory.tree.blobs.iter().enumerate();
+        blobs.filter(|(index, _)| self.is_spared(*index)).map(|(_, blob)| (blob.inode, Keep::InUse))
+    }
+
+    fn is_idle_for(&self, index: usize, age: Duration) -> bool {
+        let (inventory, now) = (&self.plan.inventory, self.plan.planned_at);
+        let since: Timestamp = inventory.idleness.since(inventory.tree.blobs[index].times(), now);
+        since <= now.before(age)
+    }
+
+    /// Splits what the plan removes into what goes and what stays while a pull is under way.
+    pub(crate) fn spare(&self) -> Spared {
+        let plan = self.plan;
+        let tree = &plan.inventory.tree;
+        let mut goes: Vec<bool> = plan.blob_fates.iter().map(|fate| fate.goes()).collect();
+        let planned = goes.clone();
+        for (index, goes) in goes.iter_mut().enumerate().filter(|(_, goes)| **goes) {
+            *goes = !self.is_spared(index);
+        }
+        let references = self.references();
+        // If some references are unknown, an image may lead to any blob of the layout.
+        if !references.is_complete() {
+            for (blob, goes) in tree.blobs.iter().zip(&mut goes) {
+                *goes &= tree.directory(blob.directory).place == Place::Root;
+            }
+        }
+        let stays: Vec<bool> = planned.iter().zip(&goes).map(|(planned, goes)| *planned && !goes).collect();
+        for image in &references.images {
+            if image.blobs.iter().any(|&blob| stays[blob]) {
+                image.blobs.iter().for_each(|&blob| goes[blob] = false);
+            }
+        }
+        let loses_a_blob =
+            references.images.iter().filter(|image| image.blobs.iter().any(|&blob| goes[blob]));
+        let index_change = IndexChange::Drop(loses_a_blob.map(|image| image.position).collect());
+        if planned == goes {
+            let doomed = (0..goes.len()).filter(|&index| goes[index]).collect();
+            return Spared { doomed, kept: Vec::new(), index_change: plan.index_change.clone() };
+        }
+        let (doomed, kept) = (0..goes.len()).filter(|&index| planned[index]).partition(|&index| goes[index]);
+        Spared { doomed, kept, index_change }
+    }
+}
