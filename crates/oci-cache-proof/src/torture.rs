@@ -9,6 +9,8 @@
 
 mod age;
 mod attack;
+mod beside;
+mod clients;
 mod control;
 mod faults;
 mod hostile;
@@ -88,6 +90,8 @@ pub(crate) enum Part {
     Kills,
     /// Pulls and prunes without pause
     Storm,
+    /// Clients of a flat cache, beside prunes without pause
+    Beside,
     /// Names are swapped for links while root prunes
     Attack,
     /// Names, documents and lists that are meant to do harm
@@ -97,14 +101,22 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 6] =
-        [Self::Faults, Self::Kills, Self::Storm, Self::Attack, Self::Hostile, Self::Surroundings];
+    const ALL: [Self; 7] = [
+        Self::Faults,
+        Self::Kills,
+        Self::Storm,
+        Self::Beside,
+        Self::Attack,
+        Self::Hostile,
+        Self::Surroundings,
+    ];
 
     fn rows(self, stage: &Stage) -> anyhow::Result<Vec<Row>> {
         match self {
             Self::Faults => faults::rows(stage),
             Self::Kills => kills::rows(stage),
             Self::Storm => storm::rows(stage),
+            Self::Beside => beside::rows(stage),
             Self::Attack => attack::rows(stage),
             Self::Hostile => hostile::rows(stage),
             Self::Surroundings => surroundings::rows(stage),
@@ -132,6 +144,7 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     let words: Vec<&str> = role.iter().filter_map(|word| word.to_str()).collect();
     match words.split_first() {
         Some((&"puller", rest)) => puller::play(rest),
+        Some((&"clients", rest)) => clients::play(rest),
         Some((&"swapper", rest)) => attack::roles::swap(rest),
         Some((&"naive", rest)) => attack::roles::remove(rest),
         _ => Err(anyhow!("no such role: {role:?}")),

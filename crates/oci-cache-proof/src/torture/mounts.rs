@@ -67,18 +67,30 @@ impl Mount {
     }
 }
 
-/// Makes a file system and mounts it at `path`. Where the file system can, it records every read.
-pub(crate) fn mount(kind: FileSystem, path: &Path) -> anyhow::Result<Mount> {
+/// How a mount records reads, where the file system can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recording {
+    /// Every read.
+    Every,
+    /// As mounts usually do (`relatime`).
+    Usual,
+}
+
+/// Makes a file system and mounts it at `path`.
+pub(crate) fn mount(kind: FileSystem, path: &Path, recording: Recording) -> anyhow::Result<Mount> {
+    let option = match recording {
+        Recording::Every => "strictatime",
+        Recording::Usual => "relatime",
+    };
     fs::create_dir_all(path)?;
     let mut mount = Mount { path: path.to_owned(), server: None, image: None };
-    let image = |make, flags: &[&str], mebibytes: u64| {
-        image::mount(make, flags, path, mebibytes << 20, "strictatime")
-    };
+    let image =
+        |make, flags: &[&str], mebibytes: u64| image::mount(make, flags, path, mebibytes << 20, option);
     match kind {
         FileSystem::Ext4 => mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard"], 512)?),
         FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], 512)?),
         FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], 768)?),
-        FileSystem::Tmpfs => tmpfs(path, "strictatime,size=1g")?,
+        FileSystem::Tmpfs => tmpfs(path, &format!("{option},size=1g"))?,
         FileSystem::Overlay => {
             let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.with_extension(name));
             for directory in [&lower, &upper, &work] {

@@ -1,11 +1,11 @@
 //! Pulls in separate processes, beside prunes without a pause.
 //!
 //! Guarantees: every file system has pulls of four manners at once. A pull that breaks is counted by its
-//! step, and not retried. With `--older-than` and the age within which pulls use blobs, no pull may break.
-//! Without it, no pull may break because of a missing directory, a lost temporary file or wrong content. A
-//! few pulls may look a blob up and find it gone when they reopen it, and a few may stall until their file is
-//! old enough to go; both are counted. An open blob stays where there are leases. The negative controls are
-//! prunes aside and an age that is too low: these must break pulls, each in its own way.
+//! step, and not retried. Where every read is recorded, a prune with a grace removes only what has been idle for
+//! that long, and no pull may break. With a grace of zero, no pull may break because of a missing directory, a lost
+//! temporary file or wrong content; a few may look a blob up and find it gone when they reopen it. A few pulls may
+//! stall until their file is old enough to be removed; these are counted separately. An open blob stays where leases
+//! work. The negative controls are prunes aside and an age that is too low: each must break pulls in its own way.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 
 use crate::kit::process::{self, Running};
 use crate::torture::mode::command;
-use crate::torture::mounts::{self, FileSystem, Mount};
+use crate::torture::mounts::{self, FileSystem, Mount, Recording};
 use crate::torture::nested_pull::{LOST_WHILE_OPEN, OVERSLEPT};
 use crate::torture::puller::{Manner, Pulled, REOPENS, TOO_EARLY};
 use crate::torture::row::Row;
@@ -33,8 +33,11 @@ const PRUNE_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strategy {
+    /// Removes what has been idle for a second; every read is recorded.
     InPlace,
-    /// The pulls stall for longer than a prune waits.
+    /// Removes whatever is not in use.
+    NoGrace,
+    /// As with no grace; the pulls stall for longer than a prune looks.
     Stalled,
     OlderThan,
     /// The age is far below that within which pulls use blobs.
@@ -45,19 +48,21 @@ enum Strategy {
 impl Strategy {
     const fn name(self) -> &'static str {
         match self {
-            Self::InPlace => "in place",
-            Self::Stalled => "in place, pulls stall for 0.7 s",
-            Self::OlderThan => "--older-than 2s",
-            Self::TooYoung => "--older-than 100ms (must break)",
+            Self::InPlace => "--grace 1s",
+            Self::NoGrace => "--grace 0s",
+            Self::Stalled => "--grace 0s, pulls stall for 0.7 s",
+            Self::OlderThan => "--older-than 2s --grace 2s",
+            Self::TooYoung => "--older-than 100ms --grace 100ms (must break)",
             Self::Aside => "aside (must break)",
         }
     }
 
     const fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::InPlace | Self::Stalled => &[],
-            Self::OlderThan => &["--older-than", "2s"],
-            Self::TooYoung => &["--older-than", "100ms"],
+            Self::InPlace => &["--grace", "1s"],
+            Self::NoGrace | Self::Stalled => &["--grace", "0s"],
+            Self::OlderThan => &["--older-than", "2s", "--grace", "2s"],
+            Self::TooYoung => &["--older-than", "100ms", "--grace", "100ms"],
             Self::Aside => &["--aside"],
         }
     }
@@ -97,7 +102,7 @@ impl Strategy {
         match self {
             Self::Stalled | Self::TooYoung | Self::Aside => u64::MAX,
             _ if step == OVERSLEPT => few,
-            Self::InPlace if REOPENS.contains(&step) => few,
+            Self::NoGrace if REOPENS.contains(&step) => few,
             // FUSE looks a name up before it opens it. A create that races with the removal of the same name
             // fails with "no such file", whichever program removes it, although the directory always exists.
             _ if is_fuse && step == "create" => few,
@@ -137,7 +142,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for file_system in FileSystem::ALL {
         let path = stage.scratch.join("storm").join(file_system.name());
-        let mount = mounts::mount(file_system, &path)?;
+        let mount = mounts::mount(file_system, &path, Recording::Every)?;
         for strategy in strategies(file_system) {
             output::complain(&format!("torture: storm on {}, {}", file_system.name(), strategy.name()));
             rows.push(storm(stage, file_system, &mount, strategy)?);
@@ -150,9 +155,10 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 /// Overlay and bindfs do not record every read, whatever the mount options, so ages mean less there.
 fn strategies(file_system: FileSystem) -> Vec<Strategy> {
     match file_system {
-        FileSystem::Overlay | FileSystem::Bindfs => vec![Strategy::InPlace],
+        FileSystem::Overlay | FileSystem::Bindfs => vec![Strategy::NoGrace],
         FileSystem::Ext4 => vec![
             Strategy::InPlace,
+            Strategy::NoGrace,
             Strategy::Stalled,
             Strategy::OlderThan,
             Strategy::TooYoung,
