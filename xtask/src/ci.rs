@@ -1,11 +1,12 @@
 //! `cargo xtask ci`: the project's own checks, fastest failures first.
 
 use anyhow::Context as _;
+use oci_cache_cli::exit::Exit;
 use xshell::{Shell, cmd};
 
 use crate::cli::CliDocsArguments;
-use crate::{cli_docs, workspace};
-use oci_cache_cli::exit::Exit;
+use crate::cli_docs;
+use crate::workspace::workspace;
 
 pub(crate) fn run() -> anyhow::Result<Exit> {
     let shell = Shell::new().context("find the current directory")?;

@@ -11,7 +11,8 @@ use clap_markdown::MarkdownOptions;
 use oci_cache_cli::exit::Exit;
 
 use crate::cli::{Cli, CliDocsArguments};
-use crate::{proof, workspace};
+use crate::proof;
+use crate::workspace::workspace;
 
 const INTRODUCTION: &str = "\
 # The command line

@@ -7,14 +7,15 @@ mod ci;
 mod cli;
 mod cli_docs;
 mod proof;
+mod workspace;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use oci_cache_cli::{commands, output, program};
 
 use crate::cli::{Cli, Command};
+use crate::workspace::workspaces;
 
 fn main() -> ExitCode {
     program::run(|| {
@@ -32,18 +33,4 @@ fn main() -> ExitCode {
             Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
         }
     })
-}
-
-/// The workspaces, which must not be pruned either: the one cargo runs this in, and the one this was built
-/// in.
-fn workspaces() -> Vec<PathBuf> {
-    let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
-    let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());
-    workspaces.map(Path::to_owned).collect()
-}
-
-/// The workspace that this program was built in.
-fn workspace() -> &'static Path {
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use oci_cache_cli::exit::Exit;
 
 use crate::cli::ProofArguments;
-use crate::workspace;
+use crate::workspace::workspace;
 
 /// Runs the command `name` of `oci-cache-proof`.
 pub(crate) fn run(name: &str, arguments: &ProofArguments) -> anyhow::Result<Exit> {

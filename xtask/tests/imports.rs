@@ -1,7 +1,8 @@
 //! The structure of the code: imports run one way.
 //!
 //! Guarantees: in no crate do files import each other in a circle; in `oci-cache` a stage imports only
-//! stages of lower levels. Read are the paths that begin with `crate`, `self` or `super`, outside tests.
+//! stages of lower levels. Read are the paths that begin with `crate`, `self`, `super` or a module of one's
+//! own, outside tests. What would hide a path is not allowed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -23,7 +24,12 @@ const LEVELS: [&[&str]; 8] = [
     &["crate"],
 ];
 
-/// The modules of a crate, each with the modules that it imports. The root is `crate`.
+/// What would hide an import from this test.
+const HIDING: [&str; 6] =
+    ["use crate as", "use super as", "use self as", "extern crate self", "#[path", "include!"];
+
+/// The modules of a crate, each with the modules that it imports. The root is `crate`; that of the program
+/// of a crate that also is a library is `main`.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
 #[test]
@@ -31,6 +37,10 @@ fn no_file_imports_in_a_circle() {
     let crates = crates();
     assert!(crates.len() >= 3, "only these were found: {:?}", crates.keys());
     for (name, sources) in crates {
+        for (module, text) in &sources {
+            let hiding = HIDING.iter().find(|hiding| text.contains(**hiding));
+            assert_eq!(hiding, None, "in {module} of {name}");
+        }
         assert_eq!(circle(&imports(&sources)), None, "in {name}");
     }
 }
@@ -59,6 +69,12 @@ fn circles_and_imports_upwards_are_found() {
     assert_eq!(found["cache"], ["os", "os::status"].map(str::to_owned).into());
     assert_eq!(found["prune"], ["cache::digest", "os::status"].map(str::to_owned).into());
     assert_eq!((circle(&found), upward(&found)), (None, vec![]));
+
+    let by_path = sources(&[("a", "mod b; fn f() { b::g() }"), ("a::b", "pub fn g() { crate::a::f() }")]);
+    assert_eq!(circle(&imports(&by_path)).unwrap(), "a -> a::b -> a");
+    let after_tests =
+        sources(&[("a", "#[cfg(test)]\nmod tests {\n}\nuse crate::b;"), ("b", "use $crate::a;")]);
+    assert_eq!(circle(&imports(&after_tests)).unwrap(), "a -> b -> a");
 
     let upwards = sources(&[("scan", "use crate::{os, plan::{Fate}};"), ("os", ""), ("plan", "")]);
     assert_eq!(upward(&imports(&upwards)), ["scan -> plan"]);
@@ -93,7 +109,8 @@ fn crates() -> BTreeMap<String, BTreeMap<String, String>> {
         let files = files.map(|file| {
             let path = file.path().strip_prefix(&source).unwrap().with_extension("");
             let module = path.to_str().unwrap().replace('/', "::");
-            let module = if ["lib", "main"].contains(&module.as_str()) { "crate".to_owned() } else { module };
+            let is_root = module == "lib" || module == "main" && !source.join("lib.rs").exists();
+            let module = if is_root { "crate".to_owned() } else { module };
             (module, fs::read_to_string(file.path()).unwrap())
         });
         (name, files.collect())
@@ -104,31 +121,53 @@ fn crates() -> BTreeMap<String, BTreeMap<String, String>> {
 /// What each module imports, itself apart.
 fn imports(sources: &BTreeMap<String, String>) -> Imports {
     let imports_of = |(module, text): (&String, &String)| {
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
-        let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = without_tests(text);
         let mut paths = Vec::new();
         for start in ["crate", "self", "super"] {
             for (position, _) in code.match_indices(&format!("{start}::")) {
-                if !code[..position]
-                    .ends_with(|before: char| before.is_alphanumeric() || "_:$".contains(before))
-                {
+                if !code[..position].ends_with(is_in_path) {
                     collect_paths(&code[position..], &[], &mut paths);
                 }
             }
         }
         // A module of one's own, without `self`.
-        for (position, _) in code.match_indices("use ") {
-            let rest = &code[position + 4..];
-            let first = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap();
-            let own = if module == "crate" { first.to_owned() } else { format!("{module}::{first}") };
-            if sources.contains_key(&own) {
-                collect_paths(&format!("self::{rest}"), &[], &mut paths);
+        let prefix = if module == "crate" { String::new() } else { format!("{module}::") };
+        let own = sources.keys().filter_map(|other| other.strip_prefix(&prefix));
+        for child in own.filter(|child| !child.contains("::")) {
+            for start in [format!("{child}::"), format!("use {child};")] {
+                for (position, _) in code.match_indices(&start) {
+                    if !code[..position].ends_with(is_in_path) {
+                        let path = &code[position + start.find(child).unwrap()..];
+                        collect_paths(&format!("self::{path}"), &[], &mut paths);
+                    }
+                }
             }
         }
         let resolved = paths.iter().filter_map(|path| resolve(module, path, sources));
         (module.clone(), resolved.filter(|found| found != module).collect())
     };
     sources.iter().map(imports_of).collect()
+}
+
+/// Whether a path goes on before this letter. `$crate`, of a macro, is read like `crate`.
+const fn is_in_path(before: char) -> bool {
+    before.is_ascii_alphanumeric() || matches!(before, '_' | ':')
+}
+
+/// The code without comments and without the module of its tests.
+fn without_tests(text: &str) -> String {
+    let mut is_test = false;
+    let mut code = String::new();
+    for line in text.replace("#[cfg(test)]\nmod tests {", "mod tests {").lines() {
+        is_test |= line.starts_with("mod tests {");
+        if !is_test && !line.trim_start().starts_with("//") {
+            code.push_str(line);
+            code.push(' ');
+        }
+        let is_end = line.starts_with('}') || line.starts_with("mod tests {") && line.ends_with('}');
+        is_test &= !is_end;
+    }
+    code
 }
 
 /// The paths at the beginning of the code: one, or several of a group.

@@ -709,6 +709,30 @@ fn a_manifest_of_an_unknown_algorithm_keeps_what_it_may_lead_to() {
 }
 
 #[test]
+fn a_manifest_with_a_malformed_digest_keeps_what_it_may_lead_to() {
+    let hex = format!("{:064x}", 0xabc);
+    for digest in [format!("sha256:{}", hex.to_uppercase()), format!("sha256-{hex}"), hex, String::new()] {
+        let broken = json!({"mediaType": "x/y", "digest": digest, "size": 7});
+        let manifests = [
+            json!({"schemaVersion": 2, "layers": [broken]}),
+            json!({"schemaVersion": 2, "layers": [], "config": broken}),
+            json!({"schemaVersion": 2, "layers": [], "subject": broken}),
+            json!({"schemaVersion": 2, "manifests": [broken]}),
+        ];
+        for manifest in manifests {
+            let cache = Cache::typical_layout();
+            // In the index it stands beside a whole image.
+            cache.write_content(nested(50), manifest.to_string().as_bytes());
+            cache.write_index(&[descriptor(10, "x/y"), descriptor(50, "x/y")]);
+            let before = cache.tree();
+            let ran = cache.prune(&["--unreferenced"]);
+            assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+            assert!(ran.stderr.contains("its digest is malformed"), "{}", ran.stderr);
+        }
+    }
+}
+
+#[test]
 fn output_files_are_replaced_with_care() {
     let cache = aged();
     let before = cache.tree();

@@ -161,6 +161,13 @@ impl PrunePlan {
         total
     }
 
+    /// The number of files that a prune removes with the blobs and leftovers, and their logical size.
+    pub(crate) fn work(&self) -> Tally {
+        let mut work = self.total();
+        self.leftovers().for_each(|leftover| work += leftover.total());
+        work
+    }
+
     /// Whether a blob of an OCI image layout or nested cache will be removed.
     pub(crate) fn removes_nested_blobs(&self) -> bool {
         self.blobs().any(|(blob, fate)| fate.goes() && self.is_nested(blob))

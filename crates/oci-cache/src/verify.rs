@@ -180,13 +180,14 @@ impl Checker<'_> {
     /// Checks a blob. Also returns its new access time, if reading changed it.
     fn check(&mut self, index: usize) -> (Verdict, Option<Timestamp>) {
         let blob = &self.inventory.tree.blobs[index];
-        match self.try_check(index, blob) {
-            Ok(result) => result,
-            Err(error) => {
-                let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
-                (if is_gone { Verdict::Gone } else { Verdict::Failed(error) }, None)
-            }
+        let checked = self.try_check(index, blob).unwrap_or_else(|error| {
+            let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
+            (if is_gone { Verdict::Gone } else { Verdict::Failed(error) }, None)
+        });
+        if !matches!(checked.0, Verdict::NotReached) {
+            self.progress.add(1, 0);
         }
+        checked
     }
 
     fn try_check(&mut self, index: usize, blob: &Blob) -> io::Result<(Verdict, Option<Timestamp>)> {
@@ -199,7 +200,7 @@ impl Checker<'_> {
         if self.check == Check::Quick && !(1..=SMALL_BYTES).contains(&before.size_bytes) {
             let expected = self.inventory.references.sizes.get(&index).copied();
             if suspicion(&file, before.size_bytes, expected)?.is_none() {
-                self.progress.add(1, blob.size_bytes);
+                self.progress.add(0, blob.size_bytes);
                 return Ok((Verdict::Intact, None));
             }
         }
@@ -210,7 +211,6 @@ impl Checker<'_> {
             let after = Status::of_descriptor(file.as_fd())?;
             let accessed = (after.accessed != blob.accessed).then_some(after.accessed);
             if actual == blob.digest {
-                self.progress.add(1, 0);
                 return Ok((Verdict::Intact, accessed));
             }
             let has_writer = has_writer(file.as_fd());

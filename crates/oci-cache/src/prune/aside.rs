@@ -54,8 +54,8 @@ pub fn apply_aside(
     if !lock.is_on(cache.root().map(|root| root.status.id), cache.path()) {
         return Err(Error::OtherLock { path: cache.path().to_owned() });
     }
-    let total = plan.total();
-    progress.begin(total.blobs, total.bytes);
+    let work = plan.work();
+    progress.begin(work.blobs, work.bytes);
     let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
     let (report, is_confined) = confined(plan, beside, progress, || prune(cache, plan, progress));
     report.map(|mut report| {

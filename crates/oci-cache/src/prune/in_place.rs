@@ -39,8 +39,8 @@ use crate::prune::spare::Idle;
 /// single entries are in [`PruneReport::failures`].
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
-    let total = plan.total();
-    progress.begin(total.blobs, total.bytes);
+    let work = plan.work();
+    progress.begin(work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
     let needs_look = Guard::of(plan).is_some() || idle.is_in_doubt();
     // Before the confinement: a confined process cannot see what other processes have open.

@@ -1,13 +1,15 @@
 //! Descriptors: references from a document of a layout to another document or to a blob.
 //!
 //! Guarantees: only the fields that are read must be well-formed. Anything else that real tools add or
-//! leave out is ignored.
+//! leave out is ignored. What a malformed digest means is not guessed: it is no digest of another
+//! algorithm, which no blob of a cache can have.
 //!
-//! Source: OCI image specification, `descriptor.md`, and `annotations.md` for the name of an image.
+//! Source: OCI image specification, `descriptor.md` (for the grammar of digests, its section "Digests"),
+//! and `annotations.md` for the name of an image.
 
 use serde::Deserialize;
 
-use crate::cache::digest::Digest;
+use crate::cache::digest::{Algorithm, Digest};
 
 /// A reference to content.
 #[derive(Debug, Deserialize)]
@@ -25,10 +27,29 @@ struct Annotations {
     name: Option<String>,
 }
 
+/// The content that a descriptor references.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The content with this digest.
+    Known(Digest),
+    /// Content with a digest of an unsupported algorithm: no blob of a cache.
+    Foreign,
+    /// Unknown content: the digest breaks the grammar of digests, or the rules of its algorithm.
+    Malformed,
+}
+
 impl Descriptor {
-    /// The digest, if it is well-formed and its algorithm is supported.
-    pub(crate) fn known_digest(&self) -> Option<Digest> {
-        self.digest.parse().ok()
+    /// The content that is referenced.
+    pub(crate) fn target(&self) -> Target {
+        if let Ok(digest) = self.digest.parse() {
+            return Target::Known(digest);
+        }
+        let is_foreign = self.digest.split_once(':').is_some_and(|(algorithm, encoded)| {
+            is_algorithm(algorithm)
+                && Algorithm::ALL.iter().all(|supported| supported.name() != algorithm)
+                && is_encoded(encoded)
+        });
+        if is_foreign { Target::Foreign } else { Target::Malformed }
     }
 
     /// The content's size in bytes, if given.
@@ -40,6 +61,21 @@ impl Descriptor {
     pub(crate) fn name(&self) -> Option<&str> {
         self.annotations.as_ref()?.name.as_deref()
     }
+}
+
+/// Whether the text is an algorithm: components of lower-case letters and digits, separated by one of
+/// `+._-`.
+fn is_algorithm(text: &str) -> bool {
+    let is_component = |component: &str| {
+        !component.is_empty()
+            && component.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    text.split(['+', '.', '_', '-']).all(is_component)
+}
+
+/// Whether the text is an encoded hash.
+fn is_encoded(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"=_-".contains(&byte))
 }
 
 #[cfg(test)]
@@ -58,14 +94,46 @@ mod tests {
                 "annotations": {{"org.opencontainers.image.ref.name": "latest", "other": 1}}}}"#
         ));
         let whole = whole.unwrap();
-        assert_eq!(whole.known_digest().unwrap().to_string(), digest);
+        assert_eq!(whole.target(), Target::Known(digest.parse().unwrap()));
         assert_eq!((whole.size_bytes(), whole.name()), (Some(9), Some("latest")));
 
         let bare = parse(r#"{"digest": "md5:00", "size": null, "annotations": null}"#).unwrap();
-        assert_eq!((bare.known_digest(), bare.size_bytes(), bare.name()), (None, None, None));
+        assert_eq!((bare.target(), bare.size_bytes(), bare.name()), (Target::Foreign, None, None));
         assert_eq!(parse(r#"{"digest": "x", "annotations": {}}"#).unwrap().name(), None);
         for wrong in [r#"{"size": 9}"#, r#"{"digest": null}"#, r#"{"digest": "x", "size": -1}"#, "[]"] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_digest_is_not_one_of_another_algorithm() {
+        let target = |digest: &str| parse(&format!(r#"{{"digest": "{digest}"}}"#)).unwrap().target();
+        let hex = format!("{:064x}", 0xabc);
+        assert!(matches!(target(&format!("sha256:{hex}")), Target::Known(_)));
+        for foreign in ["md5:00", "blake3:Ab=_-", "a+b.c_d-2:x"] {
+            assert_eq!(target(foreign), Target::Foreign, "{foreign}");
+        }
+        let malformed = [
+            "",
+            ":",
+            "md5:",
+            ":00",
+            "md5",
+            "MD5:00",
+            "a..b:00",
+            "-a:00",
+            "md5:0 0",
+            "md5:00:00",
+            "sha512:00",
+            &hex,
+            &format!("sha256:{}", hex.to_uppercase()),
+            &format!("SHA256:{hex}"),
+            &format!("sha256:{hex} "),
+            &format!("sha256-{hex}"),
+            &format!("sha256:{hex}0"),
+        ];
+        for malformed in malformed {
+            assert_eq!(target(malformed), Target::Malformed, "{malformed}");
         }
     }
 }

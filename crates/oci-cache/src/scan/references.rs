@@ -1,9 +1,9 @@
 //! Finds the blobs of an OCI image layout that are reachable from its index, and the images that
 //! reference them.
 //!
-//! Guarantees: nothing is guessed. If a manifest is missing, too large or malformed, its references are
-//! unknown: the image is then incomplete, the problem is reported, and no blob of the cache counts as
-//! unreferenced. Each document is read once, and limits on size and number hold for any cycles and any
+//! Guarantees: nothing is guessed. If a manifest is missing, too large or malformed, or has a malformed
+//! digest, its references are unknown: the image is then incomplete, the problem is reported, and no blob of
+//! the cache counts as unreferenced. Each document is read once, and limits on size and number hold for any cycles and any
 //! depth of references. Nothing is changed; access times do not change where `O_NOATIME` is allowed.
 //!
 //! Sources: OCI image specification, `image-index.md`, `manifest.md` (with `subject`); Docker image
@@ -22,7 +22,7 @@ use crate::cache::names::{Place, index_path};
 use crate::cache::references::{Image, References};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
-use crate::scan::descriptor::Descriptor;
+use crate::scan::descriptor::{Descriptor, Target};
 use crate::scan::index;
 
 /// Maximum total size of the documents read from a cache; documents beyond it count as unreadable.
@@ -139,8 +139,8 @@ impl<'a> DocumentReader<'a> {
     /// Follows an entry of the index to everything below it.
     fn image(&mut self, position: usize, entry: &Descriptor) -> Image {
         let name = entry.name().map(str::to_owned);
-        let Some(digest) = entry.known_digest() else {
-            self.unknown_algorithm(entry);
+        let Target::Known(digest) = entry.target() else {
+            self.unknown_content(entry);
             let digest = Digest::Sha256([0; 32]);
             let (blobs, missing) = (Vec::new(), Vec::new());
             let documents = Vec::new();
@@ -222,11 +222,14 @@ impl<'a> DocumentReader<'a> {
         references
     }
 
-    /// Records a problem: the digest of a document has an unsupported algorithm, so the references below
-    /// it are unknown.
-    fn unknown_algorithm(&mut self, descriptor: &Descriptor) {
+    /// Records a problem: it is unknown what a descriptor references, or what the document that it
+    /// references does.
+    fn unknown_content(&mut self, descriptor: &Descriptor) {
         let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
-        let error = io::Error::new(io::ErrorKind::Unsupported, "its digest has an unsupported algorithm");
+        let error = match descriptor.target() {
+            Target::Malformed => io::Error::new(io::ErrorKind::InvalidData, "its digest is malformed"),
+            _ => io::Error::new(io::ErrorKind::Unsupported, "its digest has an unsupported algorithm"),
+        };
         // Do not join it as a path: the digest may be any text of any length.
         let mut path = root.join("blobs").into_os_string();
         path.push("/");
@@ -243,23 +246,31 @@ impl<'a> DocumentReader<'a> {
         for (descriptor, is_document) in
             documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
         {
-            match descriptor.known_digest() {
-                Some(digest) => {
+            match descriptor.target() {
+                Target::Known(digest) => {
                     self.note_size(&digest, &descriptor);
                     references.push(Reference { digest, is_document });
                 }
-                None if is_document => {
-                    self.unknown_algorithm(&descriptor);
+                Target::Foreign if !is_document => {}
+                Target::Foreign | Target::Malformed => {
+                    self.unknown_content(&descriptor);
                     return None;
                 }
-                // It cannot be a blob of this inventory.
-                None => {}
             }
         }
-        // The subject may be missing: a signature may arrive before the content that it signs.
-        let subject = document.subject.and_then(|subject| subject.known_digest());
-        let present = subject.filter(|digest| self.by_digest.contains_key(digest));
-        references.extend(present.map(|digest| Reference { digest, is_document: true }));
+        if let Some(subject) = document.subject {
+            match subject.target() {
+                // The subject may be missing: a signature may arrive before the content that it signs.
+                Target::Known(digest) if self.by_digest.contains_key(&digest) => {
+                    references.push(Reference { digest, is_document: true });
+                }
+                Target::Known(_) | Target::Foreign => {}
+                Target::Malformed => {
+                    self.unknown_content(&subject);
+                    return None;
+                }
+            }
+        }
         Some(references)
     }
 

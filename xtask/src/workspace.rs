@@ -1,0 +1,17 @@
+//! The workspaces of these commands.
+
+use std::path::{Path, PathBuf};
+
+/// The workspaces, which must not be pruned either: the one cargo runs this in, and the one this was built
+/// in.
+pub(crate) fn workspaces() -> Vec<PathBuf> {
+    let manifests = [std::env::var_os("CARGO_MANIFEST_DIR"), Some(env!("CARGO_MANIFEST_DIR").into())];
+    let workspaces = manifests.iter().flatten().filter_map(|manifest| Path::new(manifest).parent());
+    workspaces.map(Path::to_owned).collect()
+}
+
+/// The workspace that this program was built in.
+pub(crate) fn workspace() -> &'static Path {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}
