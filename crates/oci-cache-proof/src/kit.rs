@@ -9,6 +9,7 @@ pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod programs;
 pub(crate) mod pulls;
+pub(crate) mod random;
 pub(crate) mod section;
 pub(crate) mod shell;
 pub(crate) mod table;

@@ -9,6 +9,7 @@
 //! What it does not guarantee: a snapshot. Pulls continue during the scan.
 
 mod descriptor;
+mod document;
 pub(crate) mod index;
 pub(crate) mod leftovers;
 mod partials;

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use banger_fmt::format_bytes;
-use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use tempfile::TempDir;
 
 use crate::bench::numbers::grouped;
+use crate::kit::random::Random;
 
 /// The recipe of a cache.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +101,7 @@ impl Recipe {
         match self.sizes {
             Sizes::Each(bytes) => vec![bytes; self.blobs],
             Sizes::UpTo(bytes) => {
-                let mut random = StdRng::seed_from_u64(2);
+                let mut random = Random::seed_from_u64(2);
                 (0..self.blobs).map(|_| random.random_range(0..=bytes)).collect()
             }
             Sizes::Together(bytes) => shares(bytes, self.blobs),
@@ -133,7 +133,7 @@ impl Recipe {
         let created = created.with_context(|| format!("read the time of `{}`", directory.display()))?;
         let used = created - AGE;
         let times = FileTimes::new().set_modified(used).set_accessed(used);
-        let mut random = StdRng::seed_from_u64(1);
+        let mut random = Random::seed_from_u64(1);
         let mut noise = vec![0; NOISE_BYTES];
         random.fill_bytes(&mut noise);
         let mut digest = [0; 32];

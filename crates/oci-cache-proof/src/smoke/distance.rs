@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use crate::kit::random::random;
+
 const MIN_MILLISECONDS: u64 = 20;
 const MAX_MILLISECONDS: u64 = 150;
 
@@ -71,7 +73,7 @@ impl Drop for Distance {
 /// Connects both ends. When one closes, so does the other.
 fn join(near: TcpStream, far: TcpStream) -> io::Result<()> {
     let (near_too, far_too) = (near.try_clone()?, far.try_clone()?);
-    thread::spawn(move || carry(near, far, || rand::rng().random_range(MIN_MILLISECONDS..=MAX_MILLISECONDS)));
+    thread::spawn(move || carry(near, far, || random().random_range(MIN_MILLISECONDS..=MAX_MILLISECONDS)));
     thread::spawn(move || carry(far_too, near_too, || 0));
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 
 use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::random::random;
 use crate::kit::total::Total;
 use crate::kit::tree::Tree;
 use crate::smoke::damage::blobs;
@@ -83,7 +84,7 @@ fn run(
 /// Pulls blobs of one puller until `end`. Also returns what it wrote.
 fn pull_until(cache: &Path, puller: u16, end: Instant) -> (Tally, Total) {
     let (mut tally, mut written) = (Tally::default(), Total::default());
-    let mut random = rand::rng();
+    let mut random = random();
     for _ in 0..MAX_PULLS {
         if Instant::now() >= end {
             break;

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rand::{Rng as _, RngExt as _};
 use xshell::{Shell, cmd};
 
+use crate::kit::random::random;
 use crate::kit::shell::{output_of, shell};
 use crate::smoke::registry::{Registry, Way};
 
@@ -72,7 +73,7 @@ impl<'a> Images<'a> {
 
     /// The name of a random image.
     pub(crate) fn any_name() -> &'static str {
-        IMAGES[rand::rng().random_range(0..IMAGES.len())].0
+        IMAGES[random().random_range(0..IMAGES.len())].0
     }
 
     /// Pulls the image `name` into the OCI layout at `layout`. The tag is the name.
@@ -97,7 +98,7 @@ fn add_layers(
 ) -> anyhow::Result<()> {
     for (number, size_bytes) in sizes.iter().enumerate() {
         let mut bytes = vec![0; *size_bytes];
-        rand::rng().fill_bytes(&mut bytes);
+        random().fill_bytes(&mut bytes);
         fs::write(content, bytes).with_context(|| format!("write {}", content.display()))?;
         let target = format!("/data/{tag}-{number}");
         output_of(cmd!(shell, "umoci insert --rootless --image {layout}:{tag} {content} {target}"))?;

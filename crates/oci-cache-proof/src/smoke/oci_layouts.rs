@@ -18,6 +18,7 @@ use rand::RngExt as _;
 use xshell::cmd;
 
 use crate::kit::layout::{problems, tags};
+use crate::kit::random::random;
 use crate::kit::shell::{output_of, shell};
 use crate::smoke::images::Images;
 use crate::smoke::prune::Prune;
@@ -106,7 +107,7 @@ impl Exercise<'_> {
     /// Pulls random images into random layouts.
     fn pull_until(&self, end: Instant) -> Tally {
         let mut tally = Tally::default();
-        let mut random = rand::rng();
+        let mut random = random();
         for _ in 0..MAX_PULLS {
             if Instant::now() >= end {
                 break;

@@ -22,6 +22,7 @@ use rand::RngExt as _;
 
 use crate::kit::counts::keep_first;
 use crate::kit::pulls::broken::{self, Broken, at};
+use crate::kit::random::random;
 use crate::torture::puller::Pulled;
 
 /// The number of layers of a client.
@@ -139,14 +140,14 @@ impl Client {
                 keep_first(&mut self.pulled.details, DETAILS, [detail]);
             }
             if !think.is_zero() {
-                thread::sleep(rand::rng().random_range(Duration::ZERO..think));
+                thread::sleep(random().random_range(Duration::ZERO..think));
             }
         }
         self.pulled
     }
 
     fn any_layers(&self, count: usize) -> Vec<Layer> {
-        let mut random = rand::rng();
+        let mut random = random();
         (0..count).map(|_| Layer { number: self.first + random.random_range(0..LAYERS) }).collect()
     }
 
@@ -167,7 +168,7 @@ impl Client {
 
     /// Pulls an image of 2 to 12 layers, which it looks up first.
     fn look_ahead(&mut self, end: Instant) -> Result<(), Broken> {
-        let layers = self.any_layers(rand::rng().random_range(2..=12));
+        let layers = self.any_layers(random().random_range(2..=12));
         let mut found = Vec::new();
         for layer in layers {
             found.push((layer, self.look_up(layer)?));
@@ -244,7 +245,7 @@ impl Layer {
             file.write_all(part).map_err(at("write"))?;
             broken::think(8, 3000);
         }
-        let mut random = rand::rng();
+        let mut random = random();
         let read = ago(random.random_range(0.0..1.0));
         match random.random_range(0..3) {
             0 => {}
@@ -269,12 +270,12 @@ fn age(file: &File, written: Duration, read: Duration) -> io::Result<()> {
 
 /// Up to 100 ms, mostly short.
 fn gap() -> Duration {
-    Duration::from_secs_f64(0.1 * rand::rng().random_range(0.0f64..1.0).powi(4))
+    Duration::from_secs_f64(0.1 * random().random_range(0.0f64..1.0).powi(4))
 }
 
 /// Up to 10 s, mostly short.
 fn pause() -> Duration {
-    Duration::from_secs_f64(10.0 * rand::rng().random_range(0.0f64..1.0).powi(40))
+    Duration::from_secs_f64(10.0 * random().random_range(0.0f64..1.0).powi(40))
 }
 
 /// Brings blobs that have been idle for hours into the cache, one by one.

@@ -8,9 +8,9 @@
 //! call returns (`close(2)`). strace can only prevent the call, which no kernel does.
 
 use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
+use crate::kit::random::Random;
 use crate::torture::control::try_all;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
@@ -40,7 +40,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
         let points = course.points.iter().filter(|point| point.call != "close");
         let mut faults: Vec<Tampering> = points.flat_map(faults_of).collect();
         if stage.quick {
-            faults.shuffle(&mut StdRng::seed_from_u64(SEED));
+            faults.shuffle(&mut Random::seed_from_u64(SEED));
             faults.truncate(SAMPLES);
         }
         output::complain(&format!("torture: {}: inject {} faults", mode.name(), faults.len()));

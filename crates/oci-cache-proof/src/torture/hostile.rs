@@ -15,10 +15,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::kit::process::{self, Ended, while_none_starts};
+use crate::kit::random::Random;
 use crate::torture::control::try_all;
 use crate::torture::hostile::documents::{mutated, mutated_plan, random_document, random_keep, random_name};
 use crate::torture::hostile::rule::{Fate, State, kept_for};
@@ -50,7 +50,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 
 /// Prunes a cache of random entries and documents with random arguments.
 fn random_cache(stage: &Stage, seed: u64, peak: &AtomicU64) -> anyhow::Result<Row> {
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut random = Random::seed_from_u64(seed);
     let shape = match random.random_range(0..10) {
         0 => Shape::Pure,
         1..=3 => Shape::Flat,
@@ -117,7 +117,7 @@ fn try_prune(
     Ok(ended)
 }
 
-fn random_arguments(stage: &Stage, sandbox: &Sandbox, random: &mut StdRng) -> anyhow::Result<Vec<String>> {
+fn random_arguments(stage: &Stage, sandbox: &Sandbox, random: &mut Random) -> anyhow::Result<Vec<String>> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let file = sandbox.out("list");
     let path = file.display().to_string();

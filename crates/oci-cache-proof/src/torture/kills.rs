@@ -6,9 +6,9 @@
 //! that of a finished prune.
 
 use rand::SeedableRng as _;
-use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
+use crate::kit::random::Random;
 use crate::torture::control::try_all;
 use crate::torture::mode::Mode;
 use crate::torture::row::Row;
@@ -68,7 +68,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
             });
             let mut stops: Vec<Tampering> = stops.collect();
             if stage.quick {
-                stops.shuffle(&mut StdRng::seed_from_u64(SEED));
+                stops.shuffle(&mut Random::seed_from_u64(SEED));
                 stops.truncate(if stop == Stop::Kill { SAMPLES } else { SAMPLES / 4 });
             }
             output::complain(&format!(

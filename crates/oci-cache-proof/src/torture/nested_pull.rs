@@ -15,6 +15,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use crate::kit::pulls::broken::{self, Broken, at};
+use crate::kit::random::random;
 use crate::torture::age::is_older_than;
 use oci_cache_cli::clock;
 
@@ -53,10 +54,10 @@ impl NestedBlob {
             Err(cause) => return Err(Broken { step: "stat", cause }),
         }
         DirBuilder::new().recursive(true).create(cache).map_err(at("mkdir"))?;
-        let temporary = cache.join(format!("oci-put-blob{}", rand::rng().random_range(0..u64::MAX)));
+        let temporary = cache.join(format!("oci-put-blob{}", random().random_range(0..u64::MAX)));
         let mut file = File::create_new(&temporary).map_err(at("create"))?;
         self.write(&mut file).map_err(at("write"))?;
-        if rand::rng().random_ratio(1, 64) {
+        if random().random_ratio(1, 64) {
             file.sync_all().map_err(at("write"))?;
         }
         file.set_permissions(Permissions::from_mode(0o644)).map_err(at("write"))?;

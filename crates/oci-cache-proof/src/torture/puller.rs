@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::kit::counts::{Counts, keep_first};
 use crate::kit::pulls::broken::Broken;
 use crate::kit::pulls::flat::RemoteBlob;
+use crate::kit::random::random;
 use crate::kit::total::Total;
 use crate::torture::age::{is_older_than, since};
 use crate::torture::nested_pull::{NestedBlob, OVERSLEPT, Pauses};
@@ -198,7 +199,7 @@ impl Wants {
     }
 
     fn next(&mut self) -> Wanted {
-        let mut random = rand::rng();
+        let mut random = random();
         if self.age.is_zero() {
             let wanted = if random.random_bool(0.4) { FAVOURITES } else { BLOBS };
             return Wanted { number: self.first + random.random_range(0..wanted), used: None };

@@ -14,8 +14,6 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use serde::Deserialize;
-
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::names::{Place, index_path};
@@ -23,6 +21,7 @@ use crate::cache::references::{Image, References};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::scan::descriptor::{Descriptor, Target};
+use crate::scan::document::{Document, parse};
 use crate::scan::index;
 
 /// Maximum total size of the documents read from a cache; documents beyond it count as unreadable.
@@ -34,25 +33,6 @@ const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 const MAX_SHOWN: usize = 200;
 /// Maximum number of references followed, summed over all images; images beyond it count as incomplete.
 const MAX_REACHED: usize = 2 << 20;
-
-/// The fields of an index or a manifest that reference content.
-#[derive(Default, Deserialize)]
-struct Document {
-    manifests: Option<Vec<Descriptor>>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    /// Used by the artifact manifest, an obsolete format.
-    blobs: Option<Vec<Descriptor>>,
-    subject: Option<Descriptor>,
-}
-
-impl Document {
-    /// Whether the document has a supported format. A document without any of these fields, such as a
-    /// manifest of Docker's schema 1, stores its references in an unsupported way.
-    const fn is_known(&self) -> bool {
-        self.manifests.is_some() || self.config.is_some() || self.layers.is_some() || self.blobs.is_some()
-    }
-}
 
 /// Reads the layout's index and everything it references, unless already read; the inventory keeps the
 /// result.
@@ -297,8 +277,4 @@ impl<'a> DocumentReader<'a> {
             }
         }
     }
-}
-
-fn parse(content: &[u8]) -> io::Result<Document> {
-    serde_json::from_slice(content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use crate::kit::random::random;
+
 /// A failed step, and the cause.
 #[derive(Debug)]
 pub(crate) struct Broken {
@@ -36,7 +38,7 @@ pub(crate) fn check(content: &[u8], right: &[u8]) -> io::Result<()> {
 
 /// Pauses in one of `once_in` cases. Real pulls compute digests or wait for the network between steps.
 pub(crate) fn think(once_in: u32, microseconds: u64) {
-    let mut random = rand::rng();
+    let mut random = random();
     if random.random_ratio(1, once_in) {
         thread::sleep(Duration::from_micros(random.random_range(0..microseconds)));
     }

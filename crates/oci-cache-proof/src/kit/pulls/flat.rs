@@ -13,10 +13,10 @@ use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use crate::kit::pulls::broken::{self, Broken, at};
+use crate::kit::random::Random;
 use crate::kit::total::Total;
 
 /// A blob in a registry.
@@ -80,13 +80,13 @@ impl RemoteBlob {
 
     /// The path of the blob in a flat cache.
     pub(crate) fn path_in(self, cache: &Path) -> PathBuf {
-        let mut random = StdRng::seed_from_u64(self.seed);
+        let mut random = Random::seed_from_u64(self.seed);
         let digits: String = (0..4).map(|_| format!("{:016x}", random.next_u64())).collect();
         cache.join(format!("sha256:{digits}"))
     }
 
     fn content(self) -> Vec<u8> {
-        let mut random = StdRng::seed_from_u64(!self.seed);
+        let mut random = Random::seed_from_u64(!self.seed);
         let mut content = vec![0; random.random_range(Self::MIN_BYTES..=Self::MAX_BYTES)];
         random.fill_bytes(&mut content);
         content

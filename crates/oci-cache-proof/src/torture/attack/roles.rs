@@ -13,6 +13,8 @@ use anyhow::{Context as _, bail, ensure};
 use rand::RngExt as _;
 use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, unlinkat};
 
+use crate::kit::random::random;
+
 /// Swaps two names. The arguments are the names, milliseconds, and whether to pause. Prints the number of
 /// swaps.
 pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
@@ -21,7 +23,7 @@ pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
     let mut swaps = 0_u64;
     while Instant::now() < end {
         let burst_end = match *manner {
-            "pauses" => end.min(Instant::now() + Duration::from_millis(rand::rng().random_range(1..40))),
+            "pauses" => end.min(Instant::now() + Duration::from_millis(random().random_range(1..40))),
             _ => end,
         };
         while Instant::now() < burst_end {
@@ -31,7 +33,7 @@ pub(crate) fn swap(words: &[&str]) -> anyhow::Result<()> {
         }
         // A prune of a layout waits for half a second, and continues if nothing moved.
         let rest = end.saturating_duration_since(Instant::now());
-        thread::sleep(rest.min(Duration::from_millis(rand::rng().random_range(0..700))));
+        thread::sleep(rest.min(Duration::from_millis(random().random_range(0..700))));
     }
     std::io::stdout().lock().write_all(swaps.to_string().as_bytes()).context("write to stdout")
 }

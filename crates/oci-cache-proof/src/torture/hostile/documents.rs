@@ -8,9 +8,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use rand::RngExt as _;
-use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
+use crate::kit::random::Random;
 use crate::torture::sandbox::{digest, flat_name};
 
 /// A descriptor of a blob.
@@ -19,7 +19,7 @@ pub(crate) fn descriptor(digest: &str) -> Value {
 }
 
 /// Adds an entry with a bad name, or one of a bad kind with a good name. Skips what the file system refuses.
-pub(crate) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
+pub(crate) fn random_name(random: &mut Random, cache: &Path, canary: &Path) {
     let mut name: Vec<u8> = match random.random_range(0..6) {
         0 => (0..random.random_range(1..255)).map(|_| random.random_range(1..=255)).collect(),
         1 => b"\x1b[2J\x1b]0;title\x07\nfreed 9 GiB across 9 blob(s) in /".to_vec(),
@@ -50,7 +50,7 @@ pub(crate) fn random_name(random: &mut StdRng, cache: &Path, canary: &Path) {
 }
 
 /// A document that may be an index, a manifest, or nothing.
-pub(crate) fn random_document(random: &mut StdRng) -> Vec<u8> {
+pub(crate) fn random_document(random: &mut Random) -> Vec<u8> {
     let fields = ["manifests", "layers", "config", "subject", "blobs", "schemaVersion", "annotations"];
     let mut document = serde_json::Map::new();
     for _ in 0..random.random_range(0..6) {
@@ -61,7 +61,7 @@ pub(crate) fn random_document(random: &mut StdRng) -> Vec<u8> {
     if random.random_bool(0.3) { mutated(random, text) } else { text }
 }
 
-fn random_value(random: &mut StdRng, depth: u32) -> Value {
+fn random_value(random: &mut Random, depth: u32) -> Value {
     match random.random_range(0..if depth == 0 { 5 } else { 9 }) {
         0 => json!(null),
         1 => json!(random.random::<i64>()),
@@ -78,7 +78,7 @@ fn random_value(random: &mut StdRng, depth: u32) -> Value {
 }
 
 /// A list of digests to keep, or something close to it.
-pub(crate) fn random_keep(random: &mut StdRng) -> Vec<u8> {
+pub(crate) fn random_keep(random: &mut Random) -> Vec<u8> {
     match random.random_range(0..3) {
         0 => random_document(random),
         1 => (0..random.random_range(0..200)).map(|_| random.random()).collect(),
@@ -91,7 +91,7 @@ pub(crate) fn random_keep(random: &mut StdRng) -> Vec<u8> {
 }
 
 /// A plan in which leaves are replaced, or elements are removed or duplicated.
-pub(crate) fn mutated_plan(random: &mut StdRng, plan: &[u8], canary: &Path) -> Vec<u8> {
+pub(crate) fn mutated_plan(random: &mut Random, plan: &[u8], canary: &Path) -> Vec<u8> {
     let Ok(mut plan) = serde_json::from_slice::<Value>(plan) else { return mutated(random, plan.to_vec()) };
     for _ in 0..random.random_range(1..4) {
         let (mut leaves, mut arrays) = (Vec::new(), Vec::new());
@@ -137,7 +137,7 @@ fn collect_pointers(value: &Value, pointer: String, leaves: &mut Vec<String>, ar
 }
 
 /// A replacement for a leaf. `other` is a leaf of the same document.
-fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) -> Value {
+fn other_leaf(random: &mut Random, leaf: &Value, other: Value, canary: &Path) -> Value {
     let Some(number) = leaf.as_i64() else {
         let name = flat_name(random.random_range(1..5));
         return match random.random_range(0..4) {
@@ -156,7 +156,7 @@ fn other_leaf(random: &mut StdRng, leaf: &Value, other: Value, canary: &Path) ->
 }
 
 /// Replaces, removes or duplicates some bytes.
-pub(crate) fn mutated(random: &mut StdRng, mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn mutated(random: &mut Random, mut bytes: Vec<u8>) -> Vec<u8> {
     for _ in 0..random.random_range(0..6) {
         let Some(last) = bytes.len().checked_sub(1) else { break };
         let position = random.random_range(0..=last);
