@@ -72,6 +72,9 @@ impl Fleet<'_> {
             let owner = format!("{OTHER_USER}:{OTHER_USER}");
             output_of(cmd!(self.shell, "chown --recursive {owner} {layout} {flat}"))?;
         }
+        // Old enough that the open blob, which could be a pull's, does not spare the others.
+        let found = "{}";
+        output_of(cmd!(self.shell, "find {layout} {flat} -type f -exec touch --date=-30days {found} +"))?;
         let blob = fs::read_dir(&flat)?.next().context("the flat cache is empty")??.path();
         let in_use = File::open(&blob).with_context(|| format!("open {}", blob.display()))?;
         settle();
