@@ -25,6 +25,9 @@ pub(crate) const LOST_WHILE_OPEN: &str = "lost while open";
 /// The step at which a pull breaks because it stalled until its file was old enough to be pruned.
 pub(crate) const OVERSLEPT: &str = "overslept";
 
+/// The step at which a pull opens a blob that it has only looked up with `stat(2)`. That leaves no trace.
+pub(crate) const OPEN_AFTER_STAT: &str = "open after a stat";
+
 /// How long a pull may be idle between two steps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pauses {
@@ -48,7 +51,7 @@ impl NestedBlob {
             Ok(_) => {
                 think();
                 thread::sleep(pauses.stall);
-                return self.check(&path, "reopen of a hit");
+                return self.check(&path, OPEN_AFTER_STAT);
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(cause) => return Err(Broken { step: "stat", cause }),

@@ -22,7 +22,7 @@ use crate::kit::pulls::flat::RemoteBlob;
 use crate::kit::random::random;
 use crate::kit::total::Total;
 use crate::torture::age::{is_older_than, since};
-use crate::torture::nested_pull::{NestedBlob, OVERSLEPT, Pauses};
+use crate::torture::nested_pull::{NestedBlob, OPEN_AFTER_STAT, OVERSLEPT, Pauses};
 use oci_cache_cli::clock;
 
 /// The number of blobs of a puller without an age. Some of its pulls want one of its favourites.
@@ -35,7 +35,7 @@ const MEMORY: usize = 256;
 /// The number of breaks to keep in words.
 const DETAILS: usize = 5;
 /// The steps that find a blob gone that was there before.
-pub(crate) const REOPENS: [&str; 2] = ["reopen", "reopen of a hit"];
+pub(crate) const REOPENS: [&str; 3] = ["reopen", "reopen of a hit", OPEN_AFTER_STAT];
 /// The step of a pull that misses a blob which is too young to be pruned.
 pub(crate) const TOO_EARLY: &str = "gone too early";
 /// The manner of pulling.

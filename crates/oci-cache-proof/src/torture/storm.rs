@@ -2,9 +2,9 @@
 //!
 //! Guarantees: every file system has pulls of four manners at once. A pull that breaks is counted by its
 //! step, and not retried. Where every read is recorded, a prune with a grace removes only what has been idle for
-//! that long. No pull may break, except that a few may write a blob in the very moment in which the blob of the same name
-//! that was idle is removed. With a grace of zero, no pull may break because of a missing directory, a lost
-//! temporary file or wrong content; a few may look a blob up and find it gone when they reopen it. A few pulls may
+//! that long. No pull may break, except that a few may look up an idle blob with `stat(2)` alone, which nobody
+//! sees, and find it gone when they open it. With a grace of zero, no pull may break because of a missing
+//! directory, a lost temporary file or wrong content; a few may find a blob gone when they reopen it. A few pulls may
 //! stall until their file is old enough to be removed; these are counted separately. An open blob stays where leases
 //! work. The negative controls are prunes aside and an age that is too low: each must break pulls in its own way.
 
@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use crate::kit::process::{self, Running};
 use crate::torture::mode::command;
 use crate::torture::mounts::{self, FileSystem, Mount, Recording};
-use crate::torture::nested_pull::{LOST_WHILE_OPEN, OVERSLEPT};
+use crate::torture::nested_pull::{LOST_WHILE_OPEN, OPEN_AFTER_STAT, OVERSLEPT};
 use crate::torture::puller::{Manner, Pulled, REOPENS, TOO_EARLY};
 use crate::torture::row::Row;
 use crate::torture::stage::Stage;
@@ -103,9 +103,9 @@ impl Strategy {
         match self {
             Self::Stalled | Self::TooYoung | Self::Aside => u64::MAX,
             _ if step == OVERSLEPT => few,
-            // A rename over an idle blob, between the last check and the removal, is the gap that is left. These
-            // pulls rename over blobs far more often than any client, which only writes what is missing.
-            Self::InPlace | Self::NoGrace if REOPENS.contains(&step) => few,
+            // A lookup without an open leaves no trace, and the blob has been idle for the grace.
+            Self::InPlace if step == OPEN_AFTER_STAT => few,
+            Self::NoGrace if REOPENS.contains(&step) => few,
             // FUSE looks a name up before it opens it. A create that races with the removal of the same name
             // fails with "no such file", whichever program removes it, although the directory always exists.
             _ if is_fuse && step == "create" => few,
