@@ -15,7 +15,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
@@ -27,13 +27,16 @@ use crate::os::sys::{Lease, lease_target, set_lease};
 /// an open pass (`fanotify(7)`, permission events).
 pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
+/// The pause between two questions.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// The result of a probe.
 #[derive(Debug)]
 pub(crate) enum Probe {
     /// Nobody has the file open, and nobody can open it until the descriptor is closed or the lease
     /// released.
     Idle(OwnedFd),
-    /// Somebody has it open. The descriptor can be [asked again](ask_again).
+    /// Somebody has it open. The descriptor can be [asked again](ask_patiently).
     InUse(OwnedFd),
     /// Somebody has a lease on it.
     Leased,
@@ -61,7 +64,7 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
 }
 
 /// Probes a file again that this process already has open.
-pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
+fn ask_again(descriptor: OwnedFd) -> Probe {
     match rustix::io::retry_on_intr(|| set_lease(descriptor.as_fd(), Lease::Write)) {
         Ok(()) => Probe::Idle(descriptor),
         Err(Errno::WOULDBLOCK) => Probe::InUse(descriptor),
@@ -72,20 +75,25 @@ pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
     }
 }
 
+/// Asks again and again after a file that has looked open `since` then, until it does not, or patience ends.
+pub(crate) fn ask_patiently(mut descriptor: OwnedFd, since: Instant) -> Probe {
+    loop {
+        match ask_again(descriptor) {
+            Probe::InUse(again) if since.elapsed() < PATIENCE => {
+                thread::sleep(PAUSE);
+                descriptor = again;
+            }
+            probed => return probed,
+        }
+    }
+}
+
 /// Probes a file as [`probe`] does, and asks again for a while if it looks open.
 pub(crate) fn probe_patiently(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
-    let mut probed = probe(directory, name);
-    let mut left = PATIENCE;
-    while let Probe::InUse(descriptor) = probed {
-        if left.is_zero() {
-            return Probe::InUse(descriptor);
-        }
-        let pause = left.min(Duration::from_millis(1));
-        thread::sleep(pause);
-        left -= pause;
-        probed = ask_again(descriptor);
+    match probe(directory, name) {
+        Probe::InUse(descriptor) => ask_patiently(descriptor, Instant::now()),
+        probed => probed,
     }
-    probed
 }
 
 /// Whether another process holds an exclusive lock on the file `name` of `directory`, by `flock(2)` or `fcntl(2)`.

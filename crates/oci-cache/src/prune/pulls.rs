@@ -22,7 +22,7 @@ use crate::cache::inventory::{Blob, Directory, Tree};
 use crate::cache::names::{self, Place};
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
-use crate::os::lease::{PATIENCE, Probe, ask_again, is_locked, probe};
+use crate::os::lease::{Probe, ask_patiently, is_locked, probe};
 use crate::os::processes::{Process, process_with};
 use crate::os::status::{Status, Timestamp};
 use crate::os::watch::{Sighting, Watch};
@@ -32,8 +32,6 @@ use crate::prune::look::Look;
 
 /// If the index does not lead to a blob that is younger than this, a pull has just written it.
 const NEW: Duration = Duration::from_secs(60);
-/// The pause before a blob that looks open is asked after again.
-const PAUSE: Duration = Duration::from_millis(1);
 /// How many blobs a thread probes at a time. Those that look open are open here too for so long.
 const BATCH: usize = 64;
 
@@ -233,13 +231,9 @@ impl<'a> Pulls<'a> {
 
     /// Asks again after blobs that look open: perhaps it is only a scanner, which closes a file in a moment.
     fn ask_again(&self, waiting: Vec<(&Blob, (OwnedFd, Instant))>) {
-        for (blob, (mut descriptor, since)) in waiting {
-            while let Probe::InUse(again) = ask_again(descriptor) {
-                if since.elapsed() >= PATIENCE {
-                    return self.found_open(blob);
-                }
-                thread::sleep(PAUSE);
-                descriptor = again;
+        for (blob, (descriptor, since)) in waiting {
+            if matches!(ask_patiently(descriptor, since), Probe::InUse(_)) {
+                return self.found_open(blob);
             }
         }
     }

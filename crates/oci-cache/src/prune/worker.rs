@@ -9,14 +9,13 @@
 use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
-use crate::os::lease::{PATIENCE, Probe, ask_again, is_undisturbed};
+use crate::os::lease::{PATIENCE, Probe, ask_patiently, is_undisturbed};
 use crate::os::status::Status;
 use crate::os::sys::close_all;
 use crate::os::watch::Watch;
@@ -27,9 +26,6 @@ use crate::prune::holder::{Holder, Probed, difference};
 use crate::prune::queue::Queue;
 use crate::prune::removed::Removal;
 use crate::prune::report::Outcome;
-
-/// The pause between two questions.
-const PAUSE: Duration = Duration::from_millis(1);
 
 /// One thread of a removal.
 #[derive(Debug)]
@@ -97,16 +93,10 @@ impl<'a> Worker<'a> {
             if !all && !left.is_zero() && self.waiting.len() <= self.batch_size {
                 return;
             }
-            let Some(Waiting { names, mut descriptor, since }) = self.waiting.pop_front() else { return };
-            loop {
-                match ask_again(descriptor) {
-                    Probe::Idle(lease) => break self.remove_file(names, Holder::Nobody(lease)),
-                    Probe::InUse(again) if since.elapsed() < PATIENCE => {
-                        thread::sleep(PAUSE);
-                        descriptor = again;
-                    }
-                    _ => break self.keep_all(names, Keep::InUse),
-                }
+            let Some(Waiting { names, descriptor, since }) = self.waiting.pop_front() else { return };
+            match ask_patiently(descriptor, since) {
+                Probe::Idle(lease) => self.remove_file(names, Holder::Nobody(lease)),
+                _ => self.keep_all(names, Keep::InUse),
             }
         }
     }
