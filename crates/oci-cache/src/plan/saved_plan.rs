@@ -15,9 +15,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cache::cache_dir::CacheDir;
-use crate::cache::digest::Digest;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::Tally;
+use crate::cache::references::Image;
 use crate::escape::escape_path;
 use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
@@ -158,8 +158,9 @@ impl SavedPlan {
         for (blob, is_referenced) in plan.inventory.tree.blobs.iter().zip(&mut referenced) {
             *is_referenced &= plan.is_nested(blob);
         }
-        let doomed = |digest: &Digest| self.images.iter().any(|image| *image == digest.to_string());
-        for image in plan.inventory.references.images.iter().filter(|image| !doomed(&image.digest)) {
+        let doomed: HashSet<&str> = self.images.iter().map(String::as_str).collect();
+        let stays = |image: &&Image| !doomed.contains(image.digest.to_string().as_str());
+        for image in plan.inventory.references.images.iter().filter(stays) {
             for &blob in &image.blobs {
                 referenced[blob] = true;
             }
