@@ -96,5 +96,5 @@ pub use verify::{Check, Verification, verify};
 pub use error::{Error, Failure, Refusal};
 pub use escape::escape_path;
 pub use os::processes::Process;
-pub use os::sys::set_idle_io_priority;
+pub use os::sys::IdleIo;
 pub use prune::{Kept, Notes, Outcome, PruneParams, PruneReport, Sign};

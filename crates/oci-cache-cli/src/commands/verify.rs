@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use oci_cache::{
-    CacheDir, Check, Inventory, Policy, Progress, PrunePlan, Space, Verification, apply, scan, select,
-    set_idle_io_priority, verify,
+    CacheDir, Check, IdleIo, Inventory, Policy, Progress, PrunePlan, Space, Verification, apply, scan,
+    select, verify,
 };
 
 use crate::cli::{Format, VerifyArguments};
@@ -24,9 +24,6 @@ use crate::{clock, location, lock, output, text};
 pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let progress = Progress::default();
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
-    if arguments.io_idle {
-        set_idle_io_priority().context("set the I/O priority to idle")?;
-    }
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
     let mut lock = None;
@@ -39,7 +36,10 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
     let now = clock::now();
     let mut inventory = scan(&cache)?;
     let check = if arguments.quick { Check::Quick } else { Check::Full };
+    // Only for the hashing: a removal holds leases, and whoever waits for one waits at this thread's priority.
+    let idle = arguments.io_idle.then(IdleIo::begin).transpose().context("set the I/O priority to idle")?;
     let found = hash(&mut inventory, check, &progress, arguments.cache.quiet);
+    drop(idle);
     let mut report = VerifyReport::new(&cache, check, &inventory, found);
     let mut policy = Policy::default();
     policy.corrupt = true;

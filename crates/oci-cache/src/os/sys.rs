@@ -4,6 +4,7 @@
 //! touches the memory of the process.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -125,19 +126,43 @@ pub(crate) fn current_core() -> Option<usize> {
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
-/// Gives the calling thread, and threads that it starts later, access to the disk only when no other
-/// process needs it (`ioprio_set(2)`, class idle).
-///
-/// # Errors
-///
-/// The error of the system call.
-#[expect(unsafe_code, reason = "ioprio_set is in no safe crate")]
-pub fn set_idle_io_priority() -> io::Result<()> {
+/// While it lives, the thread that began it, and threads that it starts, get access to the disk only when no other
+/// process needs it (`ioprio_set(2)`, class idle). On drop, that thread gets back what it had.
+#[derive(Debug)]
+pub struct IdleIo {
+    before: libc::c_long,
+    /// A priority belongs to a thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl IdleIo {
+    /// Begins with the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system call.
+    pub fn begin() -> io::Result<Self> {
+        const CLASS_IDLE: libc::c_long = 3 << 13;
+        let before = io_priority(libc::SYS_ioprio_get, 0)?;
+        io_priority(libc::SYS_ioprio_set, CLASS_IDLE)?;
+        Ok(Self { before, _not_send: PhantomData })
+    }
+}
+
+impl Drop for IdleIo {
+    fn drop(&mut self) {
+        // Going back to a priority that the thread had is always allowed, or harmless to miss: then it stays idle.
+        let _ = io_priority(libc::SYS_ioprio_set, self.before);
+    }
+}
+
+/// Asks for the I/O priority of the calling thread, or sets it.
+#[expect(unsafe_code, reason = "ioprio_get and ioprio_set are in no safe crate")]
+fn io_priority(call: libc::c_long, priority: libc::c_long) -> io::Result<libc::c_long> {
     const WHO_PROCESS: libc::c_int = 1;
-    const CLASS_IDLE: libc::c_int = 3 << 13;
-    // SAFETY: the call takes three ints and touches no memory of this process.
-    let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    // SAFETY: the calls take at most three ints and touch no memory of this process.
+    let result = unsafe { libc::syscall(call, WHO_PROCESS, 0, priority) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// The lease on a file; while somebody waits for it, what it is to become (`fcntl(2)`, `F_GETLEASE`).
@@ -165,6 +190,20 @@ mod tests {
         numbers.sort_unstable();
         numbers.retain(|number| fs::read_link(format!("/proc/thread-self/fd/{number}")).is_ok());
         numbers
+    }
+
+    #[test]
+    fn a_thread_is_idle_only_as_long_as_it_says() {
+        thread::spawn(|| {
+            let now = || io_priority(libc::SYS_ioprio_get, 0).unwrap();
+            let before = now();
+            let idle = IdleIo::begin().unwrap();
+            assert_eq!((now() >> 13, thread::scope(|scope| scope.spawn(now).join().unwrap()) >> 13), (3, 3));
+            drop(idle);
+            assert_eq!(now(), before);
+        })
+        .join()
+        .unwrap();
     }
 
     fn open() -> OwnedFd {
