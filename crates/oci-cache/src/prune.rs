@@ -26,6 +26,7 @@ mod removed;
 mod report;
 mod spare;
 mod to_goal;
+mod turns;
 mod worker;
 
 use std::path::{Path, PathBuf};

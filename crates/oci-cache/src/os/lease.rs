@@ -64,7 +64,7 @@ pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
 }
 
 /// Probes a file again that this process already has open.
-fn ask_again(descriptor: OwnedFd) -> Probe {
+pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
     match rustix::io::retry_on_intr(|| set_lease(descriptor.as_fd(), Lease::Write)) {
         Ok(()) => Probe::Idle(descriptor),
         Err(Errno::WOULDBLOCK) => Probe::InUse(descriptor),

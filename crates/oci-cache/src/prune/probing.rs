@@ -13,9 +13,16 @@ use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
 use crate::plan::fate::Keep;
 use crate::prune::beside::OpenFiles;
-use crate::prune::holder::{Holder, Probed};
+use crate::prune::holder::{Holder, Probed, difference};
 use crate::prune::report::Outcome;
 use crate::prune::worker::Worker;
+
+/// Why a name is not removed, or not yet.
+pub(crate) enum Reason {
+    Settled(Outcome),
+    /// It leads to another file than was probed: overlay layers number their inodes independently.
+    OtherFile,
+}
 
 impl Worker<'_> {
     /// Finds out who has the file of this name open, or what becomes of the name if that is settled already.
@@ -55,6 +62,32 @@ impl Worker<'_> {
         }
         let status = Status::of_descriptor(lease.as_fd()).ok();
         status.filter(|status| status.links == 1 && status.changed == blob.changed)
+    }
+
+    /// Returns the status of the file that the name leads to, if there is no reason to keep the name.
+    pub(crate) fn check(
+        &mut self,
+        index: usize,
+        name: &CStr,
+        holder: &Holder,
+        probed: &mut Option<Status>,
+    ) -> Result<Status, Reason> {
+        let blob = self.blob(index);
+        // Whoever opened and closed it before the lease is seen here. Whoever opens it from now on waits.
+        if let Some(reason) = self.is_wanted(index, name, true) {
+            return Err(Reason::Settled(Outcome::Kept(reason)));
+        }
+        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
+        let held = if probed.is_none() { self.status_of_held(blob, holder) } else { None };
+        let status = match held.map_or_else(|| Status::of_entry(directory, name), Ok) {
+            Ok(status) => status,
+            Err(Errno::NOENT) => return Err(Reason::Settled(Outcome::Gone)),
+            Err(errno) => return Err(Reason::Settled(self.fail("inspect", index, errno))),
+        };
+        if probed.replace(status).is_some_and(|before| before.id != status.id) {
+            return Err(Reason::OtherFile);
+        }
+        difference(blob, &status).map_or(Ok(status), |reason| Err(Reason::Settled(Outcome::Kept(reason))))
     }
 
     fn forget(&self, index: usize, name: &CStr) {

@@ -18,6 +18,7 @@ use crate::progress::Progress;
 use crate::prune::beside::OpenFiles;
 use crate::prune::queue::{BATCH, Queue};
 use crate::prune::removed::Removal;
+use crate::prune::turns::Turns;
 use crate::prune::worker::Worker;
 
 /// Maximum number of removing threads. Threads beyond the number of cores cost a few hundredths of the
@@ -42,13 +43,15 @@ pub(crate) fn remove_blobs(
     let threads = queue.worthwhile_threads().min(THREADS).min(limit);
     let batch_size = limit.clamp(1, BATCH);
     let root = tree.directories.first();
-    let is_overlay = root.is_none_or(|root| !fstatfs(&root.descriptor).is_ok_and(|it| it.f_type != OVERLAY));
+    let file_system = root.and_then(|root| fstatfs(&root.descriptor).ok()).map_or(OVERLAY, |it| it.f_type);
+    let turns = Turns::in_directories_of(tree, file_system);
     let worker = || Worker {
         tree,
         queue: &queue,
+        turns: &turns,
         batch_size,
         has_own_table: false,
-        is_overlay,
+        is_overlay: file_system == OVERLAY,
         open_files,
         progress,
         closing: Vec::new(),

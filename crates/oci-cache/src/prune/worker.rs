@@ -2,12 +2,14 @@
 //!
 //! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
 //! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
-//! only if inode, size and timestamps are those of the scan. If a pull may have used it within the hour, or
+//! only if inode, size and timestamps are those of the scan. No lease is held while the thread waits for
+//! others in the directory. If a pull may have used it within the hour, or
 //! the grace, the watch is read under the lease: whoever opened and closed it before is seen, and whoever
 //! opens it now waits. Everything counted as removed was removed. One failure does not stop the rest.
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
+use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -15,23 +17,26 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
-use crate::os::lease::{PATIENCE, Probe, ask_patiently, is_undisturbed};
+use crate::os::lease::{PATIENCE, Probe, ask_again, ask_patiently, is_undisturbed, release_lease};
 use crate::os::status::Status;
 use crate::os::sys::close_all;
 use crate::os::watch::Watch;
 use crate::plan::fate::Keep;
 use crate::progress::Progress;
 use crate::prune::beside::{Beside, OpenFiles};
-use crate::prune::holder::{Holder, Probed, difference};
+use crate::prune::holder::{Holder, Probed};
+use crate::prune::probing::Reason;
 use crate::prune::queue::Queue;
 use crate::prune::removed::Removal;
 use crate::prune::report::Outcome;
+use crate::prune::turns::{Turn, Turns};
 
 /// One thread of a removal.
 #[derive(Debug)]
 pub(crate) struct Worker<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) queue: &'a Queue<'a>,
+    pub(crate) turns: &'a Turns,
     pub(crate) batch_size: usize,
     /// Whether this worker has a private descriptor table; only then are closes batched.
     pub(crate) has_own_table: bool,
@@ -172,7 +177,6 @@ impl<'a> Worker<'a> {
         probed: &mut Option<Status>,
     ) -> Result<Outcome, OwnedFd> {
         let blob = self.blob(index);
-        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
         let name = name.as_c_str();
         if let Some(reason) = self.is_wanted(index, name, false) {
@@ -185,25 +189,24 @@ impl<'a> Worker<'a> {
                 Probed::InUse(descriptor) => return Err(descriptor),
             };
         }
-        // Whoever opened and closed it before the lease is seen here. Whoever opens it from now on waits.
-        if let Some(reason) = self.is_wanted(index, name, true) {
-            return Ok(Outcome::Kept(reason));
-        }
-        let held = if probed.is_none() { self.status_of_held(blob, holder) } else { None };
-        let status = match held.map_or_else(|| Status::of_entry(directory, name), Ok) {
-            Ok(status) => status,
-            Err(Errno::NOENT) => return Ok(Outcome::Gone),
-            Err(errno) => return Ok(self.fail("inspect", index, errno)),
+        let mut turn = None;
+        let (status, _turn) = loop {
+            let status = match self.check(index, name, holder, probed) {
+                Ok(status) => status,
+                Err(Reason::Settled(outcome)) => return Ok(outcome),
+                Err(Reason::OtherFile) => {
+                    drop(turn);
+                    (*holder, *probed) = (Holder::NotProbed, None);
+                    return self.remove_name(index, holder, probed);
+                }
+            };
+            let directory = usize::from(blob.directory);
+            if let Some(turn) = turn.take().or_else(|| self.turns.take_soon(directory)) {
+                break (status, turn);
+            }
+            // Whoever uses the blob meanwhile is seen by another check.
+            turn = Some(self.wait_without_lease(directory, holder)?);
         };
-        // Overlay layers number their inodes independently, so the lease may be on another file with the
-        // same number.
-        if probed.replace(status).is_some_and(|before| before.id != status.id) {
-            (*holder, *probed) = (Holder::NotProbed, None);
-            return self.remove_name(index, holder, probed);
-        }
-        if let Some(reason) = difference(blob, &status) {
-            return Ok(Outcome::Kept(reason));
-        }
         // If somebody waits for the lease, the kernel may take it away at any moment.
         if let Holder::Nobody(lease) = holder
             && !is_undisturbed(lease.as_fd())
@@ -211,6 +214,29 @@ impl<'a> Worker<'a> {
             return Ok(Outcome::Kept(Keep::InUse));
         }
         Ok(self.unlink(index, name, holder, &status))
+    }
+
+    /// Waits for the turn in a directory. Holds no lease meanwhile, and takes it again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// The descriptor of a file that looks open since then.
+    fn wait_without_lease(&self, directory: usize, holder: &mut Holder) -> Result<Turn<'a>, OwnedFd> {
+        let lease = match mem::replace(holder, Holder::Unknown) {
+            Holder::Nobody(lease) => lease,
+            other => {
+                *holder = other;
+                return Ok(self.turns.wait(directory));
+            }
+        };
+        release_lease(lease.as_fd());
+        let turn = self.turns.wait(directory);
+        match ask_again(lease) {
+            Probe::Idle(lease) => *holder = Holder::Nobody(lease),
+            Probe::InUse(descriptor) => return Err(descriptor),
+            _ => {}
+        }
+        Ok(turn)
     }
 
     fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder, status: &Status) -> Outcome {
@@ -229,7 +255,7 @@ impl<'a> Worker<'a> {
 
     /// Why the blob stays, if a pull may want it. With `look`, takes in what the watch has seen since the last update.
     /// A blob that has certainly been idle for long enough is not looked for.
-    fn is_wanted(&self, index: usize, name: &CStr, look: bool) -> Option<Keep> {
+    pub(crate) fn is_wanted(&self, index: usize, name: &CStr, look: bool) -> Option<Keep> {
         let OpenFiles::Spare(Some(Beside { pulls, idle })) = self.open_files else { return None };
         if !idle.may_be_in_use(index) {
             return None;

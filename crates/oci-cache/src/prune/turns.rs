@@ -1,0 +1,69 @@
+//! The threads of a removal take turns in each directory, because the kernel does too.
+//!
+//! Guarantees: one thread at a time has the turn in a directory. A thread that holds a lease gives up waiting after
+//! microseconds, so that it can release the lease first: where an unlink takes long, as on a frozen file system, no
+//! process waits for more than one file of a directory.
+
+use std::hint;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FsWord;
+
+use crate::cache::inventory::Tree;
+
+/// How often to ask for a turn before giving up: microseconds, about as long as an unlink.
+const ATTEMPTS: u32 = 200;
+/// `TMPFS_MAGIC` in Linux's `include/uapi/linux/magic.h`.
+const TMPFS: FsWord = 0x0102_1994;
+
+/// Whose turn it is in each directory of a tree.
+#[derive(Debug)]
+pub(crate) struct Turns(Vec<Mutex<()>>);
+
+/// A turn; it ends on drop.
+#[derive(Debug)]
+pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "held for its drop")] Option<MutexGuard<'a, ()>>);
+
+impl Turns {
+    /// On a tmpfs, all threads have their turn at once: it cannot be frozen, and never waits for a disk.
+    pub(crate) fn in_directories_of(tree: &Tree, file_system: FsWord) -> Self {
+        let directories = if file_system == TMPFS { 0 } else { tree.directories.len() };
+        Self((0..directories).map(|_| Mutex::default()).collect())
+    }
+
+    /// Takes the turn in the directory at this position, if it comes at once.
+    pub(crate) fn take_soon(&self, directory: usize) -> Option<Turn<'_>> {
+        let Some(turn) = self.0.get(directory) else { return Some(Turn(None)) };
+        (0..ATTEMPTS).find_map(|_| {
+            let taken = turn.try_lock().ok();
+            if taken.is_none() {
+                hint::spin_loop();
+            }
+            taken.map(|guard| Turn(Some(guard)))
+        })
+    }
+
+    /// Waits for the turn in the directory at this position.
+    pub(crate) fn wait(&self, directory: usize) -> Turn<'_> {
+        Turn(self.0.get(directory).map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn whoever_is_not_served_at_once_can_wait() {
+        let turns = Turns(vec![Mutex::default(), Mutex::default()]);
+        let turn = turns.take_soon(0).unwrap();
+        assert!(turns.take_soon(0).is_none() && turns.take_soon(1).is_some());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| drop(turns.wait(0)));
+            drop(turn);
+            waiting.join().unwrap();
+        });
+        assert!(turns.take_soon(0).is_some());
+    }
+}
