@@ -15,6 +15,7 @@ mod control;
 mod faults;
 mod hostile;
 mod kills;
+mod leases;
 mod measured;
 mod mode;
 mod mounts;
@@ -46,7 +47,7 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// The programs that the parts need.
-const PROGRAMS: [Program; 12] = [
+const PROGRAMS: [Program; 14] = [
     ("strace", "strace"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
@@ -55,6 +56,8 @@ const PROGRAMS: [Program; 12] = [
     ("chattr", "e2fsprogs"),
     ("unshare", "util-linux"),
     ("prlimit", "util-linux"),
+    ("fsfreeze", "util-linux"),
+    ("timeout", "coreutils"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("umount", "mount"),
@@ -92,6 +95,8 @@ pub(crate) enum Part {
     Storm,
     /// Clients of a flat cache, beside prunes without pause
     Beside,
+    /// A scanner, and a file system that is frozen
+    Leases,
     /// Names are swapped for links while root prunes
     Attack,
     /// Names, documents and lists that are meant to do harm
@@ -101,11 +106,12 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Faults,
         Self::Kills,
         Self::Storm,
         Self::Beside,
+        Self::Leases,
         Self::Attack,
         Self::Hostile,
         Self::Surroundings,
@@ -117,6 +123,7 @@ impl Part {
             Self::Kills => kills::rows(stage),
             Self::Storm => storm::rows(stage),
             Self::Beside => beside::rows(stage),
+            Self::Leases => leases::rows(stage),
             Self::Attack => attack::rows(stage),
             Self::Hostile => hostile::rows(stage),
             Self::Surroundings => surroundings::rows(stage),
@@ -145,6 +152,7 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
     match words.split_first() {
         Some((&"puller", rest)) => puller::play(rest),
         Some((&"clients", rest)) => clients::play(rest),
+        Some((&"scanner", rest)) => leases::scan(rest),
         Some((&"swapper", rest)) => attack::roles::swap(rest),
         Some((&"naive", rest)) => attack::roles::remove(rest),
         _ => Err(anyhow!("no such role: {role:?}")),

@@ -3,8 +3,8 @@
 //! Guarantees: on each file system there are ten caches at once. Each has its own clients, from one that often rests
 //! to many that never do, and its own prune in a loop, by one of several policies. No pull may break, unless the
 //! client stalled with nothing open or its pull outlasted the grace. Blobs must go meanwhile: a storm in which
-//! nothing goes proves nothing. The mounts record reads as usual (`relatime`). The negative control removes files
-//! without the rule, and must break pulls.
+//! nothing goes proves nothing. The mounts record reads as usual (`relatime`). A layout has no image with a missing
+//! blob at the end. The negative control removes files without the rule, and must break pulls.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use oci_cache_cli::output;
 
+use crate::kit::layout::problems;
 use crate::kit::process::{self, Running};
 use crate::torture::clients::{GONE, Manner, OUTLASTED, STALLED};
 use crate::torture::mode::command;
@@ -57,6 +58,16 @@ const LOOK_AHEAD: [Cache; 10] = [
     (200, true, EVERYTHING),
 ];
 
+/// The first three begin empty again and again, because everything goes when no pull is under way.
+const LAYOUT: [Cache; 6] = [
+    (1, false, EVERYTHING),
+    (1, false, EVERYTHING),
+    (1, true, EVERYTHING),
+    (2, true, &["--unreferenced"]),
+    (8, true, EVERYTHING),
+    (40, true, OLD),
+];
+
 /// Who removes blobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pruner {
@@ -88,7 +99,10 @@ impl Storm {
     fn name(&self) -> String {
         let manner = self.manner.name();
         match (self.pruner, self.load) {
-            (Pruner::WithoutTheRule, _) => format!("{manner}, without the rule (must break)"),
+            (Pruner::WithoutTheRule, Load::Busy) => {
+                format!("{manner}, busy machine, without the rule (must break)")
+            }
+            (Pruner::WithoutTheRule, Load::None) => format!("{manner}, without the rule (must break)"),
             (Pruner::Tested, Load::Busy) => format!("{manner}, busy machine"),
             (Pruner::Tested, Load::None) => manner.to_owned(),
         }
@@ -98,6 +112,7 @@ impl Storm {
         match self.manner {
             Manner::Gap => &GAP,
             Manner::LookAhead => &LOOK_AHEAD,
+            Manner::Layout => &LAYOUT,
         }
     }
 }
@@ -109,7 +124,7 @@ impl Storm {
 /// If it cannot run.
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for file_system in FileSystem::ALL {
+    for file_system in FileSystem::ALL.into_iter().chain([FileSystem::Ext4Seconds]) {
         let path = stage.scratch.join("beside").join(file_system.name());
         let mount = mounts::mount(file_system, &path, Recording::Usual)?;
         for storm in storms(stage, file_system) {
@@ -122,15 +137,25 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 }
 
 fn storms(stage: &Stage, file_system: FileSystem) -> Vec<Storm> {
-    let (pulls, unlinks) = if stage.quick { (1, 1) } else { (18_000, 4_000) };
-    let usual =
-        |manner| Storm { file_system, manner, pruner: Pruner::Tested, load: Load::None, pulls, unlinks };
-    let mut storms: Vec<Storm> = Manner::ALL.map(usual).into();
+    let storm = |manner, pulls, unlinks| {
+        let (pulls, unlinks) = if stage.quick { (1, 1) } else { (pulls, unlinks) };
+        Storm { file_system, manner, pruner: Pruner::Tested, load: Load::None, pulls, unlinks }
+    };
+    let unlinks = match file_system {
+        // Reads are not recorded as usual, or leases do not work, so nothing that was read is certainly idle.
+        FileSystem::Overlay | FileSystem::Bindfs => 1,
+        _ => 3000,
+    };
+    if file_system == FileSystem::Ext4Seconds {
+        return vec![storm(Manner::Gap, 10_000, unlinks)];
+    }
+    let mut storms = vec![storm(Manner::Gap, 18_000, unlinks), storm(Manner::LookAhead, 18_000, unlinks)];
     if file_system == FileSystem::Ext4 {
-        storms.push(Storm { load: Load::Busy, pulls: 1, unlinks: 1, ..usual(Manner::Gap) });
-        let without =
-            |manner| Storm { pruner: Pruner::WithoutTheRule, pulls: 1, unlinks: 0, ..usual(manner) };
-        storms.extend(Manner::ALL.map(without));
+        storms.push(storm(Manner::Layout, 500, unlinks));
+        storms.push(Storm { load: Load::Busy, ..storm(Manner::Gap, 1000, 1) });
+        let without = |manner| Storm { pruner: Pruner::WithoutTheRule, ..storm(manner, 1, 0) };
+        storms.push(Storm { load: Load::Busy, ..without(Manner::Gap) });
+        storms.extend([Manner::Gap, Manner::LookAhead].map(without));
     }
     storms
 }
@@ -235,9 +260,11 @@ fn one_round(
         let ended = client.finish(time + LIMIT)?;
         let pulled: Pulled =
             serde_json::from_str(&ended.stdout).with_context(|| format!("clients: {}", ended.story()))?;
-        row.pulls += pulled.pulls;
-        row.breaks.merge(pulled.breaks);
-        details.extend(pulled.details);
+        details.extend(row.add(pulled));
+    }
+    if storm.manner == Manner::Layout {
+        let problems = caches.iter().flat_map(|(path, _)| problems(path));
+        problems.for_each(|problem| row.lose(format!("an image has a hole: {problem}")));
     }
     Ok(details)
 }

@@ -10,19 +10,24 @@
 //!
 //! Source: go-containerregistry `pkg/v1/cache/cache.go`, `pkg/v1/cache/fs.go`, `pkg/v1/tarball/layer.go`.
 
-use std::fs::{self, DirBuilder, File, FileTimes};
+mod image;
+mod layer;
+
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use oci_cache::SETTLE;
 use rand::RngExt as _;
 
 use crate::kit::counts::keep_first;
-use crate::kit::pulls::broken::{self, Broken, at};
+use crate::kit::pulls::broken::{Broken, at};
 use crate::kit::random::random;
+use crate::torture::clients::image::Image;
+use crate::torture::clients::layer::{HOUR, Layer, age};
 use crate::torture::puller::Pulled;
 
 /// The number of layers of a client.
@@ -35,7 +40,6 @@ pub(crate) const GONE: &str = "open of a hit";
 pub(crate) const STALLED: &str = "stalled";
 /// The step of a pull that broke after it had lasted longer than the prune's grace.
 pub(crate) const OUTLASTED: &str = "outlasted the grace";
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// How a client pulls its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +48,19 @@ pub(crate) enum Manner {
     Gap,
     /// Looks up several layers, then opens them one after the other. Once the first is open, one always is.
     LookAhead,
+    /// Writes an image into a layout, seconds between layers with nothing open, and the index last.
+    Layout,
 }
 
 impl Manner {
-    pub(crate) const ALL: [Self; 2] = [Self::Gap, Self::LookAhead];
+    pub(crate) const ALL: [Self; 3] = [Self::Gap, Self::LookAhead, Self::Layout];
 
     /// The name in the table, and as the role takes it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Gap => "gap",
             Self::LookAhead => "look ahead",
+            Self::Layout => "layout",
         }
     }
 }
@@ -70,7 +77,7 @@ pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_millis(time.parse()?);
     let mut all = Pulled::default();
     thread::scope(|scope| {
-        let feeder = (*fed == "fed").then(|| scope.spawn(move || feed(cache, id, end)));
+        let feeder = (*fed == "fed").then(|| scope.spawn(move || feed(cache, manner, id, end)));
         let start = |number| {
             let think = if clients <= 2 { Duration::from_millis(1500) } else { Duration::ZERO };
             let client = Client {
@@ -87,9 +94,7 @@ pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
         let clients: Vec<_> = (0..clients).map(start).collect();
         for client in clients {
             let pulled = client.join().map_err(|_| anyhow!("a client panicked"))?;
-            all.pulls += pulled.pulls;
-            all.breaks.merge(pulled.breaks);
-            keep_first(&mut all.details, DETAILS, pulled.details);
+            all.merge(pulled);
         }
         if let Some(feeder) = feeder {
             feeder.join().map_err(|_| anyhow!("the feeder panicked"))??;
@@ -122,6 +127,7 @@ impl Client {
             let pulled = match self.manner {
                 Manner::Gap => self.pull(),
                 Manner::LookAhead => self.look_ahead(end),
+                Manner::Layout => self.pull_image(),
             };
             if let Err(Broken { step, cause }) = pulled {
                 // The limits are a little lower than the prune's, because the process may note a close late.
@@ -149,6 +155,12 @@ impl Client {
     fn any_layers(&self, count: usize) -> Vec<Layer> {
         let mut random = random();
         (0..count).map(|_| Layer { number: self.first + random.random_range(0..LAYERS) }).collect()
+    }
+
+    /// Pulls a new image into the layout.
+    fn pull_image(&mut self) -> Result<(), Broken> {
+        let image = Image { number: self.first + self.pulled.pulls };
+        image.pull(&self.cache)
     }
 
     /// Pulls an image of four layers.
@@ -195,7 +207,7 @@ impl Client {
     fn look_up(&mut self, layer: Layer) -> Result<bool, Broken> {
         let path = layer.path_in(&self.cache);
         for read in 0..3 {
-            let mut file = match File::open(&path) {
+            let mut file = match self.open(&path) {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
                 file => file.map_err(at("look up"))?,
             };
@@ -209,63 +221,17 @@ impl Client {
         Ok(true)
     }
 
-    fn open_hit(&self, layer: Layer) -> Result<File, Broken> {
-        File::open(layer.path_in(&self.cache)).map_err(at(GONE))
-    }
-}
-
-/// A layer of which the client knows the content.
-#[derive(Clone, Copy)]
-struct Layer {
-    number: u64,
-}
-
-impl Layer {
-    fn path_in(self, cache: &Path) -> PathBuf {
-        cache.join(format!("sha256:{:064x}", self.number))
+    fn open_hit(&mut self, layer: Layer) -> Result<File, Broken> {
+        self.open(&layer.path_in(&self.cache)).map_err(at(GONE))
     }
 
-    fn content(self) -> Vec<u8> {
-        format!("layer {:016x} ", self.number)
-            .repeat(64 + usize::from(self.number.to_le_bytes()[0]))
-            .into_bytes()
+    /// Opens a file, and notes how long that took.
+    fn open(&mut self, path: &Path) -> io::Result<File> {
+        let start = Instant::now();
+        let opened = File::open(path);
+        self.pulled.worst_open = self.pulled.worst_open.max(start.elapsed());
+        opened
     }
-
-    fn check(self, mut file: File) -> Result<(), Broken> {
-        let mut content = Vec::new();
-        file.read_to_end(&mut content).map_err(at("read"))?;
-        broken::check(&content, &self.content()).map_err(at("content"))
-    }
-
-    /// Writes the layer and returns the open file. Its times may say that it is up to 30 days old.
-    fn download(self, cache: &Path) -> Result<File, Broken> {
-        DirBuilder::new().recursive(true).create(cache).map_err(at("mkdir"))?;
-        let mut file = File::create(self.path_in(cache)).map_err(at("create"))?;
-        for part in self.content().chunks(1024) {
-            file.write_all(part).map_err(at("write"))?;
-            broken::think(8, 3000);
-        }
-        let mut random = random();
-        let read = ago(random.random_range(0.0..1.0));
-        match random.random_range(0..3) {
-            0 => {}
-            1 => age(&file, read, read).map_err(at("set the times"))?,
-            _ => age(&file, read + HOUR, read).map_err(at("set the times"))?,
-        }
-        Ok(file)
-    }
-}
-
-/// How long ago a layer was last read: from a minute to 30 days.
-fn ago(share: f64) -> Duration {
-    const MOST_IN_MINUTES: f64 = 30.0 * 24.0 * 60.0;
-    Duration::from_secs_f64(60.0 * MOST_IN_MINUTES.powf(share))
-}
-
-#[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
-fn age(file: &File, written: Duration, read: Duration) -> io::Result<()> {
-    let now = SystemTime::now();
-    file.set_times(FileTimes::new().set_modified(now - written).set_accessed(now - read))
 }
 
 /// Up to 100 ms, mostly short.
@@ -279,7 +245,7 @@ fn pause() -> Duration {
 }
 
 /// Brings blobs that have been idle for hours into the cache, one by one.
-fn feed(cache: &Path, id: u64, end: Instant) -> anyhow::Result<()> {
+fn feed(cache: &Path, manner: Manner, id: u64, end: Instant) -> anyhow::Result<()> {
     let temporary = cache.with_extension(format!("feed-{id}"));
     for number in 0u64.. {
         if Instant::now() >= end {
@@ -289,7 +255,11 @@ fn feed(cache: &Path, id: u64, end: Instant) -> anyhow::Result<()> {
         file.set_len(1 + number % 4096).context("fill an idle blob")?;
         age(&file, 3 * HOUR, 3 * HOUR).context("age an idle blob")?;
         drop(file);
-        let name = format!("sha256:f{:031x}{:032x}", id, number);
+        let name = format!("f{id:031x}{number:032x}");
+        let name = match manner {
+            Manner::Layout => format!("blobs/sha256/{name}"),
+            Manner::Gap | Manner::LookAhead => format!("sha256:{name}"),
+        };
         // If the directory is missing, the blob does not arrive.
         let _ = fs::rename(&temporary, cache.join(name));
         thread::sleep(Duration::from_millis(3));
@@ -315,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_client_fills_the_cache_and_finds_what_is_there() {
-        for manner in Manner::ALL {
+        for manner in [Manner::Gap, Manner::LookAhead] {
             let directory = tempfile::tempdir().unwrap();
             let cache = directory.path().join("cache");
             let end = Instant::now() + Duration::from_millis(1500);
@@ -337,11 +307,5 @@ mod tests {
         assert_eq!(client.open_hit(layer).unwrap_err().step, GONE);
         fs::write(layer.path_in(directory.path()), "truncated").unwrap();
         assert_eq!(client.look_up(layer).unwrap_err().step, "content");
-    }
-
-    #[test]
-    fn ages_reach_from_a_minute_to_thirty_days() {
-        assert_eq!(ago(0.0), Duration::from_secs(60));
-        assert_eq!(ago(1.0).as_secs() / (24 * 3600), 30);
     }
 }

@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileSystem {
     Ext4,
+    /// With inodes of 128 bytes, whose times are whole seconds.
+    Ext4Seconds,
     Xfs,
     Btrfs,
     Tmpfs,
@@ -27,7 +29,7 @@ pub(crate) enum FileSystem {
 }
 
 impl FileSystem {
-    /// All kinds.
+    /// The kinds that most parts need.
     pub(crate) const ALL: [Self; 6] =
         [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs, Self::Overlay, Self::Bindfs];
 
@@ -35,6 +37,7 @@ impl FileSystem {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
+            Self::Ext4Seconds => "ext4, times of 1 s",
             Self::Xfs => "xfs",
             Self::Btrfs => "btrfs",
             Self::Tmpfs => "tmpfs",
@@ -88,6 +91,9 @@ pub(crate) fn mount(kind: FileSystem, path: &Path, recording: Recording) -> anyh
         |make, flags: &[&str], mebibytes: u64| image::mount(make, flags, path, mebibytes << 20, option);
     match kind {
         FileSystem::Ext4 => mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard"], 512)?),
+        FileSystem::Ext4Seconds => {
+            mount.image = Some(image("mkfs.ext4", &["-q", "-E", "nodiscard", "-I", "128"], 512)?);
+        }
         FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], 512)?),
         FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], 768)?),
         FileSystem::Tmpfs => tmpfs(path, &format!("{option},size=1g"))?,

@@ -78,6 +78,19 @@ pub(crate) struct Pulled {
     /// Pulls that broke, by step.
     pub(crate) breaks: Counts<String>,
     pub(crate) details: Vec<String>,
+    /// The longest that an open took, where that is measured.
+    #[serde(default)]
+    pub(crate) worst_open: Duration,
+}
+
+impl Pulled {
+    /// Adds the counts of another puller.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.pulls += other.pulls;
+        self.breaks.merge(other.breaks);
+        keep_first(&mut self.details, DETAILS, other.details);
+        self.worst_open = self.worst_open.max(other.worst_open);
+    }
 }
 
 /// Pulls. The arguments are the manner, the cache, the puller's number, and in milliseconds its time, its age

@@ -4,13 +4,15 @@
 //! described below the table.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::kit::counts::{Counts, keep_first};
 use crate::kit::table;
+use crate::torture::puller::Pulled;
 
 /// The number of losses per row to keep in words.
 const DETAILS: usize = 25;
-const HEADER: [&str; 11] = [
+const HEADER: [&str; 12] = [
     "part",
     "file system",
     "strategy",
@@ -21,6 +23,7 @@ const HEADER: [&str; 11] = [
     "swaps",
     "executions",
     "breaks",
+    "worst open",
     "lost",
 ];
 
@@ -38,6 +41,8 @@ pub(crate) struct Row {
     pub(crate) executions: u64,
     /// Pulls that failed, by kind.
     pub(crate) breaks: Counts<String>,
+    /// The longest that a client waited for an open, where that is measured.
+    pub(crate) worst_open: Duration,
     /// What must not happen.
     pub(crate) lost: u64,
     pub(crate) details: Vec<String>,
@@ -76,8 +81,17 @@ impl Row {
         self.swaps += other.swaps;
         self.executions += other.executions;
         self.breaks.merge(other.breaks);
+        self.worst_open = self.worst_open.max(other.worst_open);
         self.lost += other.lost;
         keep_first(&mut self.details, DETAILS, other.details);
+    }
+
+    /// Adds the counts of a puller. Returns what broken pulls reported.
+    pub(crate) fn add(&mut self, pulled: Pulled) -> Vec<String> {
+        self.pulls += pulled.pulls;
+        self.breaks.merge(pulled.breaks);
+        self.worst_open = self.worst_open.max(pulled.worst_open);
+        pulled.details
     }
 
     fn cells(&self) -> [String; HEADER.len()] {
@@ -95,6 +109,10 @@ impl Row {
             number(self.swaps),
             number(self.executions),
             if self.pulls == 0 { "·".to_owned() } else { breaks },
+            match self.worst_open.as_millis() {
+                0 => "·".to_owned(),
+                milliseconds => format!("{milliseconds} ms"),
+            },
             self.lost.to_string(),
         ]
     }
@@ -121,7 +139,7 @@ mod tests {
     #[test]
     fn what_was_lost_is_told_below_the_table() {
         let mut row = Row::new("storm", "xfs", "in place");
-        (row.pulls, row.unlinks) = (12, 3);
+        (row.pulls, row.unlinks, row.worst_open) = (12, 3, Duration::from_micros(5600));
         row.breaks.add("mkdir".to_owned(), 2);
         let mut more = Row::default();
         more.lose("a canary");
@@ -132,7 +150,7 @@ mod tests {
             text.contains("| storm | xfs         | in place | ·      | ·     | 12    | 3       | ·"),
             "{text}"
         );
-        assert!(text.contains("mkdir 2 | 1    |\n"), "{text}");
+        assert!(text.contains("mkdir 2 | 5 ms       | 1    |\n"), "{text}");
         assert!(text.ends_with("\nstorm, xfs, in place: 1 lost\n- a canary\n"), "{text}");
     }
 }

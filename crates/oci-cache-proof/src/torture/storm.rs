@@ -247,9 +247,7 @@ fn blow(
         let ended = puller.finish(time + PRUNE_LIMIT)?;
         let pulled: Pulled = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("a {} puller: {}", manner.name(), ended.story()))?;
-        row.pulls += pulled.pulls;
-        row.breaks.merge(pulled.breaks);
-        details.extend(pulled.details);
+        details.extend(row.add(pulled));
     }
     Ok(details)
 }
