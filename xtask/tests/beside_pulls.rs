@@ -240,13 +240,20 @@ fn many_old_blobs_do_not_make_a_young_one_look_used() {
 
 #[test]
 fn the_first_pull_into_a_layout_is_seen_by_what_it_has_written() {
-    let cache = Cache::new();
-    cache.write_content("oci-layout", b"{}");
-    cache.write(nested(1), KIB);
-    set_age(&cache.write(nested(2), KIB), MINUTES);
-    set_age(&cache.write(nested(3), KIB), Duration::ZERO);
-    assert_eq!(blobs(&cache.prune(&["--format", "json"])), (1, 2));
-    assert_eq!(cache.nested_blobs(), [2, 3]);
+    // Some pullers write `oci-layout` first, others last.
+    for begins_with_a_file in [true, false] {
+        let cache = Cache::new();
+        if begins_with_a_file {
+            cache.write_content("oci-layout", b"{}");
+        }
+        cache.write(nested(1), KIB);
+        set_age(&cache.write(nested(2), KIB), MINUTES);
+        set_age(&cache.write(nested(3), KIB), Duration::ZERO);
+        assert_eq!(blobs(&cache.prune(&["--format", "json"])), (1, 2));
+        assert_eq!(cache.nested_blobs(), [2, 3]);
+        cache.age(&[3], MINUTES / 5);
+        assert_eq!(blobs(&cache.prune(&["--format", "json"])), (2, 0));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
     CacheDir, Check, Error, Failure, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, Space,
-    Timestamp, apply_aside, apply_to_goal, check_aside, scan, select,
+    apply_aside, apply_to_goal, check_aside, scan, select,
 };
 
 use crate::cli::PruneArguments;
@@ -33,7 +33,7 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
             output_file::check_outside(path, &cache)?;
         }
     }
-    let result = prune(arguments, protected, now);
+    let result = prune(arguments, protected);
     if let Some(path) = &arguments.metrics_file {
         let exit = result.as_ref().map_or_else(Exit::of_error, |done| done.exit);
         let done = result.as_ref().ok();
@@ -59,7 +59,7 @@ struct Done {
     cache_bytes: Option<u64>,
 }
 
-fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> anyhow::Result<Done> {
+fn prune(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<Done> {
     let progress = Progress::default();
     // Reading a list may block forever, so until the lists are read, a signal ends the process.
     let policy = policy::build(&arguments.policy, arguments.grace.grace)?;
@@ -75,7 +75,7 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], now: Timestamp) -> a
         }
     }
     let space = cache.space()?;
-    let (mut plan, unread) = plan(arguments, &cache, &policy, now, space, &progress)?;
+    let (mut plan, unread) = plan(arguments, &cache, &policy, space, &progress)?;
     if arguments.aside {
         check_aside(&cache, &plan)?;
     }
@@ -150,20 +150,20 @@ fn plan(
     arguments: &PruneArguments,
     cache: &CacheDir,
     policy: &Policy,
-    now: Timestamp,
     space: Space,
     progress: &Progress,
 ) -> anyhow::Result<(PrunePlan, Vec<Failure>)> {
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
     if let Some(saved) = saved {
-        return Ok((saved.select(inventory, now, policy.grace), Vec::new()));
+        return Ok((saved.select(inventory, clock::now(), policy.grace), Vec::new()));
     }
     let mut unread = Vec::new();
     if policy.corrupt {
         unread = verify::hash(&mut inventory, Check::Full, progress, arguments.cache.quiet).failures;
     }
-    match select(inventory, policy, now, space) {
+    // Not earlier: what a pull wrote or read meanwhile would seem to come from the future.
+    match select(inventory, policy, clock::now(), space) {
         Err(Error::NoIndex { .. }) => Err(anyhow!(UsageError(
             "--unreferenced needs the index.json of an OCI image layout: this cache has none".to_owned()
         ))),

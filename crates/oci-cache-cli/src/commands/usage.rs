@@ -19,9 +19,9 @@ use crate::{clock, location, output, text};
 pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     let directory = location::cache_dir(&arguments.cache.location)?;
     let cache = CacheDir::open(&directory, &location::protected(protected))?;
-    let now = clock::now();
     let space = cache.space()?;
     let mut inventory = scan(&cache)?;
+    let now = clock::now();
     read_references(&mut inventory);
     let usage = usage(&inventory, now, space);
     let problems = inventory.failures().iter().chain(&inventory.references().problems);

@@ -33,7 +33,6 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
             return Ok(signals.exit().unwrap_or(Exit::Incomplete));
         }
     }
-    let now = clock::now();
     let mut inventory = scan(&cache)?;
     let check = if arguments.quick { Check::Quick } else { Check::Full };
     // Only for the hashing: a removal holds leases, and whoever waits for one waits at this thread's priority.
@@ -44,7 +43,7 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
     let mut policy = Policy::default();
     policy.corrupt = true;
     policy.grace = arguments.grace.grace;
-    let plan = select(inventory, &policy, now, Space::default())?;
+    let plan = select(inventory, &policy, clock::now(), Space::default())?;
     if let Some(lock) = lock {
         report.pruned = Some(apply(&plan, &lock, &progress)?);
     }

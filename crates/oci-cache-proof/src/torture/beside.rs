@@ -153,7 +153,8 @@ fn storms(stage: &Stage, file_system: FileSystem) -> Vec<Storm> {
     if file_system == FileSystem::Ext4 {
         storms.push(storm(Manner::Layout, 500, unlinks));
         storms.push(Storm { load: Load::Busy, ..storm(Manner::Gap, 1000, 1) });
-        let without = |manner| Storm { pruner: Pruner::WithoutTheRule, ..storm(manner, 1, 0) };
+        // `find` does not tell what it removes.
+        let without = |manner| Storm { pruner: Pruner::WithoutTheRule, unlinks: 0, ..storm(manner, 1, 0) };
         storms.push(Storm { load: Load::Busy, ..without(Manner::Gap) });
         storms.extend([Manner::Gap, Manner::LookAhead].map(without));
     }

@@ -76,6 +76,10 @@ pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
     let (cache, id, clients): (&Path, u64, u64) = (Path::new(cache), id.parse()?, clients.parse()?);
     let end = Instant::now() + Duration::from_millis(time.parse()?);
     let mut all = Pulled::default();
+    // Otherwise the first pull begins it, and ends it with the index, as skopeo's does.
+    if manner == Manner::Layout && *fed == "fed" {
+        image::begin(cache).context("begin a layout")?;
+    }
     thread::scope(|scope| {
         let feeder = (*fed == "fed").then(|| scope.spawn(move || feed(cache, manner, id, end)));
         let start = |number| {

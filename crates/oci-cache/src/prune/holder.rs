@@ -29,6 +29,13 @@ pub(crate) enum Holder {
     Unknown,
 }
 
+/// Why a name is not removed, or not yet.
+pub(crate) enum Reason {
+    Settled(Outcome),
+    /// It leads to another file than was probed: overlay layers number their inodes independently.
+    OtherFile,
+}
+
 /// Why the blob must be kept: the file changed or was used since the scan.
 pub(crate) fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
     if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {

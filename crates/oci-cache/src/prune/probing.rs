@@ -13,16 +13,9 @@ use crate::os::lease::{Probe, probe};
 use crate::os::status::Status;
 use crate::plan::fate::Keep;
 use crate::prune::beside::OpenFiles;
-use crate::prune::holder::{Holder, Probed, difference};
+use crate::prune::holder::{Holder, Probed, Reason, difference};
 use crate::prune::report::Outcome;
 use crate::prune::worker::Worker;
-
-/// Why a name is not removed, or not yet.
-pub(crate) enum Reason {
-    Settled(Outcome),
-    /// It leads to another file than was probed: overlay layers number their inodes independently.
-    OtherFile,
-}
 
 impl Worker<'_> {
     /// Finds out who has the file of this name open, or what becomes of the name if that is settled already.

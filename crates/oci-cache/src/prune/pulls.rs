@@ -246,11 +246,9 @@ impl<'a> Pulls<'a> {
     }
 }
 
-/// A new blob of a layout that the index does not lead to. Before the first pull is done, there is no index.
+/// A new blob of a layout that the index does not lead to. Before the first pull is done, there may be no index: skopeo
+/// writes it, and `oci-layout`, last (containers/image, `oci/layout/oci_dest.go`, `Commit`).
 fn blob_not_in_index(tree: &Tree, references: &References, now: Timestamp) -> Option<PathBuf> {
-    if tree.index.is_none() && tree.oci_layout.is_none() {
-        return None;
-    }
     let counts = references.counts(tree.blobs.len());
     let is_new = |blob: &Blob| blob.modified > now.before(NEW);
     let is_nested = |blob: &Blob| tree.directory(blob.directory).place != Place::Root;

@@ -25,6 +25,13 @@ const LAYERS: u64 = 3;
 /// Held by whoever changes the index.
 static INDEX: Mutex<()> = Mutex::new(());
 
+/// Makes an empty layout, as umoci and crane do before the first pull.
+pub(crate) fn begin(layout: &Path) -> io::Result<()> {
+    fs::create_dir_all(layout.join("blobs/sha256"))?;
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(layout.join("index.json"), r#"{"schemaVersion":2,"manifests":[]}"#)
+}
+
 /// An image that is in no cache yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Image {
