@@ -54,7 +54,11 @@ fn blobs(ran: &Ran) -> (u64, u64) {
 
 /// Runs a prune, and does something while it looks for pulls.
 fn prune_while(cache: &Cache, act: impl FnOnce()) -> Ran {
-    let prune = cache.start_prune();
+    prune_with_while(cache, &[], act)
+}
+
+fn prune_with_while(cache: &Cache, arguments: &[&str], act: impl FnOnce()) -> Ran {
+    let prune = cache.start_prune(arguments);
     act();
     Ran::from(&prune.wait_with_output().unwrap(), cache.base.path())
 }
@@ -106,6 +110,7 @@ fn every_policy_keeps_to_the_rule() {
         let _other = Other::with(&cache.write(flat(3), KIB));
         let ran = cache.prune(&[arguments, &["--format", "json"]].concat());
         assert_eq!(blobs(&ran), (1, 2), "{arguments:?} {}", ran.block());
+        assert!(ran.stderr.contains("note: a pull may be under way: "), "{arguments:?} {}", ran.block());
     }
     // So do a saved plan and a verification.
     let cache = young_and_old();
@@ -113,7 +118,11 @@ fn every_policy_keeps_to_the_rule() {
     let plan = plan.to_str().unwrap();
     cache.prune(&["--dry-run", "--save-plan", plan]);
     let _other = Other::with(&cache.write(flat(3), KIB));
+    assert_eq!(blobs(&cache.prune(&["--from-plan", plan, "--format", "json", "--grace", "2h"])), (0, 2));
     assert_eq!(blobs(&cache.prune(&["--from-plan", plan, "--format", "json"])), (1, 1));
+    assert_eq!(blobs(&cache.prune(&["--from-plan", plan, "--format", "json", "--grace", "5m"])), (1, 0));
+    let cache = young_and_old();
+    let _other = Other::with(&cache.write(flat(3), KIB));
     let ran = cache.run("cache-verify", &["--prune", "--format", "json"]);
     assert_eq!(ran.json()["pruned"]["kept"]["in_use"]["blobs"], 2, "{}", ran.block());
 }
@@ -282,4 +291,119 @@ fn what_the_rule_keeps_goes_once_it_is_idle_for_the_grace() {
     let ran = cache.prune(&["--format", "json", "--grace", "5m"]);
     assert_eq!(cache.nested_blobs(), [0; 0], "{}", ran.block());
     assert_eq!(blobs(&ran).1, 1, "{}", ran.block());
+}
+
+#[test]
+fn a_use_in_a_directory_of_blobs_is_seen() {
+    let cache = Cache::layout();
+    for number in [1, 2] {
+        set_age(&cache.write(nested(number), KIB), MINUTES);
+    }
+    let hit = cache.path().join(nested(1));
+    let ran = prune_while(&cache, || drop(fs::read(&hit).unwrap()));
+    assert_eq!(blobs(&ran), (0, 2), "{}", ran.block());
+}
+
+#[test]
+fn an_index_that_changes_keeps_the_whole_layout() {
+    let cache = Cache::layout();
+    cache.write(nested(1), KIB);
+    let written = cache.write("../index.json", 0);
+    fs::write(&written, r#"{"schemaVersion":2,"manifests":[],"annotations":{}}"#).unwrap();
+    let ran = prune_while(&cache, || fs::rename(&written, cache.path().join("index.json")).unwrap());
+    assert_eq!(blobs(&ran), (0, 1), "{}", ran.block());
+}
+
+#[test]
+fn with_no_grace_what_was_used_since_the_look_began_stays() {
+    let cache = young_and_old();
+    let other = Other::with(&cache.write(flat(3), KIB));
+    // Even in later rounds to a goal, and after the first sign.
+    for arguments in [&["--grace", "0s"][..], &["--grace", "0s", "--max-used-space", "1KiB"]] {
+        let hit = cache.path().join(flat(2));
+        let ran = prune_with_while(&cache, arguments, || {
+            std::thread::sleep(Duration::from_millis(150));
+            drop(fs::read(&hit).unwrap());
+        });
+        assert!(hit.exists() && !cache.path().join(flat(1)).exists(), "{}", ran.block());
+    }
+    drop(other);
+}
+
+#[test]
+fn later_rounds_to_a_goal_keep_what_is_new() {
+    let cache = young_and_old();
+    let _other = Other::with(&cache.write(flat(3), KIB));
+    let new = cache.base.path().join("new");
+    fs::write(&new, "new").unwrap();
+    let ran = prune_with_while(&cache, &["--max-used-space", "0"], || {
+        fs::rename(&new, cache.path().join(flat(4))).unwrap();
+    });
+    assert_eq!(blobs(&ran).0, 1, "{}", ran.block());
+    assert!(cache.path().join(flat(2)).exists() && cache.path().join(flat(4)).exists());
+}
+
+#[test]
+fn a_directory_that_changes_shows_a_pull() {
+    let cache = young_and_old();
+    let foreign = cache.write(".notes", 0);
+    let ran = prune_while(&cache, || fs::rename(&foreign, cache.base.path().join("away")).unwrap());
+    assert_eq!(blobs(&ran), (1, 1), "{}", ran.block());
+}
+
+#[test]
+fn a_lock_for_writing_shows_a_pull() {
+    let cache = young_and_old();
+    let path = cache.write("index.lock", 0);
+    let script = "import fcntl, sys, time; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); \
+                  print('locked', flush=True); time.sleep(60)";
+    let mut holder = Command::new("python3");
+    let mut holder = spawn(holder.args(["-c", script]).arg(&path).stdout(Stdio::piped()));
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(holder.stdout.take().unwrap()), &mut line)
+        .unwrap();
+    let _holder = Other(holder);
+    assert_eq!(line, "locked\n");
+    let ran = cache.prune(&[]);
+    assert!(ran.stderr.contains("`[TMP]/oci/index.lock` is locked"), "{}", ran.block());
+    assert_eq!(ran.stdout, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n");
+}
+
+#[test]
+fn a_lock_is_no_fifo() {
+    let cache = young_and_old();
+    assert!(Command::new("mkfifo").arg(cache.path().join(".lock")).status().unwrap().success());
+    assert_eq!(blobs(&cache.prune(&["--format", "json"])), (2, 0));
+}
+
+#[test]
+fn a_partial_that_is_being_written_shows_a_pull() {
+    let cache = young_and_old();
+    let path = cache.write(".umoci-42/blob-1", KIB);
+    let ran = prune_while(&cache, || {
+        let mut file = File::options().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, b"more").unwrap();
+    });
+    assert_eq!(blobs(&ran), (1, 2), "{}", ran.block());
+    assert!(path.exists() && cache.path().join(flat(2)).exists());
+}
+
+#[test]
+fn a_time_in_the_future_shows_no_pull() {
+    let cache = Cache::layout();
+    cache.write(nested(1), KIB);
+    set_age(&cache.write(nested(3), KIB), MINUTES);
+    let file = File::open(cache.write(nested(2), KIB)).unwrap();
+    let future = file.metadata().unwrap().modified().unwrap() + 100 * MINUTES;
+    file.set_times(fs::FileTimes::new().set_modified(future).set_accessed(future)).unwrap();
+    drop(file);
+    assert_eq!(blobs(&cache.prune(&["--format", "json"])), (3, 0));
+}
+
+#[test]
+fn the_default_grace_is_an_hour() {
+    let cache = Cache::flat(1, KIB);
+    set_age(&cache.write(flat(2), KIB), 5 * MINUTES);
+    let _other = Other::with(&cache.write(flat(3), KIB));
+    assert_eq!(blobs(&cache.prune(&["--format", "json"])), (1, 2));
 }

@@ -228,7 +228,7 @@ fn where_no_reads_are_recorded_nothing_is_certainly_idle() {
         expect "$(prune cache --older-than 1m -v 2>error)" "freed 0 B across 0 blob(s) in $T/cache"
         grep -q 'Kept what it may count on' error; if grep armed error; then exit 1; fi
         expect "$(prune cache --older-than 1m --grace 0s)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
-        kill $reader
+        kill $reader; wait $reader || true
         expect "$(prune cache --older-than 1m)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         "#,
     );

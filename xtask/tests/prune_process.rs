@@ -172,7 +172,7 @@ fn cache_dir_prints_the_directory() {
 fn a_signal_during_the_wait_leaves_a_layout_as_it_is() {
     let cache = Cache::typical_layout();
     let before = cache.tree();
-    let prune = cache.start_prune();
+    let prune = cache.start_prune(&[]);
     let pid = prune.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let ran = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path());

@@ -283,7 +283,7 @@ fn a_pull_that_has_only_read_the_index_keeps_a_layout_as_it_is() {
     let index = cache.write_content("index.json", br#"{"schemaVersion":2,"manifests":[{"digest":"x"}]}"#);
     cache.write(nested(1), KIB);
     let before = cache.tree();
-    let prune = cache.start_prune();
+    let prune = cache.start_prune(&[]);
     fs::read(index).unwrap();
     let report = Ran::from(&prune.wait_with_output().unwrap(), cache.base.path()).json();
     assert_eq!((&report["kept"]["in_use"]["blobs"], cache.tree()), (&json!(1), before));
@@ -303,7 +303,7 @@ fn an_index_that_an_early_pull_writes_back_loses_what_is_gone() {
     cache.write(nested(2), KIB);
     let old = json!({"schemaVersion": 2, "manifests": [entry(1)]});
     let index = cache.write_content("index.json", old.to_string().as_bytes());
-    let mut prune = cache.start_prune();
+    let mut prune = cache.start_prune(&[]);
     let started = std::time::Instant::now();
     while cache.path().join(nested(2)).exists() {
         assert!(started.elapsed() < Duration::from_secs(10), "the prune removed nothing");

@@ -121,11 +121,12 @@ impl Cache {
     }
 
     /// Starts a prune that waits for entries to settle, and returns while it waits.
-    pub fn start_prune(&self) -> Child {
+    pub fn start_prune(&self, arguments: &[&str]) -> Child {
         let mut program = xtask();
         program
             .args(["cache-prune", "--format", "json", "--cache-dir"])
             .arg(self.path())
+            .args(arguments)
             .stdout(Stdio::piped());
         let prune = spawn(&mut program);
         self.wait_until_locked();

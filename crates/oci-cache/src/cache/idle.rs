@@ -55,8 +55,12 @@ impl Idleness {
     }
 
     /// Whether the next read would leave no trace, but would leave one after a change of the inode.
-    pub(crate) fn can_be_armed(self, times: Times) -> bool {
-        self.access_times == AccessTimes::Daily && times.accessed > times.modified.max(times.changed)
+    /// An access time in the future is later than any change can be made.
+    pub(crate) fn can_be_armed(self, times: Times, now: Timestamp) -> bool {
+        let last_change = times.modified.max(times.changed);
+        self.access_times == AccessTimes::Daily
+            && (last_change..=now).contains(&times.accessed)
+            && times.accessed != last_change
     }
 }
 
@@ -87,7 +91,7 @@ mod tests {
             let at = |hour: i64| Timestamp(hour * HOUR);
             let times = Times { modified: at(modified), accessed: at(accessed), changed: at(changed) };
             let idle = Idleness { access_times };
-            (idle.since(times, now).0 / HOUR, idle.can_be_armed(times))
+            (idle.since(times, now).0 / HOUR, idle.can_be_armed(times, now))
         };
         let (daily, always, never) = (AccessTimes::Daily, AccessTimes::Always, AccessTimes::Never);
         for (access_times, (modified, accessed, changed), expected) in [
@@ -106,6 +110,7 @@ mod tests {
             (always, (900, 900, 996), (900, false)),
             (never, (1, 1, 1), (1000, false)),
             // A time in the future counts as now.
+            (daily, (900, 2000, 900), (1000, false)),
             (daily, (2000, 2000, 2000), (1000, false)),
         ] {
             assert_eq!(

@@ -13,7 +13,7 @@
 //! Source: `fcntl(2)`, "Leases"; `docs/prune-protocol.md`.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
+use crate::os::status::Status;
 use crate::os::sys::{Lease, lease_target, set_lease};
+use crate::os::watch::{Announced, Watch};
 
 /// For how long a file that looks open is asked after again. A scanner closes its own descriptor only after it has let
 /// an open pass (`fanotify(7)`, permission events).
@@ -30,14 +32,38 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 /// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// A file that this process has open, and has announced to the watch of its directory, if there is one.
+#[derive(Debug)]
+pub(crate) struct Opened<'w> {
+    /// Dropped first.
+    announced: Option<Announced<'w>>,
+    descriptor: OwnedFd,
+}
+
+impl Opened<'_> {
+    /// The open file, after the name by which it was opened is gone.
+    pub(crate) fn unlinked(self) -> OwnedFd {
+        if let Some(announced) = self.announced {
+            announced.was_unlinked();
+        }
+        self.descriptor
+    }
+}
+
+impl AsFd for Opened<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
 /// The result of a probe.
 #[derive(Debug)]
-pub(crate) enum Probe {
+pub(crate) enum Probe<'w> {
     /// Nobody has the file open, and nobody can open it until the descriptor is closed or the lease
     /// released.
-    Idle(OwnedFd),
+    Idle(Opened<'w>),
     /// Somebody has it open. The descriptor can be [asked again](ask_patiently).
-    InUse(OwnedFd),
+    InUse(Opened<'w>),
     /// Somebody has a lease on it.
     Leased,
     /// Leases do not work for this file.
@@ -48,26 +74,46 @@ pub(crate) enum Probe {
     Failed(Errno),
 }
 
-/// Probes the file `name` of `directory`.
-pub(crate) fn probe(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
+/// Probes the file `name` of `directory`. If the directory is watched, the watch must know.
+pub(crate) fn probe<'w>(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    watch: Option<(&'w Watch, usize)>,
+) -> Probe<'w> {
+    match open(directory, name, watch) {
+        Ok(opened) => ask_again(opened),
+        Err(Errno::WOULDBLOCK) => Probe::Leased,
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Probe::Gone,
+        Err(Errno::ACCESS | Errno::PERM) => Probe::Unknown,
+        Err(errno) => Probe::Failed(errno),
+    }
+}
+
+fn open<'w>(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    watch: Option<(&'w Watch, usize)>,
+) -> Result<Opened<'w>, Errno> {
     // Non-blocking, so that neither another process's lease nor a fifo in the blob's place can block the
     // prune.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let descriptor = match rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
-        Ok(descriptor) => descriptor,
-        Err(Errno::WOULDBLOCK) => return Probe::Leased,
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO | Errno::NODEV) => return Probe::Gone,
-        Err(Errno::ACCESS | Errno::PERM) => return Probe::Unknown,
-        Err(errno) => return Probe::Failed(errno),
-    };
-    ask_again(descriptor)
+    let announced = watch.and_then(|(watch, directory)| watch.announce(directory, name));
+    match rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty())) {
+        Ok(descriptor) => Ok(Opened { announced, descriptor }),
+        Err(errno) => {
+            if let Some(announced) = announced {
+                announced.was_not_opened();
+            }
+            Err(errno)
+        }
+    }
 }
 
 /// Probes a file again that this process already has open.
-pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
-    match rustix::io::retry_on_intr(|| set_lease(descriptor.as_fd(), Lease::Write)) {
-        Ok(()) => Probe::Idle(descriptor),
-        Err(Errno::WOULDBLOCK) => Probe::InUse(descriptor),
+pub(crate) fn ask_again(opened: Opened<'_>) -> Probe<'_> {
+    match rustix::io::retry_on_intr(|| set_lease(opened.as_fd(), Lease::Write)) {
+        Ok(()) => Probe::Idle(opened),
+        Err(Errno::WOULDBLOCK) => Probe::InUse(opened),
         Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOLCK) => {
             Probe::Unknown
         }
@@ -76,12 +122,12 @@ pub(crate) fn ask_again(descriptor: OwnedFd) -> Probe {
 }
 
 /// Asks again and again after a file that has looked open `since` then, until it does not, or patience ends.
-pub(crate) fn ask_patiently(mut descriptor: OwnedFd, since: Instant) -> Probe {
+pub(crate) fn ask_patiently(mut opened: Opened<'_>, since: Instant) -> Probe<'_> {
     loop {
-        match ask_again(descriptor) {
+        match ask_again(opened) {
             Probe::InUse(again) if since.elapsed() < PATIENCE => {
                 thread::sleep(PAUSE);
-                descriptor = again;
+                opened = again;
             }
             probed => return probed,
         }
@@ -89,19 +135,26 @@ pub(crate) fn ask_patiently(mut descriptor: OwnedFd, since: Instant) -> Probe {
 }
 
 /// Probes a file as [`probe`] does, and asks again for a while if it looks open.
-pub(crate) fn probe_patiently(directory: BorrowedFd<'_>, name: &CStr) -> Probe {
-    match probe(directory, name) {
-        Probe::InUse(descriptor) => ask_patiently(descriptor, Instant::now()),
+pub(crate) fn probe_patiently<'w>(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    watch: Option<(&'w Watch, usize)>,
+) -> Probe<'w> {
+    match probe(directory, name, watch) {
+        Probe::InUse(opened) => ask_patiently(opened, Instant::now()),
         probed => probed,
     }
 }
 
 /// Whether another process holds an exclusive lock on the file `name` of `directory`, by `flock(2)` or `fcntl(2)`.
-/// False if there is no such file, or if it cannot be opened.
-pub(crate) fn is_locked(directory: BorrowedFd<'_>, name: &CStr) -> bool {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = rustix::io::retry_on_intr(|| openat(directory, name, flags, Mode::empty()));
-    let Ok(opened) = opened else { return false };
+/// False if there is no such file, or if it cannot be opened. Whoever tries to lock the file at that moment, without
+/// waiting, may be refused.
+pub(crate) fn is_locked(directory: BorrowedFd<'_>, name: &CStr, watch: Option<(&Watch, usize)>) -> bool {
+    // Opening a fifo would let its writer go on.
+    if !Status::of_entry(directory, name).is_ok_and(|status| status.is_regular_file()) {
+        return false;
+    }
+    let Ok(opened) = open(directory, name, watch) else { return false };
     // This lock is held for microseconds. It is shared, so that others who share it need not wait.
     if flock(&opened, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
         return true;
@@ -138,8 +191,8 @@ mod tests {
     use super::*;
     use std::fs::{self, File};
 
-    fn probe_in(directory: &std::path::Path) -> Probe {
-        probe(File::open(directory).unwrap().as_fd(), c"blob")
+    fn probe_in(directory: &std::path::Path) -> Probe<'static> {
+        probe(File::open(directory).unwrap().as_fd(), c"blob", None)
     }
 
     #[test]

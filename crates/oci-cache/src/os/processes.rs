@@ -8,8 +8,9 @@
 //! Source: `proc(5)`, `/proc/pid/fd` and `/proc/pid/comm`.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::os::status::FileId;
 
@@ -45,10 +46,11 @@ pub(crate) fn process_with(file: FileId) -> Option<Process> {
     None
 }
 
-fn is_file(descriptor: &Path, file: FileId) -> bool {
-    fs::metadata(descriptor).is_ok_and(|found| {
-        let device = (rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-        (device, found.ino()) == (file.device, file.inode)
+/// Whether the link in `/proc` leads to the file. Asks no server of a file system: one that hangs would never answer.
+fn is_file(link: &Path, file: FileId) -> bool {
+    let flags = AtFlags::STATX_DONT_SYNC;
+    statx(CWD, link, flags, StatxFlags::INO).is_ok_and(|found| {
+        ((found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == (file.device, file.inode)
     })
 }
 

@@ -3,9 +3,10 @@
 //! Guarantees: if another process opens, closes or creates a file in a watched directory, or renames one into it,
 //! that is seen, whatever process on this kernel does it and through whatever mount of the file system. The access
 //! time need not move (`relatime`, `noatime`). Nothing is changed and nobody waits. What this process opens itself
-//! and announces with [`Watch::expect`] does not count. If another process opened and closed a file before this
-//! process got a lease on it, that is seen under the lease: the kernel queues the close before it grants the lease,
-//! and while this process has the file open it merges that close with no other event of the file.
+//! and announces with [`Watch::announce`] does not count. If another process opened and closed a file before this
+//! process got a lease on it, that is seen under the lease: the kernel queues the close before it grants the lease. The
+//! kernel may merge that process's open with this one's, but not the closes: this process takes in all events right
+//! before its own close, and only then does a close of that file count as its own.
 //!
 //! What it does not guarantee: without inotify, nothing is seen. In an overlay, opens by the paths of its layers are
 //! missed. If the kernel's queue overflows (16,384 events by default), everything counts as used.
@@ -24,6 +25,9 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 /// A name in one of the watched directories: the directory's watch descriptor, and the name.
 type Key = (i32, CString);
 
+/// More than the kernel's queue holds by default (`/proc/sys/fs/inotify/max_queued_events`).
+const MOST_EVENTS: usize = 1 << 15;
+
 /// Watches the directories of a cache.
 #[derive(Debug)]
 pub(crate) struct Watch {
@@ -35,7 +39,7 @@ pub(crate) struct Watch {
 
 #[derive(Debug, Default)]
 struct Seen {
-    /// The opens and closes by this process that are still to come.
+    /// The opens and closes by this process that are still to be seen.
     expected: HashMap<Key, Own>,
     /// The files that other processes used.
     used: HashSet<Key>,
@@ -44,7 +48,7 @@ struct Seen {
     has_overflowed: bool,
 }
 
-/// How many opens and closes of a name by this process are still to come.
+/// How many opens and closes of a name by this process are still to be seen.
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
     opens: u32,
@@ -87,28 +91,13 @@ impl Watch {
         self.notifier.as_fd()
     }
 
-    /// Announces that this process is about to open and close the file of this name, in the directory at this
-    /// position.
-    pub(crate) fn expect(&self, directory: usize, name: &CStr) {
-        if let Some(Some(descriptor)) = self.descriptors.get(directory) {
-            let mut seen = self.lock();
-            let own = seen.expected.entry((*descriptor, name.to_owned())).or_default();
-            (own.opens, own.closes) = (own.opens + 1, own.closes + 1);
-        }
-    }
-
-    /// Takes an announcement back: the file could not be opened.
-    pub(crate) fn forget(&self, directory: usize, name: &CStr) {
-        if let Some(Some(descriptor)) = self.descriptors.get(directory) {
-            let key = (*descriptor, name.to_owned());
-            let mut seen = self.lock();
-            if let Some(own) = seen.expected.get_mut(&key) {
-                (own.opens, own.closes) = (own.opens.saturating_sub(1), own.closes.saturating_sub(1));
-                if (own.opens, own.closes) == (0, 0) {
-                    seen.expected.remove(&key);
-                }
-            }
-        }
+    /// Announces that this process is about to open the file of this name, in the directory at this position. The
+    /// result stands for the open file.
+    pub(crate) fn announce(&self, directory: usize, name: &CStr) -> Option<Announced<'_>> {
+        let descriptor = (*self.descriptors.get(directory)?)?;
+        let key = (descriptor, name.to_owned());
+        self.lock().expected.entry(key.clone()).or_default().opens += 1;
+        Some(Announced { watch: self, key: Some(key) })
     }
 
     /// Takes in the events since the last update. Returns the first thing that another process was ever seen to do.
@@ -121,8 +110,10 @@ impl Watch {
         let mut seen = self.lock();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.notifier, &mut buffer);
-        // The loop ends when no event is left, or on an error. Nothing more can be read after either.
-        while let Ok(event) = events.next() {
+        // The loop ends when no event is left, or on an error. Nothing more can be read after either. All events that
+        // were queued at the start are among the first ones; others may arrive faster than they are read.
+        for _ in 0..MOST_EVENTS {
+            let Ok(event) = events.next() else { break };
             if !event.file_name().is_some_and(&is_own) {
                 seen.take_in(event.wd(), event.events(), event.file_name());
             }
@@ -146,12 +137,59 @@ impl Watch {
         !seen.used.is_empty() && seen.used.contains(&(*descriptor, name.to_owned()))
     }
 
+    /// Whether another process used any file, as of the last update.
+    pub(crate) fn saw_any(&self) -> bool {
+        let seen = self.lock();
+        seen.has_overflowed || !seen.used.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// A watched file that this process opens, and has open until this is dropped. Drop this before the file is closed.
+#[derive(Debug)]
+pub(crate) struct Announced<'w> {
+    watch: &'w Watch,
+    key: Option<Key>,
+}
+
+impl Announced<'_> {
+    /// The file could not be opened.
+    pub(crate) fn was_not_opened(mut self) {
+        if let Some(key) = self.key.take() {
+            let mut seen = self.watch.lock();
+            if let Some(own) = seen.expected.get_mut(&key) {
+                own.opens = own.opens.saturating_sub(1);
+                seen.forget_if_done(&key);
+            }
+        }
+    }
+
+    /// The name is gone: the kernel will not tell of the close.
+    pub(crate) fn was_unlinked(mut self) {
+        self.key = None;
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            // What was closed up to now was closed by others.
+            self.watch.update();
+            self.watch.lock().expected.entry(key).or_default().closes += 1;
+        }
+    }
+}
+
 impl Seen {
+    fn forget_if_done(&mut self, key: &Key) {
+        if self.expected.get(key).is_some_and(|own| (own.opens, own.closes) == (0, 0)) {
+            self.expected.remove(key);
+        }
+    }
+
     fn take_in(&mut self, descriptor: i32, events: ReadFlags, name: Option<&CStr>) {
         if events.contains(ReadFlags::QUEUE_OVERFLOW) {
             self.has_overflowed = true;
@@ -167,9 +205,7 @@ impl Seen {
             let left = if events.contains(ReadFlags::OPEN) { &mut own.opens } else { &mut own.closes };
             if *left > 0 {
                 *left -= 1;
-                if (own.opens, own.closes) == (0, 0) {
-                    self.expected.remove(&key);
-                }
+                self.forget_if_done(&key);
                 return;
             }
         }
@@ -181,7 +217,7 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::lease::{Probe, probe};
+    use crate::os::lease::{Probe, ask_again, probe};
     use std::fs::{self, File};
     use std::path::Path;
 
@@ -225,33 +261,47 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let root = File::open(directory.path()).unwrap();
         let path = directory.path().join("blob");
-        let other = || drop(File::open(&path).unwrap());
-        // Another process opens and closes the file at this moment of a probe.
-        for moment in 0..4 {
-            fs::write(&path, "content").unwrap();
-            let watch = watch(directory.path());
-            let at = |now: i32| {
-                if now == moment {
-                    other();
-                }
-            };
-            at(0);
-            watch.expect(0, c"blob");
-            at(1);
-            let Probe::Idle(lease) = probe(root.as_fd(), c"blob") else { panic!("it is idle") };
-            let seen_under_lease = watch.update();
-            assert_eq!(seen_under_lease, if moment < 2 { used(c"blob") } else { None }, "moment {moment}");
-            drop(lease);
-            at(2);
-            assert_eq!(watch.update(), if moment < 3 { used(c"blob") } else { None }, "moment {moment}");
+        fs::write(&path, "content").unwrap();
+        let open = || File::open(&path).unwrap();
+        fn probe_blob<'w>(root: &File, watch: &'w Watch) -> Probe<'w> {
+            probe(root.as_fd(), c"blob", Some((watch, 0)))
         }
-        // The close of a file whose name is gone sends no event.
-        let watch = watch(directory.path());
-        watch.expect(0, c"blob");
-        let Probe::Idle(lease) = probe(root.as_fd(), c"blob") else { panic!("it is idle") };
-        unlinkat(&root, "blob", AtFlags::empty()).unwrap();
+
+        let alone = watch(directory.path());
+        drop(probe_blob(&root, &alone));
+        drop(probe_blob(&root, &alone));
+        assert_eq!(alone.update(), None);
+        // Another process opens and closes the file before the probe, or after it.
+        let before = watch(directory.path());
+        drop(open());
+        let Probe::Idle(lease) = probe_blob(&root, &before) else { panic!("it is idle") };
+        assert_eq!(before.update(), used(c"blob"));
         drop(lease);
-        assert_eq!(watch.update(), None);
+        let after = watch(directory.path());
+        drop(probe_blob(&root, &after));
+        drop(open());
+        assert_eq!(after.update(), used(c"blob"));
+        // It opens the file right before the probe, so that the kernel tells of one open only, and closes it right
+        // before the lease is granted, or right before the probe ends.
+        for update in [true, false] {
+            let merged = watch(directory.path());
+            let other = open();
+            let Probe::InUse(opened) = probe_blob(&root, &merged) else { panic!("it is in use") };
+            drop(other);
+            let Probe::Idle(lease) = ask_again(opened) else { panic!("it is idle") };
+            if update {
+                assert_eq!(merged.update(), used(c"blob"), "under the lease");
+            }
+            drop(lease);
+            assert_eq!(merged.update(), used(c"blob"));
+        }
+        // The close of a file whose name is gone sends no event, nor does an open that fails.
+        let gone = watch(directory.path());
+        let Probe::Idle(lease) = probe_blob(&root, &gone) else { panic!("it is idle") };
+        unlinkat(&root, "blob", AtFlags::empty()).unwrap();
+        drop(lease.unlinked());
+        assert!(matches!(probe_blob(&root, &gone), Probe::Gone));
+        assert_eq!((gone.update(), gone.lock().expected.len()), (None, 0));
     }
 
     #[test]

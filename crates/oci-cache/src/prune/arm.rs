@@ -24,7 +24,7 @@ pub(crate) fn arm(plan: &PrunePlan, exceptions: &[(usize, Outcome)]) -> u64 {
     let by_plan = plan.blobs().filter(|(_, fate)| !fate.goes()).map(|(blob, _)| blob);
     let kept = exceptions.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Kept(_)));
     let stays = by_plan.chain(kept.map(|(index, _)| &tree.blobs[*index]));
-    let armed = stays.filter(|blob| idleness.can_be_armed(blob.times())).filter(|blob| {
+    let armed = stays.filter(|blob| idleness.can_be_armed(blob.times(), plan.planned_at)).filter(|blob| {
         let directory = tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
         chownat(directory, name.as_c_str(), None, None, AtFlags::SYMLINK_NOFOLLOW).is_ok()

@@ -1,28 +1,27 @@
 //! Who has a file open, and whether it is still the file that was scanned.
 
-use std::os::fd::OwnedFd;
-
 use crate::cache::inventory::Blob;
+use crate::os::lease::Opened;
 use crate::os::status::Status;
 use crate::plan::fate::Keep;
 use crate::prune::report::Outcome;
 
 /// What a probe came to.
 #[derive(Debug)]
-pub(crate) enum Probed {
-    Holder(Holder),
+pub(crate) enum Probed<'a> {
+    Holder(Holder<'a>),
     /// What becomes of the name.
     Settled(Outcome),
     /// Somebody has the file open, perhaps only for a moment.
-    InUse(OwnedFd),
+    InUse(Opened<'a>),
 }
 
 /// Who has the file open, as far as is known.
 #[derive(Debug)]
-pub(crate) enum Holder {
+pub(crate) enum Holder<'a> {
     NotProbed,
     /// Nobody, while the lease is held.
-    Nobody(OwnedFd),
+    Nobody(Opened<'a>),
     /// Some process, which is ignored.
     Somebody,
     /// Leases do not work for this file.

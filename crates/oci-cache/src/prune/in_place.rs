@@ -26,7 +26,7 @@ use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::confine::confined;
 use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
 use crate::prune::look::Look;
-use crate::prune::pulls::Pulls;
+use crate::prune::pulls::{Pulls, Sign};
 use crate::prune::removal::remove_blobs;
 use crate::prune::report::{Outcome, PruneReport};
 use crate::prune::spare::Idle;
@@ -38,15 +38,25 @@ use crate::prune::spare::Idle;
 /// [`Error::OtherLock`] if the lock is on another directory; then nothing was changed. Failures of
 /// single entries are in [`PruneReport::failures`].
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
+    apply_knowing(plan, lock, None, progress)
+}
+
+/// As [`apply`]. If a pull was under way in an earlier round, the rule is in force from the start.
+pub(crate) fn apply_knowing(
+    plan: &PrunePlan,
+    lock: &Lock,
+    pull: Option<&Sign>,
+    progress: &Progress,
+) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
     let work = plan.work();
     progress.begin(work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
-    let needs_look = Guard::of(plan).is_some() || idle.is_in_doubt();
+    let needs_look = pull.is_some() || Guard::of(plan).is_some() || idle.is_in_doubt();
     // Before the confinement: a confined process cannot see what other processes have open.
     let pulls = needs_look.then(|| {
         idle.read_references();
-        Pulls::look(plan, idle.references(), progress)
+        Pulls::look(plan, idle.references(), pull, progress)
     });
     let beside = pulls.as_ref().map(|pulls| Beside { pulls, idle: &idle });
     let (mut report, is_confined) = confined(plan, None, progress, || prune(plan, beside, progress));
@@ -70,8 +80,9 @@ fn prune(plan: &PrunePlan, beside: Option<Beside<'_>>, progress: &Progress) -> P
     if plan.arms && !progress.is_stopped() {
         report.notes.armed = arm(plan, &report.notes.exceptions);
     }
-    if report.notes.pull.is_none() {
-        report.notes.pull = beside.and_then(|beside| beside.pulls.sign()).cloned();
+    if let Some(Beside { pulls, .. }) = beside {
+        report.notes.pull = report.notes.pull.or_else(|| pulls.update().cloned());
+        report.notes.used = pulls.used();
     }
     report.interrupted = progress.is_stopped();
     report
@@ -176,7 +187,7 @@ fn remove_planned_partials(
 
 fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport) -> Outcome {
     let directory = plan.inventory.tree.directory(partial.directory).descriptor.as_fd();
-    match partial.look(directory) {
+    match partial.look(directory, None) {
         Look::Idle { opened, unprobed } => {
             report.notes.unprobed += unprobed;
             let removed = partial.remove(directory, opened.as_ref(), OpenFiles::Spare(None), report);

@@ -12,6 +12,7 @@ use crate::cache::partial::Partial;
 use crate::os::directory::open_directory;
 use crate::os::lease::{Probe, probe_patiently};
 use crate::os::status::Status;
+use crate::os::watch::Watch;
 
 /// What [`Partial::look`] found.
 #[derive(Debug)]
@@ -29,18 +30,18 @@ pub(crate) enum Look {
 }
 
 impl Partial {
-    /// Finds out whether the partial is idle and still what the scan saw.
-    pub(crate) fn look(&self, directory: BorrowedFd<'_>) -> Look {
-        match self.try_look(directory) {
+    /// Finds out whether the partial is idle and still what the scan saw. The watch is that of the directory.
+    pub(crate) fn look(&self, directory: BorrowedFd<'_>, watch: Option<(&Watch, usize)>) -> Look {
+        match self.try_look(directory, watch) {
             Ok(look) => look,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Look::Gone,
             Err(errno) => Look::Failed(errno),
         }
     }
 
-    fn try_look(&self, directory: BorrowedFd<'_>) -> Result<Look, Errno> {
+    fn try_look(&self, directory: BorrowedFd<'_>, watch: Option<(&Watch, usize)>) -> Result<Look, Errno> {
         if !self.status.is_directory() {
-            let (looks, unprobed) = self.look_at_files(directory)?;
+            let (looks, unprobed) = self.look_at_files(directory, watch)?;
             return Ok(looks.unwrap_or(Look::Idle { opened: None, unprobed }));
         }
         let (opened, status) = open_directory(directory, &self.name)?;
@@ -50,15 +51,19 @@ impl Partial {
         if flock(&opened, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Ok(Look::InUse);
         }
-        let (looks, unprobed) = self.look_at_files(opened.as_fd())?;
+        let (looks, unprobed) = self.look_at_files(opened.as_fd(), None)?;
         Ok(looks.unwrap_or(Look::Idle { opened: Some(opened), unprobed }))
     }
 
     /// The reason to keep the files, if there is one, and how many of them could not be probed.
-    fn look_at_files(&self, holder: BorrowedFd<'_>) -> Result<(Option<Look>, u64), Errno> {
+    fn look_at_files(
+        &self,
+        holder: BorrowedFd<'_>,
+        watch: Option<(&Watch, usize)>,
+    ) -> Result<(Option<Look>, u64), Errno> {
         let mut unprobed = 0;
         for file in &self.files {
-            let lease = match probe_patiently(holder, &file.name) {
+            let lease = match probe_patiently(holder, &file.name, watch) {
                 Probe::Idle(lease) => Some(lease),
                 Probe::Unknown => {
                     unprobed += 1;

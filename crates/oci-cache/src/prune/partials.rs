@@ -49,7 +49,7 @@ fn remove_file(
 ) -> Result<Option<Keep>, Errno> {
     let spares = matches!(open_files, OpenFiles::Spare(_));
     // Held until the name is gone.
-    let probed = probe_patiently(directory, &file.name);
+    let probed = probe_patiently(directory, &file.name, None);
     let is_in_use = matches!(probed, Probe::InUse(_) | Probe::Leased);
     if is_in_use && spares {
         return Ok(Some(Keep::InUse));

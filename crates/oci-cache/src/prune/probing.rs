@@ -17,14 +17,15 @@ use crate::prune::holder::{Holder, Probed, Reason, difference};
 use crate::prune::report::Outcome;
 use crate::prune::worker::Worker;
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
     /// Finds out who has the file of this name open, or what becomes of the name if that is settled already.
-    pub(crate) fn probe(&mut self, index: usize, name: &CStr) -> Probed {
+    pub(crate) fn probe(&mut self, index: usize, name: &CStr) -> Probed<'a> {
         let directory = self.blob(index).directory;
-        if let OpenFiles::Spare(Some(beside)) = self.open_files {
-            beside.pulls.expect(usize::from(directory), name);
-        }
-        match probe(self.tree.directory(directory).descriptor.as_fd(), name) {
+        let watch = match self.open_files {
+            OpenFiles::Spare(Some(beside)) => beside.pulls.watch_of(directory),
+            _ => None,
+        };
+        match probe(self.tree.directory(directory).descriptor.as_fd(), name, watch) {
             Probe::Idle(lease) => Probed::Holder(Holder::Nobody(lease)),
             Probe::InUse(_) | Probe::Leased if matches!(self.open_files, OpenFiles::Disregard) => {
                 Probed::Holder(Holder::Somebody)
@@ -32,14 +33,8 @@ impl Worker<'_> {
             Probe::InUse(descriptor) => Probed::InUse(descriptor),
             Probe::Leased => Probed::Settled(Outcome::Kept(Keep::InUse)),
             Probe::Unknown => Probed::Holder(Holder::Unknown),
-            Probe::Gone => {
-                self.forget(index, name);
-                Probed::Settled(self.gone_or_changed(index))
-            }
-            Probe::Failed(errno) => {
-                self.forget(index, name);
-                Probed::Settled(self.fail("probe", index, errno))
-            }
+            Probe::Gone => Probed::Settled(self.gone_or_changed(index)),
+            Probe::Failed(errno) => Probed::Settled(self.fail("probe", index, errno)),
         }
     }
 
@@ -48,7 +43,7 @@ impl Worker<'_> {
     ///
     /// Renaming, linking or replacing a file updates its change time, so an unchanged one is proof, but
     /// not on an overlay.
-    pub(crate) fn status_of_held(&self, blob: &Blob, holder: &Holder) -> Option<Status> {
+    pub(crate) fn status_of_held(&self, blob: &Blob, holder: &Holder<'_>) -> Option<Status> {
         let Holder::Nobody(lease) = holder else { return None };
         if self.is_overlay {
             return None;
@@ -62,7 +57,7 @@ impl Worker<'_> {
         &mut self,
         index: usize,
         name: &CStr,
-        holder: &Holder,
+        holder: &Holder<'_>,
         probed: &mut Option<Status>,
     ) -> Result<Status, Reason> {
         let blob = self.blob(index);
@@ -81,12 +76,6 @@ impl Worker<'_> {
             return Err(Reason::OtherFile);
         }
         difference(blob, &status).map_or(Ok(status), |reason| Err(Reason::Settled(Outcome::Kept(reason))))
-    }
-
-    fn forget(&self, index: usize, name: &CStr) {
-        if let OpenFiles::Spare(Some(beside)) = self.open_files {
-            beside.pulls.forget(usize::from(self.blob(index).directory), name);
-        }
     }
 
     /// The name could not be opened as a regular file: it is gone, or something else has taken its

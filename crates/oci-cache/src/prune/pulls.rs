@@ -9,7 +9,7 @@
 //! [`crate::os::watch`].
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -22,7 +22,7 @@ use crate::cache::inventory::{Blob, Directory, Tree};
 use crate::cache::names::{self, Place};
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
-use crate::os::lease::{Probe, ask_patiently, is_locked, probe};
+use crate::os::lease::{Opened, Probe, ask_patiently, is_locked, probe};
 use crate::os::processes::{Process, process_with};
 use crate::os::status::{Status, Timestamp};
 use crate::os::watch::{Sighting, Watch};
@@ -66,13 +66,22 @@ pub(crate) struct Pulls<'a> {
 }
 
 impl<'a> Pulls<'a> {
-    /// Looks for pulls in the whole cache: for half a second, or until the first sign.
-    pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
+    /// Looks for pulls in the whole cache: for half a second, or until the first sign. A sign that is known from an
+    /// earlier look holds on.
+    pub(crate) fn look(
+        plan: &'a PrunePlan,
+        references: &References,
+        known: Option<&Sign>,
+        progress: &Progress,
+    ) -> Self {
         let tree = &plan.inventory.tree;
         let not_in_index = blob_not_in_index(tree, references, plan.planned_at);
         let directories = tree.directories.iter();
         let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
         let pulls = Self { tree, watch, sign: OnceLock::new() };
+        if let Some(known) = known {
+            pulls.found(known.clone());
+        }
         if let Some(path) = not_in_index {
             pulls.found(Sign::NotInIndex(path));
         }
@@ -124,23 +133,26 @@ impl<'a> Pulls<'a> {
         let _ = self.sign.set(sign);
     }
 
-    /// Announces that this process is about to open and close a file.
-    pub(crate) fn expect(&self, directory: usize, name: &CStr) {
-        if let Some(watch) = &self.watch {
-            watch.expect(directory, name);
-        }
-    }
-
-    /// Takes an announcement back: the file could not be opened.
-    pub(crate) fn forget(&self, directory: usize, name: &CStr) {
-        if let Some(watch) = &self.watch {
-            watch.forget(directory, name);
-        }
+    /// The watch of the directory at this position.
+    pub(crate) fn watch_of(&self, directory: u16) -> Option<(&Watch, usize)> {
+        self.watch.as_ref().map(|watch| (watch, usize::from(directory)))
     }
 
     /// Whether another process used this file, as of the last update.
     pub(crate) fn saw(&self, directory: usize, name: &CStr) -> bool {
         self.watch.as_ref().is_some_and(|watch| watch.saw(directory, name))
+    }
+
+    /// The inodes of the blobs that other processes used, as of the last update.
+    pub(crate) fn used(&self) -> Vec<u64> {
+        let is_used = |blob: &&Blob| {
+            self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
+        };
+        let Some(watch) = &self.watch else { return Vec::new() };
+        if !watch.saw_any() {
+            return Vec::new();
+        }
+        self.tree.blobs.iter().filter(is_used).map(|blob| blob.inode).collect()
     }
 
     fn path(&self, directory: usize, name: &CStr) -> PathBuf {
@@ -163,8 +175,7 @@ impl<'a> Pulls<'a> {
     fn look_at_locks(&self) {
         let Some(root) = self.tree.directories.first() else { return };
         for name in names::PULLERS_LOCKS {
-            self.expect(0, name);
-            if is_locked(root.descriptor.as_fd(), name) {
+            if is_locked(root.descriptor.as_fd(), name, self.watch_of(0)) {
                 self.found(Sign::Locked(self.path(0, name)));
             }
         }
@@ -186,9 +197,12 @@ impl<'a> Pulls<'a> {
         let tree = self.tree;
         for partial in &tree.partials {
             let directory = tree.directory(partial.directory).descriptor.as_fd();
-            self.expect(usize::from(partial.directory), &partial.name);
-            if matches!(partial.look(directory), Look::InUse) {
-                self.found(Sign::Open { path: partial.path.clone(), process: process_of(partial) });
+            match partial.look(directory, self.watch_of(partial.directory)) {
+                Look::InUse => {
+                    self.found(Sign::Open { path: partial.path.clone(), process: process_of(partial) });
+                }
+                Look::Changed => self.found(Sign::Changed(partial.path.clone())),
+                Look::Idle { .. } | Look::Gone | Look::Failed(_) => {}
             }
         }
         let next = AtomicUsize::new(0);
@@ -216,23 +230,21 @@ impl<'a> Pulls<'a> {
     }
 
     /// Probes a blob. Returns its descriptor, and since when it waits, if it looks open.
-    fn probe(&self, blob: &Blob) -> Option<(OwnedFd, Instant)> {
+    fn probe(&self, blob: &Blob) -> Option<(Opened<'_>, Instant)> {
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
-        self.expect(usize::from(blob.directory), name.as_c_str());
-        match probe(directory, name.as_c_str()) {
-            Probe::InUse(descriptor) => return Some((descriptor, Instant::now())),
+        match probe(directory, name.as_c_str(), self.watch_of(blob.directory)) {
+            Probe::InUse(opened) => return Some((opened, Instant::now())),
             Probe::Leased => self.found_open(blob),
-            Probe::Gone | Probe::Failed(_) => self.forget(usize::from(blob.directory), name.as_c_str()),
-            Probe::Idle(_) | Probe::Unknown => {}
+            Probe::Idle(_) | Probe::Gone | Probe::Failed(_) | Probe::Unknown => {}
         }
         None
     }
 
     /// Asks again after blobs that look open: perhaps it is only a scanner, which closes a file in a moment.
-    fn ask_again(&self, waiting: Vec<(&Blob, (OwnedFd, Instant))>) {
-        for (blob, (descriptor, since)) in waiting {
-            if matches!(ask_patiently(descriptor, since), Probe::InUse(_)) {
+    fn ask_again(&self, waiting: Vec<(&Blob, (Opened<'_>, Instant))>) {
+        for (blob, (opened, since)) in waiting {
+            if matches!(ask_patiently(opened, since), Probe::InUse(_)) {
                 return self.found_open(blob);
             }
         }
@@ -250,7 +262,8 @@ impl<'a> Pulls<'a> {
 /// writes it, and `oci-layout`, last (containers/image, `oci/layout/oci_dest.go`, `Commit`).
 fn blob_not_in_index(tree: &Tree, references: &References, now: Timestamp) -> Option<PathBuf> {
     let counts = references.counts(tree.blobs.len());
-    let is_new = |blob: &Blob| blob.modified > now.before(NEW);
+    // A time far in the future says nothing.
+    let is_new = |blob: &Blob| blob.modified > now.before(NEW) && blob.modified.before(NEW) < now;
     let is_nested = |blob: &Blob| tree.directory(blob.directory).place != Place::Root;
     let found =
         tree.blobs.iter().zip(counts).find(|(blob, count)| *count == 0 && is_new(blob) && is_nested(blob));

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::names::Place;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
@@ -35,6 +36,24 @@ pub(crate) struct Spared {
     pub(crate) kept: Vec<usize>,
     /// The change of the layout's index.
     pub(crate) index_change: IndexChange,
+}
+
+/// The files that stay while a pull is under way, by inode number.
+pub(crate) fn spared_files(
+    inventory: &Inventory,
+    now: Timestamp,
+    grace: Duration,
+) -> impl Iterator<Item = (u64, Keep)> {
+    let blobs = inventory.tree.blobs.iter().filter(move |blob| !is_idle_for(inventory, blob, now, grace));
+    let partials =
+        inventory.tree.partials.iter().filter(move |partial| partial.last_used() > now.before(grace));
+    let inodes = blobs.map(|blob| blob.inode).chain(partials.map(|partial| partial.status.id.inode));
+    inodes.map(|inode| (inode, Keep::InUse))
+}
+
+/// Whether the blob has certainly been idle for this long.
+fn is_idle_for(inventory: &Inventory, blob: &Blob, now: Timestamp, age: Duration) -> bool {
+    inventory.idleness.since(blob.times(), now) <= now.before(age)
 }
 
 impl<'a> Idle<'a> {
@@ -85,16 +104,8 @@ impl<'a> Idle<'a> {
         partial.last_used() > self.plan.planned_at.before(self.plan.grace)
     }
 
-    /// The files that stay while a pull is under way, by inode number.
-    pub(crate) fn spared_files(&self) -> impl Iterator<Item = (u64, Keep)> {
-        let blobs = self.plan.inventory.tree.blobs.iter().enumerate();
-        blobs.filter(|(index, _)| self.is_spared(*index)).map(|(_, blob)| (blob.inode, Keep::InUse))
-    }
-
     fn is_idle_for(&self, index: usize, age: Duration) -> bool {
-        let (inventory, now) = (&self.plan.inventory, self.plan.planned_at);
-        let since: Timestamp = inventory.idleness.since(inventory.tree.blobs[index].times(), now);
-        since <= now.before(age)
+        is_idle_for(&self.plan.inventory, &self.plan.inventory.tree.blobs[index], self.plan.planned_at, age)
     }
 
     /// Splits what the plan removes into what goes and what stays while a pull is under way.

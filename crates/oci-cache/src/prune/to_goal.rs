@@ -6,19 +6,19 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Instant;
 
 use crate::cache::cache_dir::{CacheDir, Space};
+use crate::cache::inventory::Inventory;
 use crate::cache::lock::Lock;
 use crate::error::{Error, Failure};
-use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::fate::Keep;
-use crate::plan::policy::Policy;
 use crate::plan::select::select_around;
 use crate::progress::Progress;
-use crate::prune::in_place::apply;
+use crate::prune::in_place::{apply, apply_knowing};
 use crate::prune::report::{Outcome, PruneReport};
-use crate::prune::spare::Idle;
+use crate::prune::spare::spared_files;
 use crate::scan::references::read_references;
 use crate::scan::scan;
 
@@ -70,7 +70,7 @@ pub fn apply_to_goal(
     progress: &Progress,
     mut each_round: impl FnMut(&PrunePlan, &PruneReport),
 ) -> Result<Pruned, Error> {
-    let now = plan.planned_at;
+    let (planned_at, started, grace) = (plan.planned_at, Instant::now(), plan.grace);
     let space = cache.space()?;
     let report = apply(&plan, lock, progress)?;
     let mut done = Pruned::new(plan, report);
@@ -84,16 +84,21 @@ pub fn apply_to_goal(
         }
         each_round(&done.plan, &done.report);
         all_held.extend(held);
-        // A pull is under way: do not try what it may count on.
-        if done.report.notes.pull.is_some() {
-            all_held.extend(Idle::of(&done.plan).spared_files());
-        }
+        all_held.extend(done.report.notes.used.iter().map(|&inode| (inode, Keep::Recent)));
         // Some file systems give the room back later.
         let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
         let space = Space { available_bytes, ..space };
-        match plan_around(cache, &policy, &all_held, now, space)
-            .and_then(|plan| apply(&plan, lock, progress).map(|report| Pruned::new(plan, report)))
-        {
+        let now = planned_at.after(started.elapsed());
+        let pull = done.report.notes.pull.clone();
+        let next = inventory_again(cache).and_then(|inventory| {
+            // A pull is under way: do not try what it may count on, even if it is new.
+            if pull.is_some() {
+                all_held.extend(spared_files(&inventory, now, grace));
+            }
+            let plan = select_around(inventory, &policy, &all_held, now, space)?;
+            apply_knowing(&plan, lock, pull.as_ref(), progress).map(|report| Pruned::new(plan, report))
+        });
+        match next {
             Ok(next) => done = Pruned { report: done.report.followed_by(next.report), ..next },
             Err(error) => {
                 let error = io::Error::other(with_source(&error));
@@ -106,16 +111,10 @@ pub fn apply_to_goal(
     Ok(done)
 }
 
-fn plan_around(
-    cache: &CacheDir,
-    policy: &Policy,
-    held: &HashMap<u64, Keep>,
-    now: Timestamp,
-    space: Space,
-) -> Result<PrunePlan, Error> {
+fn inventory_again(cache: &CacheDir) -> Result<Inventory, Error> {
     let mut inventory = scan(cache)?;
     read_references(&mut inventory);
-    select_around(inventory, policy, held, now, space)
+    Ok(inventory)
 }
 
 /// The entries that could not be removed: inode number and reason.

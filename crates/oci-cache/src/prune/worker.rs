@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
-use crate::os::lease::{PATIENCE, Probe, ask_again, ask_patiently, is_undisturbed, release_lease};
+use crate::os::lease::{Opened, PATIENCE, Probe, ask_again, ask_patiently, is_undisturbed, release_lease};
 use crate::os::status::Status;
 use crate::os::sys::close_all;
 use crate::os::watch::Watch;
@@ -54,7 +54,7 @@ pub(crate) struct Worker<'a> {
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
     names: &'a [usize],
-    descriptor: OwnedFd,
+    opened: Opened<'a>,
     since: Instant,
 }
 
@@ -97,8 +97,8 @@ impl<'a> Worker<'a> {
             if !all && !left.is_zero() && self.waiting.len() <= self.batch_size {
                 return;
             }
-            let Some(Waiting { names, descriptor, since }) = self.waiting.pop_front() else { return };
-            match ask_patiently(descriptor, since) {
+            let Some(Waiting { names, opened, since }) = self.waiting.pop_front() else { return };
+            match ask_patiently(opened, since) {
                 Probe::Idle(lease) => self.remove_file(names, Holder::Nobody(lease)),
                 _ => self.keep_all(names, Keep::InUse),
             }
@@ -130,7 +130,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Removes the names of one file. The holder is known if the file was probed before.
-    fn remove_file(&mut self, names: &'a [usize], mut holder: Holder) {
+    fn remove_file(&mut self, names: &'a [usize], mut holder: Holder<'a>) {
         let mut probed = None;
         for (position, &index) in names.iter().enumerate() {
             let outcome = if self.progress.is_stopped() {
@@ -138,13 +138,9 @@ impl<'a> Worker<'a> {
             } else {
                 match self.remove_name(index, &mut holder, &mut probed) {
                     Ok(outcome) => outcome,
-                    Err(descriptor) => {
+                    Err(opened) => {
                         let since = Instant::now();
-                        return self.waiting.push_back(Waiting {
-                            names: &names[position..],
-                            descriptor,
-                            since,
-                        });
+                        return self.waiting.push_back(Waiting { names: &names[position..], opened, since });
                     }
                 }
             };
@@ -155,11 +151,11 @@ impl<'a> Worker<'a> {
             self.settle(index, outcome);
         }
         // If the file still has other names, release its lease now: a process may be waiting for it.
-        if let Holder::Nobody(lease) = holder
-            && self.has_own_table
-            && probed.is_some_and(|status: Status| status.links == 1)
-        {
-            self.closing.push(lease);
+        if let Holder::Nobody(lease) = holder {
+            let descriptor = lease.unlinked();
+            if self.has_own_table && probed.is_some_and(|status: Status| status.links == 1) {
+                self.closing.push(descriptor);
+            }
         }
     }
 
@@ -168,13 +164,13 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     ///
-    /// The descriptor of a file that looks open, perhaps only for a moment.
+    /// A file that looks open, perhaps only for a moment.
     fn remove_name(
         &mut self,
         index: usize,
-        holder: &mut Holder,
+        holder: &mut Holder<'a>,
         probed: &mut Option<Status>,
-    ) -> Result<Outcome, OwnedFd> {
+    ) -> Result<Outcome, Opened<'a>> {
         let blob = self.blob(index);
         let name = blob.digest.file_name(blob.spelling);
         let name = name.as_c_str();
@@ -185,7 +181,7 @@ impl<'a> Worker<'a> {
             *holder = match self.probe(index, name) {
                 Probed::Holder(holder) => holder,
                 Probed::Settled(outcome) => return Ok(outcome),
-                Probed::InUse(descriptor) => return Err(descriptor),
+                Probed::InUse(opened) => return Err(opened),
             };
         }
         let mut turn = None;
@@ -219,8 +215,8 @@ impl<'a> Worker<'a> {
     ///
     /// # Errors
     ///
-    /// The descriptor of a file that looks open since then.
-    fn wait_without_lease(&self, directory: usize, holder: &mut Holder) -> Result<Turn<'a>, OwnedFd> {
+    /// A file that looks open since then.
+    fn wait_without_lease(&self, directory: usize, holder: &mut Holder<'a>) -> Result<Turn<'a>, Opened<'a>> {
         let lease = match mem::replace(holder, Holder::Unknown) {
             Holder::Nobody(lease) => lease,
             other => {
@@ -232,13 +228,13 @@ impl<'a> Worker<'a> {
         let turn = self.turns.wait(directory);
         match ask_again(lease) {
             Probe::Idle(lease) => *holder = Holder::Nobody(lease),
-            Probe::InUse(descriptor) => return Err(descriptor),
+            Probe::InUse(opened) => return Err(opened),
             _ => {}
         }
         Ok(turn)
     }
 
-    fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder, status: &Status) -> Outcome {
+    fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder<'_>, status: &Status) -> Outcome {
         let directory = self.tree.directory(self.blob(index).directory).descriptor.as_fd();
         match unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) => {}
@@ -264,5 +260,160 @@ impl<'a> Worker<'a> {
             return Some(Keep::Recent);
         }
         (sign.is_some() && idle.is_spared(index)).then_some(Keep::InUse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File, FileTimes};
+    use std::path::{Path, PathBuf};
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, SystemTime};
+
+    use crate::prune::pulls::Pulls;
+    use crate::prune::spare::Idle;
+    use crate::{CacheDir, Policy, PrunePlan, Space, scan, select};
+
+    /// A flat cache of three blobs that were written ten minutes ago, and the plan to remove everything.
+    struct Fixture {
+        directory: tempfile::TempDir,
+        plan: PrunePlan,
+        progress: Progress,
+    }
+
+    impl Fixture {
+        #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let then = SystemTime::now() - Duration::from_secs(600);
+            for number in 0..3 {
+                let path = Self::path_in(directory.path(), number);
+                fs::write(&path, "content").unwrap();
+                let times = FileTimes::new().set_accessed(then).set_modified(then);
+                File::open(&path).unwrap().set_times(times).unwrap();
+            }
+            let cache = CacheDir::open(directory.path(), &[]).unwrap();
+            let now = SystemTime::now().into();
+            let plan = select(scan(&cache).unwrap(), &Policy::default(), now, Space::default()).unwrap();
+            Self { directory, plan, progress: Progress::default() }
+        }
+
+        fn path_in(directory: &Path, number: usize) -> PathBuf {
+            directory.join(format!("sha256:{number:064x}"))
+        }
+
+        fn path(&self, number: usize) -> PathBuf {
+            Self::path_in(self.directory.path(), number)
+        }
+
+        /// The index of the blob of this number, as the only name of its file.
+        fn names(&self, number: usize) -> &'static [usize] {
+            let name = self.path(number);
+            let blobs = self.plan.inventory.tree.blobs.iter();
+            let paths = blobs.map(|blob| self.plan.inventory.path_of(blob));
+            vec![paths.into_iter().position(|path| path == name).unwrap()].leak()
+        }
+
+        /// Looks for pulls, finds none, and lets a worker act, which has its turn if the directory's mutex is free.
+        fn with_worker(&self, act: impl FnOnce(&mut Worker<'_>, &Turns)) -> Removal {
+            let idle = Idle::of(&self.plan);
+            let pulls = Pulls::look(&self.plan, idle.references(), None, &self.progress);
+            assert_eq!(pulls.sign(), None);
+            let tree = &self.plan.inventory.tree;
+            let (queue, turns) = (Queue::new(tree, Vec::new()), Turns::in_directories_of(tree, 0));
+            let mut worker = Worker {
+                tree,
+                queue: &queue,
+                turns: &turns,
+                batch_size: 32,
+                has_own_table: false,
+                is_overlay: false,
+                open_files: OpenFiles::Spare(Some(Beside { pulls: &pulls, idle: &idle })),
+                progress: &self.progress,
+                closing: Vec::new(),
+                waiting: VecDeque::new(),
+                removal: Removal::default(),
+            };
+            act(&mut worker, &turns);
+            worker.removal
+        }
+    }
+
+    /// Takes the lease on the file of this name, as the worker does.
+    fn lease<'x>(worker: &mut Worker<'x>, index: usize) -> Holder<'x> {
+        let blob = worker.blob(index);
+        match worker.probe(index, blob.digest.file_name(blob.spelling).as_c_str()) {
+            Probed::Holder(holder @ Holder::Nobody(_)) => holder,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_use_between_two_updates_of_the_watch_is_seen_under_the_lease() {
+        let fixture = Fixture::new();
+        let (used, other) = (fixture.names(1), fixture.names(2));
+        let removal = fixture.with_worker(|worker, _| {
+            drop(File::open(fixture.path(1)).unwrap());
+            worker.remove_file(used, Holder::NotProbed);
+            worker.remove_file(other, Holder::NotProbed);
+        });
+        let expected = [(used[0], Outcome::Kept(Keep::Recent)), (other[0], Outcome::Kept(Keep::InUse))];
+        assert_eq!(removal.exceptions, expected);
+        assert!(fixture.path(1).exists() && fixture.path(2).exists());
+    }
+
+    #[test]
+    fn a_file_that_somebody_waits_for_stays() {
+        let fixture = Fixture::new();
+        let names = fixture.names(1);
+        let path = fixture.path(1);
+        let removal = fixture.with_worker(|worker, _| {
+            let holder = lease(worker, names[0]);
+            thread::scope(|scope| {
+                let reader = scope.spawn(|| fs::read_to_string(&path).unwrap());
+                while matches!(&holder, Holder::Nobody(lease) if is_undisturbed(lease.as_fd())) {
+                    thread::yield_now();
+                }
+                worker.remove_file(names, holder);
+                assert_eq!(reader.join().unwrap(), "content");
+            });
+        });
+        assert_eq!(removal.exceptions, [(names[0], Outcome::Kept(Keep::InUse))]);
+        assert!(fixture.path(1).exists());
+    }
+
+    #[test]
+    fn no_lease_is_held_while_waiting_for_a_turn() {
+        for stays_open in [true, false] {
+            let fixture = Fixture::new();
+            let names = fixture.names(1);
+            let path = fixture.path(1);
+            let removal = fixture.with_worker(|worker, turns| {
+                let holder = lease(worker, names[0]);
+                thread::scope(|scope| {
+                    let (taken, is_taken) = mpsc::channel();
+                    let other = scope.spawn(move || {
+                        let turn = turns.take_soon(0).unwrap();
+                        taken.send(()).unwrap();
+                        // The lease is released while the turn is taken, so this open returns.
+                        let opened = File::open(&path).unwrap();
+                        let still_open = stays_open.then_some(opened);
+                        drop(turn);
+                        still_open
+                    });
+                    is_taken.recv().unwrap();
+                    worker.remove_file(names, holder);
+                    let still_open = other.join().unwrap();
+                    assert_eq!(worker.waiting.len(), usize::from(stays_open));
+                    worker.ask_again(true);
+                    drop(still_open);
+                });
+            });
+            let reason = if stays_open { Keep::InUse } else { Keep::Recent };
+            assert_eq!(removal.exceptions, [(names[0], Outcome::Kept(reason))]);
+            assert!(fixture.path(1).exists());
+        }
     }
 }
