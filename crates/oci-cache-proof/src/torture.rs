@@ -201,7 +201,14 @@ fn run_here(arguments: &TortureArguments, program: &Path, scratch: &Path) -> any
     for part in Part::ALL.into_iter().filter(|part| arguments.only.is_none_or(|only| only == *part)) {
         let at = started.elapsed().as_secs();
         output::complain(&format!("torture: {part:?} starts after {at} s"));
-        rows.extend(part.rows(&stage).with_context(|| format!("{part:?}"))?);
+        match part.rows(&stage) {
+            Ok(more) => rows.extend(more),
+            Err(error) => {
+                // A whole run takes long: show what it found so far.
+                output::print(&row::told(&rows))?;
+                return Err(error.context(format!("{part:?}")));
+            }
+        }
     }
     let printed = output::print(&row::told(&rows))?;
     output::complain(&format!("torture: done after {} s", started.elapsed().as_secs()));

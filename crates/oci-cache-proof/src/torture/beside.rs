@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use oci_cache_cli::output;
+use tempfile::TempDir;
 
 use crate::kit::layout::problems;
 use crate::kit::process::{self, Running};
@@ -169,9 +170,11 @@ fn blow(stage: &Stage, mount: &Mount, storm: &Storm, number: usize) -> anyhow::R
     let mut details = Vec::new();
     let busy = busy(storm.load, round * 40)?;
     for turn in 0..MOST_ROUNDS {
-        let home = mount.path.join(format!("{number}-{turn}"));
-        std::fs::create_dir(&home).with_context(|| format!("make {}", home.display()))?;
-        details.extend(one_round(stage, &home, storm, round, &mut row)?);
+        let home = TempDir::with_prefix_in(format!("{number}-{turn}-"), &mount.path)
+            .with_context(|| format!("make a directory in {}", mount.path.display()))?;
+        details.extend(one_round(stage, home.path(), storm, round, &mut row)?);
+        // The file system is small, and has few inodes.
+        home.close().context("remove the caches of a round")?;
         if row.pulls >= storm.pulls && row.unlinks >= storm.unlinks {
             break;
         }
