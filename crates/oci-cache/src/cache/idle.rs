@@ -58,9 +58,7 @@ impl Idleness {
     /// An access time in the future is later than any change can be made.
     pub(crate) fn can_be_armed(self, times: Times, now: Timestamp) -> bool {
         let last_change = times.modified.max(times.changed);
-        self.access_times == AccessTimes::Daily
-            && (last_change..=now).contains(&times.accessed)
-            && times.accessed != last_change
+        self.access_times == AccessTimes::Daily && times.accessed > last_change && times.accessed <= now
     }
 }
 

@@ -80,9 +80,13 @@ fn prune(plan: &PrunePlan, beside: Option<Beside<'_>>, progress: &Progress) -> P
     if plan.arms && !progress.is_stopped() {
         report.notes.armed = arm(plan, &report.notes.exceptions);
     }
+    // No update of the watch from here on: this prune has opened partials and the index, unannounced.
     if let Some(Beside { pulls, .. }) = beside {
-        report.notes.pull = report.notes.pull.or_else(|| pulls.update().cloned());
-        report.notes.used = pulls.used();
+        report.notes.pull = report.notes.pull.or_else(|| pulls.sign().cloned());
+        // Only further rounds need to know.
+        if plan.goal.is_some() {
+            report.notes.used = pulls.used();
+        }
     }
     report.interrupted = progress.is_stopped();
     report

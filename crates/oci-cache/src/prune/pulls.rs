@@ -148,8 +148,7 @@ impl<'a> Pulls<'a> {
         let is_used = |blob: &&Blob| {
             self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
         };
-        let Some(watch) = &self.watch else { return Vec::new() };
-        if !watch.saw_any() {
+        if !self.watch.as_ref().is_some_and(Watch::saw_any) {
             return Vec::new();
         }
         self.tree.blobs.iter().filter(is_used).map(|blob| blob.inode).collect()
@@ -159,7 +158,8 @@ impl<'a> Pulls<'a> {
         self.tree.directories[directory].path.join(OsStr::from_bytes(name.to_bytes()))
     }
 
-    /// Waits for half a second, or until the first sign unless it is `to_the_end`. Meanwhile it empties the kernel's queue, which is bounded.
+    /// Waits for half a second, or until the first sign unless it is `to_the_end`. Meanwhile it empties the kernel's
+    /// queue, which is bounded.
     fn wait(&self, progress: &Progress, to_the_end: bool) {
         const SLICES: u32 = 25;
         for _ in 0..SLICES {

@@ -46,7 +46,7 @@ pub(crate) fn spared_files(
 ) -> impl Iterator<Item = (u64, Keep)> {
     let blobs = inventory.tree.blobs.iter().filter(move |blob| !is_idle_for(inventory, blob, now, grace));
     let partials =
-        inventory.tree.partials.iter().filter(move |partial| partial.last_used() > now.before(grace));
+        inventory.tree.partials.iter().filter(move |partial| !is_partial_idle_for(partial, now, grace));
     let inodes = blobs.map(|blob| blob.inode).chain(partials.map(|partial| partial.status.id.inode));
     inodes.map(|inode| (inode, Keep::InUse))
 }
@@ -54,6 +54,11 @@ pub(crate) fn spared_files(
 /// Whether the blob has certainly been idle for this long.
 fn is_idle_for(inventory: &Inventory, blob: &Blob, now: Timestamp, age: Duration) -> bool {
     inventory.idleness.since(blob.times(), now) <= now.before(age)
+}
+
+/// Whether none of the partial's times lies within this age. Whatever changes a partial moves one of them.
+fn is_partial_idle_for(partial: &Partial, now: Timestamp, age: Duration) -> bool {
+    partial.last_used() <= now.before(age)
 }
 
 impl<'a> Idle<'a> {
@@ -90,7 +95,7 @@ impl<'a> Idle<'a> {
     }
 
     fn partial_may_be_in_use(&self, partial: &Partial) -> bool {
-        partial.last_used() > self.plan.planned_at.before(self.plan.grace.max(LOOK_FOR))
+        !is_partial_idle_for(partial, self.plan.planned_at, self.plan.grace.max(LOOK_FOR))
     }
 
     /// Whether the blob has not certainly been idle for the grace, so that it stays while a pull is under way.
@@ -98,10 +103,9 @@ impl<'a> Idle<'a> {
         !self.is_idle_for(index, self.plan.grace)
     }
 
-    /// Whether the partial stays while a pull is under way: one of its times lies within the grace. Whatever changes a
-    /// partial moves one of them.
+    /// Whether the partial stays while a pull is under way.
     pub(crate) fn is_partial_spared(&self, partial: &Partial) -> bool {
-        partial.last_used() > self.plan.planned_at.before(self.plan.grace)
+        !is_partial_idle_for(partial, self.plan.planned_at, self.plan.grace)
     }
 
     fn is_idle_for(&self, index: usize, age: Duration) -> bool {

@@ -3,9 +3,9 @@
 //! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
 //! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
 //! only if inode, size and timestamps are those of the scan. No lease is held while the thread waits for
-//! others in the directory. If a pull may have used it within the hour, or
-//! the grace, the watch is read under the lease: whoever opened and closed it before is seen, and whoever
-//! opens it now waits. Everything counted as removed was removed. One failure does not stop the rest.
+//! others in the directory. If a pull may have used it within the hour, or the grace, the watch is read
+//! under the lease: whoever opened and closed it before is seen, and whoever opens it now waits.
+//! Everything counted as removed was removed. One failure does not stop the rest.
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
