@@ -164,11 +164,11 @@ fn storms(stage: &Stage, file_system: FileSystem) -> Vec<Storm> {
 
 fn blow(stage: &Stage, mount: &Mount, storm: &Storm, number: usize) -> anyhow::Result<Row> {
     /// The maximum number of rounds.
-    const MOST_ROUNDS: usize = 40;
+    const MOST_ROUNDS: u32 = 40;
     let round = Duration::from_secs(if stage.quick { 7 } else { 20 });
     let mut row = Row::new("beside", storm.file_system.name(), &storm.name());
     let mut details = Vec::new();
-    let busy = busy(storm.load, round * 40)?;
+    let busy = busy(storm.load, round * MOST_ROUNDS)?;
     for turn in 0..MOST_ROUNDS {
         let home = TempDir::with_prefix_in(format!("{number}-{turn}-"), &mount.path)
             .with_context(|| format!("make a directory in {}", mount.path.display()))?;

@@ -23,7 +23,7 @@ use crate::kit::process::{self, while_none_starts};
 use crate::torture::mode::command;
 use crate::torture::mounts::{self, FileSystem, Mount, Recording};
 use crate::torture::row::Row;
-use crate::torture::sandbox::{flat_name, write};
+use crate::torture::sandbox::{fill, flat_name};
 use crate::torture::stage::Stage;
 
 pub(crate) use self::scanner::scan;
@@ -53,7 +53,8 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 /// Prunes a cache whose files a scanner opens whenever anybody does.
 fn beside_a_scanner(stage: &Stage, mount: &Mount) -> anyhow::Result<Row> {
     let mut row = Row::new("leases", "ext4", "beside a scanner");
-    let cache = fill(mount, "scanned", SCANNED)?;
+    let cache = mount.path.join("scanned");
+    fill(&cache, SCANNED)?;
     let events = stage.scratch.join("events");
     let mut scanner = Command::new("timeout");
     let role = stage.role("scanner");
@@ -78,7 +79,8 @@ fn frozen(stage: &Stage, mount: &Mount) -> anyhow::Result<Row> {
     // The kernel takes a lease away after 45 s: `/proc/sys/fs/lease-break-time`.
     let time = Duration::from_secs(if stage.quick { 3 } else { 50 });
     let mut row = Row::new("leases", "ext4", &format!("frozen for {} s", time.as_secs()));
-    let cache = fill(mount, "frozen", FROZEN)?;
+    let cache = mount.path.join("frozen");
+    fill(&cache, FROZEN)?;
     let prune = process::start(&mut command(&stage.program, "prune", &cache), None)?;
     wait_until(|| !cache.join(flat_name(BEFORE_THE_FREEZE)).exists()).context("the prune does not prune")?;
     freeze("--freeze", mount)?;
@@ -141,15 +143,6 @@ fn leased(process: u32) -> anyhow::Result<HashSet<u64>> {
 
 fn freeze(flag: &str, mount: &Mount) -> anyhow::Result<()> {
     process::must(Command::new("fsfreeze").arg(flag).arg(&mount.path), LIMIT).map(drop)
-}
-
-/// Fills a flat cache with blobs that were last used two days ago.
-fn fill(mount: &Mount, name: &str, blobs: usize) -> anyhow::Result<PathBuf> {
-    let cache = mount.path.join(name);
-    for number in 0..blobs {
-        write(&cache.join(flat_name(number)), "blob")?;
-    }
-    Ok(cache)
 }
 
 fn names(cache: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -171,6 +171,15 @@ pub(crate) fn write(path: &Path, content: &str) -> anyhow::Result<()> {
     age(path)
 }
 
+/// Fills a flat cache with old blobs.
+pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
+    fs::create_dir_all(cache)?;
+    for number in 0..blobs {
+        write(&cache.join(flat_name(number)), "blob")?;
+    }
+    age(cache)
+}
+
 /// The times of a file that was last used two days ago.
 pub(crate) fn old() -> FileTimes {
     let now = u64::try_from(oci_cache_cli::clock::now().0).unwrap_or_default();

@@ -12,9 +12,9 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::kit::process;
 use crate::torture::mode::LIMIT;
-use crate::torture::sandbox::{flat_name, write};
+use crate::torture::sandbox::{fill, flat_name, write};
 use crate::torture::strace::under_strace;
-use crate::torture::surroundings::trial::{Case, Trial, fill};
+use crate::torture::surroundings::trial::{Case, Trial};
 
 /// The exchanges.
 pub(crate) const CASES: &[Case] = &[

@@ -11,9 +11,9 @@ use crate::kit::process::{self, wrapped};
 use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
 use crate::torture::nobody::{as_nobody, give, give_entries};
-use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
+use crate::torture::sandbox::{Sandbox, Shape, fill, flat_name, write};
 use crate::torture::strace::under_strace;
-use crate::torture::surroundings::trial::{Case, Trial, fill};
+use crate::torture::surroundings::trial::{Case, Trial};
 
 /// The cases with limits and outputs.
 pub(crate) const CASES: &[Case] = &[

@@ -11,8 +11,8 @@ use crate::kit::image;
 use crate::kit::process::{self, wrapped};
 use crate::torture::mounts;
 use crate::torture::nobody::{as_nobody, give, give_entries};
-use crate::torture::sandbox::{Sandbox, Shape, flat_name, write};
-use crate::torture::surroundings::trial::{Case, Trial, blobs_in, fill};
+use crate::torture::sandbox::{Sandbox, Shape, fill, flat_name, write};
+use crate::torture::surroundings::trial::{Case, Trial, blobs_in};
 
 /// The cases with mounts and permissions.
 pub(crate) const CASES: &[Case] = &[

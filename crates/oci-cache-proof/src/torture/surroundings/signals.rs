@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use crate::kit::process;
 use crate::kit::tree::Tree;
 use crate::torture::mode::LIMIT;
-use crate::torture::sandbox::{Sandbox, Shape};
-use crate::torture::surroundings::trial::{Case, Trial, fill};
+use crate::torture::sandbox::{Sandbox, Shape, fill};
+use crate::torture::surroundings::trial::{Case, Trial};
 
 const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
 /// How long stopping may take.

@@ -15,7 +15,7 @@ use crate::kit::process::{self, Ended};
 use crate::kit::tree::Tree;
 use crate::torture::mode::{LIMIT, command};
 use crate::torture::row::Row;
-use crate::torture::sandbox::{Sandbox, age, flat_name, is_the_caches, write};
+use crate::torture::sandbox::{Sandbox, is_the_caches};
 use crate::torture::stage::Stage;
 
 /// A case: its name and its function.
@@ -124,15 +124,6 @@ impl Trial<'_> {
         let left = blobs_in(cache);
         self.check(left == expected, || format!("{left} blobs are left, not {expected}"));
     }
-}
-
-/// Fills a flat cache with old blobs.
-pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
-    fs::create_dir_all(cache)?;
-    for number in 0..blobs {
-        write(&cache.join(flat_name(number)), "blob")?;
-    }
-    age(cache)
 }
 
 /// The number of blobs in a flat cache.
