@@ -13,6 +13,7 @@ mod confine;
 mod holder;
 mod in_place;
 mod index_rewrite;
+mod last_look;
 mod layout_guard;
 mod leftovers;
 mod look;

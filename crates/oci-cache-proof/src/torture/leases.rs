@@ -1,11 +1,13 @@
-//! What may turn a lease against others: a scanner, and a file system that is frozen.
+//! What may turn a lease against others: a scanner, a file system that is frozen, an open at the last moment.
 //!
 //! Guarantees: a scanner that looks at each file that is opened keeps no idle blob in the cache. While a file system is
 //! frozen, at most one open of a directory's files waits for the prune, and of the files that somebody opens meanwhile,
-//! at most one loses its name: the one whose removal had begun. Every process ends by itself.
+//! at most one loses its name: the one whose removal had begun. A blob that somebody opens when the prune comes to it
+//! keeps its name. Every process ends by itself.
 //!
 //! Source: `fanotify(7)`, "permission events"; `fsfreeze(8)`; `proc(5)`, `/proc/locks`.
 
+mod coinciding;
 mod scanner;
 
 use std::collections::HashSet;
@@ -37,7 +39,7 @@ const BEFORE_THE_FREEZE: usize = 200;
 /// The number of files that are opened meanwhile.
 const READERS: usize = 16;
 
-/// Runs both exercises.
+/// Runs the exercises.
 ///
 /// # Errors
 ///
@@ -45,8 +47,9 @@ const READERS: usize = 16;
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let path = stage.scratch.join("leases");
     let mount = mounts::mount(FileSystem::Ext4, &path, Recording::Usual)?;
-    let rows = vec![beside_a_scanner(stage, &mount)?, frozen(stage, &mount)?];
+    let mut rows = vec![beside_a_scanner(stage, &mount)?, frozen(stage, &mount)?];
     mount.unmount()?;
+    rows.append(&mut coinciding::rows(stage)?);
     Ok(rows)
 }
 

@@ -17,6 +17,8 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Flat,
+    /// The blobs were used ten minutes ago.
+    Fresh,
     Layout,
     /// One of the layout's images stays.
     OneImage,
@@ -29,8 +31,16 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 7] =
-        [Self::Flat, Self::Layout, Self::OneImage, Self::Aside, Self::FromPlan, Self::Goal, Self::Verify];
+    const ALL: [Self; 8] = [
+        Self::Flat,
+        Self::Fresh,
+        Self::Layout,
+        Self::OneImage,
+        Self::Aside,
+        Self::FromPlan,
+        Self::Goal,
+        Self::Verify,
+    ];
 
     /// The modes that the tested program supports.
     pub(crate) fn all(stage: &Stage) -> anyhow::Result<Vec<Self>> {
@@ -43,6 +53,7 @@ impl Mode {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Flat => "in place, flat",
+            Self::Fresh => "in place, fresh",
             Self::Layout => "in place, layout",
             Self::OneImage => "in place, one image stays",
             Self::Aside => "aside",
@@ -57,6 +68,7 @@ impl Mode {
         let shape = match self {
             Self::Layout | Self::OneImage => Shape::Layout,
             Self::Aside => Shape::Pure,
+            Self::Fresh => Shape::Fresh,
             Self::Flat | Self::FromPlan | Self::Goal | Self::Verify => Shape::Flat,
         };
         Sandbox::new(&stage.scratch, shape)
@@ -77,7 +89,7 @@ impl Mode {
         let name = if self == Self::Verify { "verify" } else { "prune" };
         let mut command = command(&stage.program, name, &sandbox.cache());
         match self {
-            Self::Flat | Self::Layout => {}
+            Self::Flat | Self::Fresh | Self::Layout => {}
             Self::OneImage => drop(command.args(["--keep", &digest(10)])),
             Self::Aside => drop(command.arg("--aside")),
             Self::FromPlan => drop(command.arg("--from-plan").arg(sandbox.out("plan.json"))),
@@ -94,6 +106,7 @@ impl Mode {
     pub(crate) const fn calls(self) -> &'static [&'static str] {
         match self {
             Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
+            Self::Fresh => &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat2"],
             Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat"],
             Self::Layout | Self::OneImage => {
                 &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat"]

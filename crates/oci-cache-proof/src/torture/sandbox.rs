@@ -1,6 +1,6 @@
 //! A small cache with everything that a prune meets, and canaries around it.
 //!
-//! Guarantees: blobs and directories have times of two days ago. `canary`, beside the cache, holds names that
+//! Guarantees: blobs and directories have times of two days ago, or blobs of ten minutes ago. `canary`, beside the cache, holds names that
 //! a prune would remove if it got there. Links in the cache lead there. `out` is for files that runs write,
 //! and is not compared.
 
@@ -17,6 +17,7 @@ use crate::kit::process::while_none_starts;
 use crate::kit::tree::Tree;
 
 const TWO_DAYS: Duration = Duration::from_secs(2 * 24 * 60 * 60);
+const TEN_MINUTES: Duration = Duration::from_secs(10 * 60);
 
 /// The shape of the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub(crate) enum Shape {
     Flat,
     /// Flat, with nothing that does not belong to the cache.
     Pure,
+    /// As [`Shape::Pure`], but used ten minutes ago: a pull may have looked the blobs up.
+    Fresh,
     /// An OCI image layout with two images.
     Layout,
 }
@@ -81,7 +84,7 @@ impl Sandbox {
         write(&root.join(format!("cache.pruning-{:016x}", 1)).join(flat_name(90)), "left beside")?;
         match shape {
             Shape::Layout => self.fill_layout()?,
-            Shape::Flat | Shape::Pure => self.fill_flat(shape)?,
+            Shape::Flat | Shape::Pure | Shape::Fresh => self.fill_flat(shape)?,
         }
         for directory in [&cache, &cache.join("blobs"), &cache.join("blobs/sha256")] {
             if directory.exists() {
@@ -94,7 +97,11 @@ impl Sandbox {
     fn fill_flat(&self, shape: Shape) -> anyhow::Result<()> {
         let cache = self.cache();
         for number in 1..=4 {
-            write(&cache.join(flat_name(number)), &"b".repeat(number))?;
+            let path = cache.join(flat_name(number));
+            write(&path, &"b".repeat(number))?;
+            if shape == Shape::Fresh {
+                set_times(&path, TEN_MINUTES)?;
+            }
         }
         write(&cache.join("oci-put-blob1234"), "partial")?;
         write(&cache.join(format!(".pruning-{:016x}", 2)).join(flat_name(91)), "left within")?;
@@ -182,14 +189,22 @@ pub(crate) fn fill(cache: &Path, blobs: usize) -> anyhow::Result<()> {
 
 /// The times of a file that was last used two days ago.
 pub(crate) fn old() -> FileTimes {
+    times_before(TWO_DAYS)
+}
+
+fn times_before(age: Duration) -> FileTimes {
     let now = u64::try_from(oci_cache_cli::clock::now().0).unwrap_or_default();
-    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(TWO_DAYS);
+    let then = SystemTime::UNIX_EPOCH + Duration::from_nanos(now).saturating_sub(age);
     FileTimes::new().set_modified(then).set_accessed(then)
 }
 
 /// Makes a file or directory seem two days old.
 pub(crate) fn age(path: &Path) -> anyhow::Result<()> {
-    while_none_starts(|| File::open(path)?.set_times(old()))
+    set_times(path, TWO_DAYS)
+}
+
+fn set_times(path: &Path, age: Duration) -> anyhow::Result<()> {
+    while_none_starts(|| File::open(path)?.set_times(times_before(age)))
         .with_context(|| format!("set the times of {}", path.display()))
 }
 

@@ -7,7 +7,7 @@
 //! specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`, umoci
 //! `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,9 +29,7 @@ pub(crate) const INDEX: &CStr = c"index.json";
 /// (`cache/remotecache/local`, `flock(2)`), linuxkit (`pkg/.../cache`, `flock(2)`), podman's artifacts
 /// (`pkg/libartifact/store`, `fcntl(2)`).
 pub(crate) const PULLERS_LOCKS: [&CStr; 3] = [c"index.json.lock", c".lock", c"index.lock"];
-/// What precedes the random part of the name under which a new index is written.
-pub(crate) const OWN_TEMPORARY: &str = "index.json.pruning-";
-/// What follows the cache's name in the name of an aside directory; a random suffix follows.
+/// What follows the name in that of an aside directory, a new index, or a blob that is about to go; a suffix follows.
 const PRUNING: &[u8] = b".pruning-";
 /// The number of hex digits in a random suffix.
 const SUFFIX_DIGITS: usize = 16;
@@ -80,15 +78,49 @@ pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
         Place::Root => {
             is_temporary(b"oci-put-blob", is_decimal)
                 || is_temporary(b".umoci-", is_decimal)
-                || is_own_temporary(name)
+                || is_new_index(name)
+                || is_hidden(place, name)
         }
-        Place::Blobs | Place::Algorithm(_) => false,
+        Place::Algorithm(_) => is_hidden(place, name),
+        Place::Blobs => false,
     }
 }
 
-/// Whether a prune writes, or wrote, a new index under this name.
+/// Whether a prune gives, or gave, this name to a file of the cache.
 pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
-    name.strip_prefix(OWN_TEMPORARY.as_bytes()).is_some_and(is_random_suffix)
+    let places = Algorithm::ALL.into_iter().map(Place::Algorithm).chain([Place::Root]);
+    is_new_index(name) || own_temporary_of(name).is_some() && { places }.any(|place| is_hidden(place, name))
+}
+
+/// Whether a prune writes, or wrote, a new index under this name.
+fn is_new_index(name: &[u8]) -> bool {
+    own_temporary_of(name) == Some(INDEX.to_bytes())
+}
+
+/// Whether a prune renames, or renamed, a blob to this name before it removes it.
+fn is_hidden(place: Place, name: &[u8]) -> bool {
+    own_temporary_of(name).is_some_and(|of| blob(place, of).is_some())
+}
+
+/// The name of the file that this name is a temporary one of.
+fn own_temporary_of(name: &[u8]) -> Option<&[u8]> {
+    let (start, suffix) = name.split_at_checked(name.len().checked_sub(SUFFIX_DIGITS)?)?;
+    is_random_suffix(suffix).then(|| start.strip_suffix(PRUNING)).flatten()
+}
+
+/// The name of a blob's file right before it is removed.
+pub(crate) fn hidden(name: &CStr, inode: u64) -> CString {
+    own_temporary(name, &format!("{inode:0SUFFIX_DIGITS$x}"))
+}
+
+/// A random name under which to write a new index.
+pub(crate) fn random_index() -> Result<CString, Errno> {
+    Ok(own_temporary(INDEX, &random_suffix()?))
+}
+
+fn own_temporary(name: &CStr, suffix: &str) -> CString {
+    // Neither part contains a null byte.
+    CString::new([name.to_bytes(), PRUNING, suffix.as_bytes()].concat()).unwrap_or_default()
 }
 
 /// What Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix.
@@ -118,7 +150,7 @@ pub(crate) fn random_aside(cache_name: &[u8]) -> Result<Vec<u8>, Errno> {
 }
 
 /// Returns 16 random hex digits.
-pub(crate) fn random_suffix() -> Result<String, Errno> {
+fn random_suffix() -> Result<String, Errno> {
     let mut random = [0; SUFFIX_DIGITS / 2];
     // Read from the kernel: this returns an error if no randomness is available, where the thread's
     // generator would panic.
@@ -159,6 +191,22 @@ mod tests {
             ["oci-put-blob", "oci-put-blob.go", ".umoci-notes", "index.json.pruning-notes", "oci-put-blob1x"]
         {
             assert!(!is_partial(Place::Root, other.as_bytes()), "{other}");
+        }
+        let hex = "ab".repeat(32);
+        let hidden = |name: &str| hidden(&CString::new(name).unwrap(), 7);
+        let (flat, nested_blob) = (hidden(&format!("sha256:{hex}")), hidden(&hex));
+        assert!(is_partial(Place::Root, flat.to_bytes()) && is_partial(nested, nested_blob.to_bytes()));
+        assert!(!is_partial(nested, flat.to_bytes()) && !is_partial(Place::Root, nested_blob.to_bytes()));
+        for own in [flat, nested_blob, random_index().unwrap()] {
+            assert!(is_own_temporary(own.to_bytes()), "{own:?}");
+        }
+        let others =
+            [hidden("notes"), hidden("sha256:ab"), CString::new(format!("{hex}.pruning-7")).unwrap()];
+        for other in others {
+            assert!(
+                !is_own_temporary(other.to_bytes()) && !is_partial(nested, other.to_bytes()),
+                "{other:?}"
+            );
         }
         assert!(!is_partial(nested, b"oci-put-blob123"));
         assert!(is_partial(Place::Ingest, b"anything"));

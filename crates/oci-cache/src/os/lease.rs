@@ -180,6 +180,12 @@ pub(crate) fn is_undisturbed(descriptor: BorrowedFd<'_>) -> bool {
     lease_target(descriptor) == libc::F_WRLCK
 }
 
+/// Whether somebody has begun to open the file on which this process holds a write lease. The kernel counts whoever
+/// opens a file before it lets them wait for the lease, and asks for the lease again only if nobody else is counted.
+pub(crate) fn is_awaited(descriptor: BorrowedFd<'_>) -> bool {
+    !is_undisturbed(descriptor) || set_lease(descriptor, Lease::Write).is_err()
+}
+
 /// Releases the lease, so that whoever waits for the file goes on at once.
 pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
     // Closing the file releases it too; after a failure, a waiting process only waits longer.
@@ -232,9 +238,11 @@ mod tests {
         fs::write(&path, "content").unwrap();
         let Probe::Idle(lease) = probe_in(directory.path()) else { panic!("somebody has a fresh file open") };
         let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
+        assert!(!is_awaited(lease.as_fd()));
         while is_undisturbed(lease.as_fd()) {
             std::thread::yield_now();
         }
+        assert!(is_awaited(lease.as_fd()) && set_lease(lease.as_fd(), Lease::Write).is_err());
         release_lease(lease.as_fd());
         assert_eq!(opener.join().unwrap(), "content");
     }

@@ -3,7 +3,7 @@
 //! Guarantees: if another process opens, closes or creates a file in a watched directory, or renames one into it,
 //! that is seen, whatever process on this kernel does it and through whatever mount of the file system. The access
 //! time need not move (`relatime`, `noatime`). Nothing is changed and nobody waits. What this process opens itself
-//! and announces with [`Watch::announce`] does not count. If another process opened and closed a file before this
+//! and announces with [`Watch::announce`] does not count, nor does what happens to names that only this process gives. If another process opened and closed a file before this
 //! process got a lease on it, that is seen under the lease: the kernel queues the close before it grants the lease. The
 //! kernel may merge that process's open with this one's, but not the closes: this process takes in all events right
 //! before its own close, and only then does a close of that file count as its own.
@@ -34,6 +34,8 @@ pub(crate) struct Watch {
     notifier: OwnedFd,
     /// The watch descriptor of each directory.
     descriptors: Vec<Option<i32>>,
+    /// Whether only this process gives files this name.
+    is_own: fn(&[u8]) -> bool,
     seen: Mutex<Seen>,
 }
 
@@ -66,7 +68,10 @@ pub(crate) enum Sighting {
 
 impl Watch {
     /// Starts to watch; `None` where inotify is unavailable, or not for every directory.
-    pub(crate) fn start<'a>(directories: impl Iterator<Item = BorrowedFd<'a>>) -> Option<Self> {
+    pub(crate) fn start<'a>(
+        directories: impl Iterator<Item = BorrowedFd<'a>>,
+        is_own: fn(&[u8]) -> bool,
+    ) -> Option<Self> {
         let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         // Unlinked files send no events, so a close after the removal of the name need not be expected.
         let flags = WatchFlags::OPEN
@@ -83,6 +88,7 @@ impl Watch {
         descriptors.iter().all(Option::is_some).then(|| Self {
             notifier,
             descriptors,
+            is_own,
             seen: Mutex::default(),
         })
     }
@@ -105,8 +111,8 @@ impl Watch {
         self.update_but(|_| false)
     }
 
-    /// As [`Watch::update`], but ignores events of names for which `is_own` holds.
-    pub(crate) fn update_but(&self, is_own: impl Fn(&CStr) -> bool) -> Option<Sighting> {
+    /// As [`Watch::update`], but ignores events of names for which `is_ignored` holds.
+    pub(crate) fn update_but(&self, is_ignored: impl Fn(&CStr) -> bool) -> Option<Sighting> {
         let mut seen = self.lock();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.notifier, &mut buffer);
@@ -114,7 +120,7 @@ impl Watch {
         // were queued at the start are among the first ones; others may arrive faster than they are read.
         for _ in 0..MOST_EVENTS {
             let Ok(event) = events.next() else { break };
-            if !event.file_name().is_some_and(&is_own) {
+            if !event.file_name().is_some_and(|name| (self.is_own)(name.to_bytes()) || is_ignored(name)) {
                 seen.take_in(event.wd(), event.events(), event.file_name());
             }
         }
@@ -224,7 +230,7 @@ mod tests {
     use rustix::fs::{AtFlags, unlinkat};
 
     fn watch(directory: &Path) -> Watch {
-        Watch::start([File::open(directory).unwrap().as_fd()].into_iter()).unwrap()
+        Watch::start([File::open(directory).unwrap().as_fd()].into_iter(), |name| name == b"own").unwrap()
     }
 
     fn used(name: &CStr) -> Option<Sighting> {
@@ -243,6 +249,12 @@ mod tests {
         drop(File::open(path("old")).unwrap());
         assert_eq!(opened.update(), used(c"old"));
         assert!(opened.saw(0, c"old") && !opened.saw(0, c"other"));
+
+        let own = watch(directory.path());
+        fs::rename(path("old"), path("own")).unwrap();
+        assert_eq!(own.update(), None);
+        fs::rename(path("own"), path("old")).unwrap();
+        assert_eq!(own.update(), used(c"old"));
 
         let created = watch(directory.path());
         fs::create_dir(path(".umoci-1")).unwrap();
@@ -309,6 +321,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (root, file) = (File::open(directory.path()).unwrap(), tempfile::tempfile().unwrap());
         // A file is refused, as is a directory for which the user has no watch left.
-        assert!(Watch::start([root.as_fd(), file.as_fd()].into_iter()).is_none());
+        assert!(Watch::start([root.as_fd(), file.as_fd()].into_iter(), |_| false).is_none());
     }
 }

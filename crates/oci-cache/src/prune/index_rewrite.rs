@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, openat, rename
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
-use crate::cache::names::{INDEX, OWN_TEMPORARY, random_suffix};
+use crate::cache::names::{INDEX, random_index};
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::plan::IndexChange;
@@ -89,9 +89,7 @@ fn without(mut index: Value, positions: &[usize]) -> Option<Vec<u8>> {
 /// Replaces the index.
 pub(crate) fn replace_index(root: BorrowedFd<'_>, content: &[u8], old: &Status) -> Result<(), Errno> {
     // If the prune is killed here, the next one recognises this name as that of a partial.
-    let Ok(temporary) = CString::new(format!("{}{}", OWN_TEMPORARY, random_suffix()?)) else {
-        return Err(Errno::INVAL);
-    };
+    let temporary = random_index()?;
     let written = write_temporary(root, &temporary, content, old)
         .and_then(|()| renameat(root, &temporary, root, INDEX));
     let Err(errno) = written else { return Ok(()) };

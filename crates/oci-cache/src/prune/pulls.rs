@@ -77,7 +77,8 @@ impl<'a> Pulls<'a> {
         let tree = &plan.inventory.tree;
         let not_in_index = blob_not_in_index(tree, references, plan.planned_at);
         let directories = tree.directories.iter();
-        let watch = Watch::start(directories.map(|directory| directory.descriptor.as_fd()));
+        let watch =
+            Watch::start(directories.map(|directory| directory.descriptor.as_fd()), names::is_own_temporary);
         let pulls = Self { tree, watch, sign: OnceLock::new() };
         if let Some(known) = known {
             pulls.found(known.clone());
@@ -123,7 +124,7 @@ impl<'a> Pulls<'a> {
         self.update();
         let done = work();
         if let Some(watch) = &self.watch {
-            watch.update_but(|name| name == names::INDEX || names::is_own_temporary(name.to_bytes()));
+            watch.update_but(|name| name == names::INDEX);
         }
         done
     }

@@ -25,6 +25,7 @@ use crate::plan::fate::Keep;
 use crate::progress::Progress;
 use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::holder::{Holder, Probed, Reason};
+use crate::prune::last_look::{self, Unlinked};
 use crate::prune::queue::Queue;
 use crate::prune::removed::Removal;
 use crate::prune::report::Outcome;
@@ -236,8 +237,16 @@ impl<'a> Worker<'a> {
 
     fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder<'_>, status: &Status) -> Outcome {
         let directory = self.tree.directory(self.blob(index).directory).descriptor.as_fd();
-        match unlinkat(directory, name, AtFlags::empty()) {
-            Ok(()) => {}
+        let unlinked = match holder {
+            Holder::Nobody(lease) if self.may_be_in_use(index) && !self.is_overlay => {
+                last_look::unlink(directory, name, lease.as_fd(), status.id)
+            }
+            _ => unlinkat(directory, name, AtFlags::empty()).map(|()| Unlinked::Removed),
+        };
+        match unlinked {
+            Ok(Unlinked::Removed) => {}
+            Ok(Unlinked::Opened) => return Outcome::Kept(Keep::InUse),
+            Ok(Unlinked::Replaced) => return Outcome::Kept(Keep::Changed),
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("remove", index, errno),
         }
@@ -246,6 +255,11 @@ impl<'a> Worker<'a> {
         }
         self.removal.unprobed += u64::from(matches!(holder, Holder::Unknown));
         Outcome::Removed
+    }
+
+    /// Whether a pull may have looked the blob up: it has not certainly been idle for long enough.
+    fn may_be_in_use(&self, index: usize) -> bool {
+        matches!(self.open_files, OpenFiles::Spare(Some(beside)) if beside.idle.may_be_in_use(index))
     }
 
     /// Why the blob stays, if a pull may want it. With `look`, takes in what the watch has seen since the last update.
@@ -266,12 +280,15 @@ impl<'a> Worker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::CString;
     use std::fs::{self, File, FileTimes};
+    use std::os::unix::fs::MetadataExt as _;
     use std::path::{Path, PathBuf};
     use std::sync::mpsc;
     use std::thread;
     use std::time::{Duration, SystemTime};
 
+    use crate::cache::names;
     use crate::prune::pulls::Pulls;
     use crate::prune::spare::Idle;
     use crate::{CacheDir, Policy, PrunePlan, Space, scan, select};
@@ -284,10 +301,14 @@ mod tests {
     }
 
     impl Fixture {
-        #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
         fn new() -> Self {
+            Self::aged(Duration::from_secs(600))
+        }
+
+        #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+        fn aged(age: Duration) -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let then = SystemTime::now() - Duration::from_secs(600);
+            let then = SystemTime::now() - age;
             for number in 0..3 {
                 let path = Self::path_in(directory.path(), number);
                 fs::write(&path, "content").unwrap();
@@ -362,6 +383,27 @@ mod tests {
         let expected = [(used[0], Outcome::Kept(Keep::Recent)), (other[0], Outcome::Kept(Keep::InUse))];
         assert_eq!(removal.exceptions, expected);
         assert!(fixture.path(1).exists() && fixture.path(2).exists());
+    }
+
+    #[test]
+    fn only_a_name_that_a_pull_may_want_is_hidden_before_it_goes() {
+        let (fresh, old) = (Duration::from_secs(600), Duration::from_secs(48 * 3600));
+        for (age, is_overlay, is_hidden) in [(fresh, false, true), (fresh, true, false), (old, false, false)]
+        {
+            let fixture = Fixture::aged(age);
+            let inode = fs::metadata(fixture.path(1)).unwrap().ino();
+            let name = fixture.path(1).file_name().unwrap().to_str().unwrap().to_owned();
+            let hidden = names::hidden(&CString::new(name).unwrap(), inode);
+            let directory = File::open(fixture.directory.path()).unwrap();
+            let seen = Watch::start([directory.as_fd()].into_iter(), |_| false).unwrap();
+            let removal = fixture.with_worker(|worker, _| {
+                worker.is_overlay = is_overlay;
+                worker.remove_file(fixture.names(1), Holder::NotProbed);
+            });
+            assert_eq!((removal.freed.blobs, fixture.path(1).exists()), (1, false));
+            seen.update();
+            assert_eq!(seen.saw(0, &hidden), is_hidden, "{age:?} {is_overlay}");
+        }
     }
 
     #[test]
