@@ -237,8 +237,8 @@ mod tests {
         let path = directory.path().join("blob");
         fs::write(&path, "content").unwrap();
         let Probe::Idle(lease) = probe_in(directory.path()) else { panic!("somebody has a fresh file open") };
-        let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
         assert!(!is_awaited(lease.as_fd()));
+        let opener = std::thread::spawn(move || fs::read_to_string(path).unwrap());
         while is_undisturbed(lease.as_fd()) {
             std::thread::yield_now();
         }

@@ -155,14 +155,13 @@ mod tests {
         let fixture = Fixture::new();
         let path = fixture.path.clone();
         thread::scope(|scope| {
-            let opener = scope.spawn(|| drop(File::open(&path).unwrap()));
             let unlinked = fixture.unlink(|lease| {
+                scope.spawn(|| drop(File::open(&path).unwrap()));
                 while is_undisturbed(lease) {
                     thread::yield_now();
                 }
             });
             assert_eq!(unlinked, Ok(Unlinked::Opened));
-            opener.join().unwrap();
         });
         assert_eq!(fixture.files(), [name_of(&path)]);
         assert_eq!(fs::read_to_string(path).unwrap(), "content");
