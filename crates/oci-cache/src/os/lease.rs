@@ -246,4 +246,25 @@ mod tests {
         release_lease(lease.as_fd());
         assert_eq!(opener.join().unwrap(), "content");
     }
+
+    #[test]
+    fn a_file_that_looks_open_is_asked_after_until_patience_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("blob");
+        fs::write(&path, "content").unwrap();
+        let reader = File::open(&path).unwrap();
+        let Probe::InUse(opened) = probe_in(directory.path()) else { panic!("it is open") };
+        let since = Instant::now() - PATIENCE;
+        let Probe::InUse(opened) = ask_patiently(opened, since) else { panic!("it is open") };
+        // It begins to look open only later, so patience does not end before the reader does.
+        let since = Instant::now() + Duration::from_secs(60);
+        let probed = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(20 * PAUSE);
+                drop(reader);
+            });
+            ask_patiently(opened, since)
+        });
+        assert!(matches!(probed, Probe::Idle(_)), "{probed:?}");
+    }
 }
