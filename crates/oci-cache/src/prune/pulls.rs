@@ -275,3 +275,114 @@ fn blob_not_in_index(tree: &Tree, references: &References, now: Timestamp) -> Op
 fn process_of(partial: &Partial) -> Option<Process> {
     partial.files.iter().find_map(|file| process_with(file.status.id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::mem::MaybeUninit;
+    use std::path::Path;
+    use std::time::SystemTime;
+
+    use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+    use rustix::fs::{FlockOperation, flock};
+
+    use crate::plan::IndexChange;
+    use crate::prune::index_rewrite::{Changed, change_index};
+    use crate::{CacheDir, Policy, Space, scan, select};
+
+    /// The plan to remove everything.
+    #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+    fn plan(root: &Path) -> PrunePlan {
+        let inventory = scan(&CacheDir::open(root, &[]).unwrap()).unwrap();
+        select(inventory, &Policy::default(), SystemTime::now().into(), Space::default()).unwrap()
+    }
+
+    /// What is known of pulls when a watch has just begun.
+    fn watched(tree: &Tree) -> Pulls<'_> {
+        let directories = tree.directories.iter().map(|directory| directory.descriptor.as_fd());
+        let watch = Watch::start(directories, names::is_own_temporary);
+        assert!(watch.is_some());
+        Pulls { tree, watch, sign: OnceLock::new() }
+    }
+
+    #[test]
+    fn a_lock_taken_during_the_look_shows_a_pull() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(".lock");
+        fs::write(directory.path().join(format!("sha256:{:064x}", 1)), "content").unwrap();
+        fs::write(&path, "").unwrap();
+        let lock = File::open(&path).unwrap();
+        let plan = plan(directory.path());
+        let closes = inotify::init(CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&closes, directory.path(), WatchFlags::CLOSE).unwrap();
+        let pulls = thread::scope(|scope| {
+            scope.spawn(|| {
+                // The first file that the look closes is the lock, which is free.
+                inotify::Reader::new(&closes, &mut [MaybeUninit::uninit(); 512]).next().unwrap();
+                flock(&lock, FlockOperation::LockExclusive).unwrap();
+            });
+            Pulls::look(&plan, &References::default(), None, &Progress::default())
+        });
+        assert_eq!(pulls.sign(), Some(&Sign::Locked(path)));
+    }
+
+    #[test]
+    fn only_what_happens_to_the_index_while_it_is_changed_is_own_doing() {
+        type Act = fn(&Path);
+        let (nothing, use_index, use_blob): (Act, Act, Act) = (
+            |_| (),
+            |root| drop(File::open(root.join("index.json")).unwrap()),
+            |root| drop(File::open(root.join(format!("sha256:{:064x}", 1))).unwrap()),
+        );
+        for (before, meanwhile, after, used) in [
+            (nothing, nothing, nothing, None),
+            (nothing, use_index, nothing, None),
+            (use_index, nothing, nothing, Some("index.json".to_owned())),
+            (nothing, nothing, use_index, Some("index.json".to_owned())),
+            (nothing, use_blob, nothing, Some(format!("sha256:{:064x}", 1))),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let root = directory.path();
+            fs::write(root.join("oci-layout"), "{}").unwrap();
+            fs::write(root.join("index.json"), r#"{"schemaVersion":2,"manifests":["a"]}"#).unwrap();
+            fs::write(root.join(format!("sha256:{:064x}", 1)), "content").unwrap();
+            let plan = plan(root);
+            let tree = &plan.inventory.tree;
+            let pulls = watched(tree);
+            before(root);
+            let changed = pulls.while_changing_index(|| {
+                meanwhile(root);
+                let seen = tree.index.as_ref().unwrap();
+                change_index(tree.directories[0].descriptor.as_fd(), seen, &IndexChange::Empty)
+            });
+            assert!(matches!(changed, Ok(Changed::To(Some(_)))), "{changed:?}");
+            after(root);
+            assert_eq!(pulls.update(), used.map(|name| Sign::Used(root.join(name))).as_ref());
+        }
+    }
+
+    #[test]
+    fn if_the_kernel_cannot_tell_of_all_uses_every_file_counts_as_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let [used, other] = [1, 2].map(|number| directory.path().join(format!("sha256:{number:064x}")));
+        for path in [&used, &other] {
+            fs::write(path, "content").unwrap();
+        }
+        let plan = plan(directory.path());
+        let pulls = watched(&plan.inventory.tree);
+        let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        let most: usize = most.trim().parse().unwrap();
+        // Each use is two events, unless a process that another test starts has the file open for a moment too.
+        for _ in 0..most {
+            drop(File::open(&used).unwrap());
+        }
+        // One update takes in a bounded number of events; the kernel tells of the overflow last.
+        (0..most / 10_000).for_each(|_| drop(pulls.watch().unwrap().update()));
+        assert_eq!(pulls.update(), Some(&Sign::Unwatched));
+        let name = std::ffi::CString::new(other.file_name().unwrap().as_bytes()).unwrap();
+        assert!(pulls.saw(0, &name));
+        let inodes: Vec<u64> = plan.inventory.blobs().iter().map(|blob| blob.inode).collect();
+        assert_eq!(pulls.used(), inodes);
+    }
+}
