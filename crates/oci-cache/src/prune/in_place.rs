@@ -213,3 +213,39 @@ fn fail(
     report.failures.push(Failure::new(operation, partial.path.clone(), errno));
     Outcome::Failed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
+    use crate::{CacheDir, Policy, Space, scan, select};
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+    fn a_use_after_the_last_blob_is_seen_before_the_first_partial() {
+        for is_used in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let [blob, partial] = [format!("sha256:{:064x}", 1), "oci-put-blob1".to_owned()]
+                .map(|name| directory.path().join(name));
+            for path in [&blob, &partial] {
+                fs::write(path, "content").unwrap();
+            }
+            let cache = CacheDir::open(directory.path(), &[]).unwrap();
+            let (now, space) = (SystemTime::now().into(), Space::default());
+            let plan = select(scan(&cache).unwrap(), &Policy::default(), now, space).unwrap();
+            let (idle, progress) = (Idle::of(&plan), Progress::default());
+            let pulls = Pulls::look(&plan, idle.references(), None, &progress);
+            assert_eq!(pulls.sign(), None);
+            if is_used {
+                drop(File::open(blob).unwrap());
+            }
+            let mut report = PruneReport::default();
+            let beside = Beside { pulls: &pulls, idle: &idle };
+            remove_planned_partials(&plan, Some(beside), &progress, &mut report);
+            let outcome = if is_used { Outcome::Kept(Keep::InUse) } else { Outcome::Removed };
+            assert_eq!((report.notes.partials, partial.exists()), (vec![outcome], is_used));
+        }
+    }
+}

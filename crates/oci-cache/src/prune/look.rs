@@ -88,3 +88,29 @@ pub(crate) fn is_same(now: &Status, scanned: &Status) -> bool {
     let stamps = |status: &Status| (status.id, status.size_bytes, status.modified, status.changed);
     stamps(now) == stamps(scanned)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::status::Timestamp;
+
+    #[test]
+    fn only_a_read_leaves_a_file_the_same() {
+        let scanned = Status::of_descriptor(tempfile::tempfile().unwrap().as_fd()).unwrap();
+        let mut now = scanned;
+        now.accessed = Timestamp(now.accessed.0 + 1);
+        assert!(is_same(&now, &scanned));
+        let changes: [fn(&mut Status); 5] = [
+            |status| status.id.inode += 1,
+            |status| status.id.device.1 += 1,
+            |status| status.size_bytes += 1,
+            |status| status.modified.0 += 1,
+            |status| status.changed.0 += 1,
+        ];
+        for change in changes {
+            let mut now = scanned;
+            change(&mut now);
+            assert!(!is_same(&now, &scanned), "{now:?}");
+        }
+    }
+}

@@ -71,3 +71,53 @@ fn remove_file(
     report.disk_bytes_freed += if status.links == 1 && !is_in_use { status.disk_bytes } else { 0 };
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::path::Path;
+
+    use crate::{CacheDir, scan};
+
+    #[test]
+    fn a_file_that_changes_after_the_look_stays_with_those_behind_it() {
+        let remove_after = |change: fn(&Path)| {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(".umoci-1");
+            fs::create_dir(&path).unwrap();
+            for name in ["1", "2"] {
+                fs::write(path.join(name), "content").unwrap();
+            }
+            let inventory = scan(&CacheDir::open(directory.path(), &[]).unwrap()).unwrap();
+            let [partial] = inventory.partials() else { panic!("one partial") };
+            let first = path.join(partial.files[0].name.to_str().unwrap());
+            change(&first);
+            let (root, opened) =
+                (File::open(directory.path()).unwrap(), OwnedFd::from(File::open(&path).unwrap()));
+            let mut report = PruneReport::default();
+            let outcome =
+                partial.remove(root.as_fd(), Some(&opened), OpenFiles::Spare(None), &mut report).unwrap();
+            let left = fs::read_dir(path).map_or(0, Iterator::count);
+            (outcome, left, report.partials_freed)
+        };
+        assert_eq!(remove_after(|_| ()), (Outcome::Removed, 0, 2));
+        let changes: [fn(&Path); 3] = [
+            |path| fs::write(path, "more content").unwrap(),
+            |path| {
+                let written = fs::metadata(path).unwrap().modified().unwrap();
+                let new = path.with_extension("new");
+                fs::write(&new, "CONTENT").unwrap();
+                File::options().append(true).open(&new).unwrap().set_modified(written).unwrap();
+                fs::rename(new, path).unwrap();
+            },
+            |path| {
+                let file = File::options().append(true).open(path).unwrap();
+                file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            assert_eq!(remove_after(change), (Outcome::Kept(Keep::Changed), 2, 0), "change {number}");
+        }
+    }
+}
