@@ -407,3 +407,22 @@ fn the_default_grace_is_an_hour() {
     let _other = Other::with(&cache.write(flat(3), KIB));
     assert_eq!(blobs(&cache.prune(&["--format", "json"])), (1, 2));
 }
+
+#[test]
+fn a_verification_that_prunes_takes_its_own_grace() {
+    let cache = young_and_old();
+    let _other = Other::with(&cache.write(flat(3), KIB));
+    let verify = |grace| cache.run("cache-verify", &["--prune", "--format", "json", "--grace", grace]);
+    let ran = verify("2h");
+    assert_eq!(
+        (ran.exit, &ran.json()["pruned"]["kept"]["in_use"]["blobs"]),
+        (3, &json!(3)),
+        "{}",
+        ran.block()
+    );
+    let ran = verify("5m");
+    let pruned = &ran.json()["pruned"];
+    assert_eq!((&pruned["blobs_freed"], &pruned["kept"]["in_use"]["blobs"]), (&json!(2), &json!(1)));
+    let left = [1, 2, 3].map(|number| cache.path().join(flat(number)).exists());
+    assert_eq!(left, [false, false, true], "{}", ran.block());
+}

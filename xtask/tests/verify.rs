@@ -7,12 +7,14 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use insta::assert_snapshot;
 use serde_json::json;
 use sha2::{Digest as _, Sha256, Sha512};
-use support::{Cache, KIB, hex, nested, set_age};
+use support::{Cache, KIB, Ran, hex, nested, set_age};
 
 fn sha256(content: &[u8]) -> String {
     hex_of(&Sha256::digest(content))
@@ -149,7 +151,7 @@ fn filters_narrow_what_is_corrupt() {
     let digest = name(&truncated);
     assert_eq!(cache.prune(&["--corrupt", "--keep", &digest]).exit, 0);
     assert!(truncated.exists());
-    set_age(&truncated, std::time::Duration::from_secs(48 * 3600));
+    set_age(&truncated, Duration::from_secs(48 * 3600));
     assert_eq!(cache.prune(&["--corrupt", "--older-than", "1d"]).exit, 0);
     assert!(!truncated.exists());
 }
@@ -219,9 +221,9 @@ fn a_stop_says_what_was_not_checked() {
     program.args(["cache-verify", "--prune", "--cache-dir"]).arg(cache.path());
     let verify = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::piped()));
     cache.wait_until_locked();
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    sleep(Duration::from_millis(100));
     let pid = verify.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     let ran = support::Ran::from(&verify.wait_with_output().unwrap(), cache.base.path());
     assert_eq!(ran.exit, 130, "{}", ran.block());
     for note in [
@@ -320,7 +322,7 @@ fn a_quick_check_says_that_it_is_one() {
 /// A gzip file of zeros. No part of its content can be mistaken for its trailer.
 fn compressed(size: usize) -> Vec<u8> {
     let script = format!("head -c {size} /dev/zero | gzip -n");
-    std::process::Command::new("sh").args(["-c", &script]).output().unwrap().stdout
+    Command::new("sh").args(["-c", &script]).output().unwrap().stdout
 }
 
 #[test]
@@ -331,7 +333,7 @@ fn reading_leaves_access_times_and_the_page_cache_alone() {
     let cold = write_intact(&cache, 1, 8 << 20);
     let warm = write_intact(&cache, 2, 8 << 20);
     let run = |program: &str, arguments: &[&str], path: &Path| {
-        let output = std::process::Command::new(program).args(arguments).arg(path).output().unwrap();
+        let output = Command::new(program).args(arguments).arg(path).output().unwrap();
         assert!(output.status.success(), "{program} failed");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
@@ -363,4 +365,30 @@ fn an_empty_and_a_missing_cache_are_fine() {
         Cache::missing().run("cache-verify", &[]).stdout,
         "verified 0 B across 0 blob(s) in [TMP]/oci: 0 corrupt\n"
     );
+}
+
+#[test]
+fn the_idle_priority_ends_before_anything_is_removed() {
+    let cache = Cache::new();
+    set_age(&write_truncated(&cache, 1, KIB), Duration::ZERO);
+    let mut program = Command::new("ionice");
+    program.args(["-c", "2", "-n", "7"]).arg(env!("CARGO_BIN_EXE_xtask"));
+    program.args(["cache-verify", "--prune", "--io-idle", "--cache-dir"]).arg(cache.path());
+    let mut verify = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::null()));
+    let pid = verify.id().to_string();
+    // Before it removes a young blob, it watches the cache, for at least half a second.
+    let watches = || {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        { descriptors }.any(|descriptor| {
+            fs::read_link(descriptor.path()).is_ok_and(|link| link == Path::new("anon_inode:inotify"))
+        })
+    };
+    while !watches() {
+        assert_eq!(verify.try_wait().unwrap(), None, "it ended without a watch");
+        sleep(Duration::from_millis(1));
+    }
+    let priority = Command::new("ionice").args(["-p", &pid]).output().unwrap();
+    assert_eq!(String::from_utf8(priority.stdout).unwrap(), "best-effort: prio 7\n");
+    let ran = Ran::from(&verify.wait_with_output().unwrap(), cache.base.path());
+    assert_eq!((ran.exit, fs::read_dir(cache.path()).unwrap().count()), (0, 0), "{}", ran.block());
 }
