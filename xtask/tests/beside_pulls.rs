@@ -294,6 +294,36 @@ fn what_the_rule_keeps_goes_once_it_is_idle_for_the_grace() {
 }
 
 #[test]
+fn an_image_stays_whole_if_a_layer_of_it_is_open_however_idle() {
+    let cache = Cache::typical_layout();
+    cache.age(&cache.nested_blobs(), 3 * MINUTES * 60);
+    // A flat blob is open too, and is found first.
+    let _first = Other::with(&cache.write(flat(1), KIB));
+    let _other = Other::with(&cache.path().join(nested(1)));
+    let ran = cache.prune(&["--format", "json"]);
+    assert_eq!(cache.nested_blobs(), [1, 2, 10, 11], "{}", ran.block());
+    let index = std::fs::read_to_string(cache.path().join("index.json")).unwrap();
+    assert!(index.contains("app:1") && !index.contains("app:2"), "{index}");
+}
+
+#[test]
+fn what_to_do_about_a_pull_depends_on_the_prune() {
+    for (arguments, advice) in [
+        (&[][..], "--grace 0s frees all but files in use, --aside frees everything"),
+        (&["--grace", "0s"], "--aside frees everything"),
+        (&["--older-than", "1m"], "--grace 0s frees the rest of it but files in use"),
+        (&["--older-than", "1m", "--grace", "0s"], "run it again once the pull has ended"),
+    ] {
+        let cache = young_and_old();
+        let open = cache.path().join(flat(2));
+        let _other = Other::with(&open);
+        let ran = cache.prune(arguments);
+        let ending = format!("Kept what it may count on; {advice}\n");
+        assert!(ran.stderr.contains(&ending), "{arguments:?} {}", ran.block());
+    }
+}
+
+#[test]
 fn a_use_in_a_directory_of_blobs_is_seen() {
     let cache = Cache::layout();
     for number in [1, 2] {

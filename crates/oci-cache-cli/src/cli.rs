@@ -67,7 +67,8 @@ pub(crate) struct CacheArguments {
     /// List each entry, its fate and the reason on stderr (prune and verify only).
     #[arg(short, long)]
     pub(crate) verbose: bool,
-    /// How long to wait for another prune of the same cache, such as 90s, 5m or 1h. Only prunes wait.
+    /// How long to wait for the cache's lock, such as 90s, 5m or 1h: another prune may hold it, or a script under
+    /// `flock -s`. Only prunes wait.
     #[arg(long, value_name = "AGE", default_value = "5m", value_parser = units::age)]
     pub(crate) wait_timeout: Duration,
 }

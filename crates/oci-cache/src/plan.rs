@@ -145,6 +145,18 @@ impl PrunePlan {
         self.inventory.references.images.iter().filter(move |image| image.blobs.iter().any(goes))
     }
 
+    /// Whether it spares more than what is in use while a pull is under way; see [`Policy::grace`].
+    #[must_use]
+    pub const fn has_grace(&self) -> bool {
+        !self.grace.is_zero()
+    }
+
+    /// Whether it was made to remove everything: without a filter, a goal or a list.
+    #[must_use]
+    pub fn was_for_everything(&self) -> bool {
+        self.index_change == IndexChange::Empty
+    }
+
     /// Whether every blob and partial will be removed.
     #[must_use]
     pub fn is_everything(&self) -> bool {

@@ -44,7 +44,7 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
         notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
-    notes.extend(pull(report));
+    notes.extend(pull(plan, report));
     if let Some((path, Some(entries))) = &report.notes.index_changed {
         let images = count(*entries as u64, "image", "images");
         notes.push(format!("note: {} {images} from `{}`", removed(report), escape_path(path)));
@@ -116,7 +116,7 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
 }
 
 /// What shows that a pull is under way, and how to free more.
-fn pull(report: &PruneReport) -> Option<String> {
+fn pull(plan: &PrunePlan, report: &PruneReport) -> Option<String> {
     let sign = match report.notes.pull.as_ref()? {
         Sign::Open { path, process: Some(process) } => {
             let name = escape_path(Path::new(&process.name));
@@ -129,12 +129,14 @@ fn pull(report: &PruneReport) -> Option<String> {
         Sign::NotInIndex(path) => format!("`{}` is new, and not in the index yet", escape_path(path)),
         Sign::Unwatched => "who opens files cannot be watched here (inotify)".to_owned(),
     };
-    (report.kept.in_use.blobs > 0).then(|| {
-        format!(
-            "note: a pull may be under way: {sign}. Kept what it may count on; --grace 0s frees all but files in use, \
-             --aside frees everything"
-        )
-    })
+    let more = match (plan.has_grace(), plan.was_for_everything()) {
+        (true, true) => "--grace 0s frees all but files in use, --aside frees everything",
+        (true, false) => "--grace 0s frees the rest of it but files in use",
+        (false, true) => "--aside frees everything",
+        (false, false) => "run it again once the pull has ended",
+    };
+    (report.kept.in_use.blobs > 0)
+        .then(|| format!("note: a pull may be under way: {sign}. Kept what it may count on; {more}"))
 }
 
 /// How many files were armed, for `-v`.

@@ -112,9 +112,9 @@ fn remove_planned_blobs(
     if let Some(Beside { pulls, idle }) = beside
         && pulls.sign().is_some()
     {
-        let spared = idle.spare();
+        let spared = idle.spare(|index| pulls.is_in_use(index));
         (doomed, index_change) = (spared.doomed, spared.index_change);
-        keep_planned_blobs(plan, spared.kept, Outcome::Kept(Keep::InUse), report);
+        keep_planned_blobs(plan, spared.kept, Outcome::Kept(Keep::InUse), progress, report);
     }
     let tree = &plan.inventory.tree;
     let needs_index = doomed.iter().any(|&index| plan.is_nested(&tree.blobs[index]));
@@ -147,15 +147,23 @@ fn remove_planned_blobs(
             (Outcome::Failed, None)
         }
     };
-    keep_planned_blobs(plan, kept, outcome, report);
+    keep_planned_blobs(plan, kept, outcome, progress, report);
     left
 }
 
-fn keep_planned_blobs(plan: &PrunePlan, kept: Vec<usize>, outcome: Outcome, report: &mut PruneReport) {
+fn keep_planned_blobs(
+    plan: &PrunePlan,
+    kept: Vec<usize>,
+    outcome: Outcome,
+    progress: &Progress,
+    report: &mut PruneReport,
+) {
     for index in kept {
+        let size_bytes = plan.inventory.tree.blobs[index].size_bytes;
         if let Outcome::Kept(reason) = outcome {
-            report.kept.add(reason, plan.inventory.tree.blobs[index].size_bytes);
+            report.kept.add(reason, size_bytes);
         }
+        progress.add(1, size_bytes);
         report.notes.exceptions.push((index, outcome));
     }
     report.notes.exceptions.sort_unstable_by_key(|(index, _)| *index);

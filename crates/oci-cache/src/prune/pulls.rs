@@ -8,12 +8,13 @@
 //! not seen. Neither are uses that neither a lease nor inotify shows: see [`crate::os::lease`] and
 //! [`crate::os::watch`].
 
+use std::collections::HashSet;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -63,6 +64,8 @@ pub(crate) struct Pulls<'a> {
     tree: &'a Tree,
     watch: Option<Watch>,
     sign: OnceLock<Sign>,
+    /// The blobs that processes had open when the prune looked. In a cache without images, at most one a thread.
+    open: Mutex<HashSet<usize>>,
 }
 
 impl<'a> Pulls<'a> {
@@ -79,7 +82,7 @@ impl<'a> Pulls<'a> {
         let directories = tree.directories.iter();
         let watch =
             Watch::start(directories.map(|directory| directory.descriptor.as_fd()), names::is_own_temporary);
-        let pulls = Self { tree, watch, sign: OnceLock::new() };
+        let pulls = Self { tree, watch, sign: OnceLock::new(), open: Mutex::default() };
         if let Some(known) = known {
             pulls.found(known.clone());
         }
@@ -92,7 +95,8 @@ impl<'a> Pulls<'a> {
         pulls.look_at_locks();
         // With no grace, nothing but what is seen in this time is spared.
         pulls.wait(progress, plan.grace.is_zero());
-        pulls.probe_all(progress);
+        // An image stays as a whole if any of its blobs is open, so all of them must be known.
+        pulls.probe_all(!references.images.is_empty(), progress);
         pulls.look_at_locks();
         pulls.look_at_directories();
         pulls.update();
@@ -144,6 +148,13 @@ impl<'a> Pulls<'a> {
         self.watch.as_ref().is_some_and(|watch| watch.saw(directory, name))
     }
 
+    /// Whether a process had this blob open when the prune looked, or used it since, as of the last update.
+    pub(crate) fn is_in_use(&self, index: usize) -> bool {
+        let blob = &self.tree.blobs[index];
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+            || self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
+    }
+
     /// The inodes of the blobs that other processes used, as of the last update.
     pub(crate) fn used(&self) -> Vec<u64> {
         let is_used = |blob: &&Blob| {
@@ -193,8 +204,8 @@ impl<'a> Pulls<'a> {
         }
     }
 
-    /// Probes every partial, then every blob until there is a sign.
-    fn probe_all(&self, progress: &Progress) {
+    /// Probes every partial, then every blob, but unless `to_the_end` only until there is a sign.
+    fn probe_all(&self, to_the_end: bool, progress: &Progress) {
         let tree = self.tree;
         for partial in &tree.partials {
             let directory = tree.directory(partial.directory).descriptor.as_fd();
@@ -210,12 +221,12 @@ impl<'a> Pulls<'a> {
         let work = || {
             loop {
                 let start = next.fetch_add(BATCH, Ordering::Relaxed);
-                if start >= tree.blobs.len() || self.sign().is_some() || progress.is_stopped() {
+                let is_enough = self.sign().is_some() && !to_the_end;
+                if start >= tree.blobs.len() || is_enough || progress.is_stopped() {
                     return;
                 }
                 let end = tree.blobs.len().min(start + BATCH);
-                let waiting =
-                    tree.blobs[start..end].iter().filter_map(|blob| Some((blob, self.probe(blob)?)));
+                let waiting = (start..end).filter_map(|index| Some((index, self.probe(index)?)));
                 self.ask_again(waiting.collect());
                 self.update();
             }
@@ -231,27 +242,33 @@ impl<'a> Pulls<'a> {
     }
 
     /// Probes a blob. Returns its descriptor, and since when it waits, if it looks open.
-    fn probe(&self, blob: &Blob) -> Option<(Opened<'_>, Instant)> {
+    fn probe(&self, index: usize) -> Option<(Opened<'_>, Instant)> {
+        let blob = &self.tree.blobs[index];
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let name = blob.digest.file_name(blob.spelling);
         match probe(directory, name.as_c_str(), self.watch_of(blob.directory)) {
             Probe::InUse(opened) => return Some((opened, Instant::now())),
-            Probe::Leased => self.found_open(blob),
+            Probe::Leased => self.found_open(index),
             Probe::Idle(_) | Probe::Gone | Probe::Failed(_) | Probe::Unknown => {}
         }
         None
     }
 
     /// Asks again after blobs that look open: perhaps it is only a scanner, which closes a file in a moment.
-    fn ask_again(&self, waiting: Vec<(&Blob, (Opened<'_>, Instant))>) {
-        for (blob, (opened, since)) in waiting {
+    fn ask_again(&self, waiting: Vec<(usize, (Opened<'_>, Instant))>) {
+        for (index, (opened, since)) in waiting {
             if matches!(ask_patiently(opened, since), Probe::InUse(_)) {
-                return self.found_open(blob);
+                self.found_open(index);
             }
         }
     }
 
-    fn found_open(&self, blob: &Blob) {
+    fn found_open(&self, index: usize) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        if self.sign().is_some() {
+            return;
+        }
+        let blob = &self.tree.blobs[index];
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let status = Status::of_entry(directory, blob.digest.file_name(blob.spelling).as_c_str()).ok();
         let process = status.and_then(|status| process_with(status.id));
@@ -303,7 +320,7 @@ mod tests {
         let directories = tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = Watch::start(directories, names::is_own_temporary);
         assert!(watch.is_some());
-        Pulls { tree, watch, sign: OnceLock::new() }
+        Pulls { tree, watch, sign: OnceLock::new(), open: Mutex::default() }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The rule for pulls under way: decides what is spared.
 //!
-//! Guarantees: while a pull is under way, only entries go that have certainly been idle for the grace. In a layout,
+//! Guarantees: while a pull is under way, only entries go that are not in use and have certainly been idle for the grace. In a layout,
 //! an image stays as a whole if any blob of it is spared. Pure, except that it reads the references if the plan did
 //! not need them.
 
@@ -112,14 +112,14 @@ impl<'a> Idle<'a> {
         is_idle_for(&self.plan.inventory, &self.plan.inventory.tree.blobs[index], self.plan.planned_at, age)
     }
 
-    /// Splits what the plan removes into what goes and what stays while a pull is under way.
-    pub(crate) fn spare(&self) -> Spared {
+    /// Splits what the plan removes into what goes and what stays while a pull is under way. What is in use stays.
+    pub(crate) fn spare(&self, is_in_use: impl Fn(usize) -> bool) -> Spared {
         let plan = self.plan;
         let tree = &plan.inventory.tree;
         let mut goes: Vec<bool> = plan.blob_fates.iter().map(|fate| fate.goes()).collect();
         let planned = goes.clone();
         for (index, goes) in goes.iter_mut().enumerate().filter(|(_, goes)| **goes) {
-            *goes = !self.is_spared(index);
+            *goes = !self.is_spared(index) && !is_in_use(index);
         }
         let references = self.references();
         // If some references are unknown, an image may lead to any blob of the layout.
