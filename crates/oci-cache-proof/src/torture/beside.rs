@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::kit::layout::problems;
 use crate::kit::process::{self, Running};
-use crate::torture::clients::{GONE, Manner, OUTLASTED, STALLED};
+use crate::torture::clients::{GONE, Manner, OUTLASTED, STALLED, begin};
 use crate::torture::mode::command;
 use crate::torture::mounts::{self, FileSystem, Mount, Recording};
 use crate::torture::puller::Pulled;
@@ -240,6 +240,10 @@ fn one_round(
     let mut clients = Vec::new();
     for (number, (path, (count, is_fed, flags))) in (1u64..).zip(&caches) {
         std::fs::create_dir(path).with_context(|| format!("make {}", path.display()))?;
+        // Otherwise the first pull begins it, and ends it with the index, as skopeo's does.
+        if storm.manner == Manner::Layout && *is_fed {
+            begin(path).with_context(|| format!("begin a layout in {}", path.display()))?;
+        }
         let mut role = stage.role("clients");
         role.arg(storm.manner.name()).arg(path).args([number, *count].map(|number| number.to_string()));
         let grace = if *flags == SHORT { Duration::from_secs(2) } else { Duration::from_secs(3600) };

@@ -27,6 +27,7 @@ use crate::kit::counts::keep_first;
 use crate::kit::pulls::broken::{Broken, at};
 use crate::kit::random::random;
 use crate::torture::clients::image::Image;
+pub(crate) use crate::torture::clients::image::begin;
 use crate::torture::clients::layer::{HOUR, Layer, age};
 use crate::torture::puller::Pulled;
 
@@ -76,10 +77,6 @@ pub(crate) fn play(words: &[&str]) -> anyhow::Result<()> {
     let (cache, id, clients): (&Path, u64, u64) = (Path::new(cache), id.parse()?, clients.parse()?);
     let end = Instant::now() + Duration::from_millis(time.parse()?);
     let mut all = Pulled::default();
-    // Otherwise the first pull begins it, and ends it with the index, as skopeo's does.
-    if manner == Manner::Layout && *fed == "fed" {
-        image::begin(cache).context("begin a layout")?;
-    }
     thread::scope(|scope| {
         let feeder = (*fed == "fed").then(|| scope.spawn(move || feed(cache, manner, id, end)));
         let start = |number| {

@@ -27,6 +27,9 @@ use crate::scan::index::index_status;
 use crate::scan::references::read_tree;
 use crate::scan::tree::scan_tree;
 
+/// How often to try to remove entries that a pull wrote back, while other pulls change the index.
+const ATTEMPTS: usize = 16;
+
 /// Whether blobs of a layout may be removed.
 #[derive(Debug)]
 pub(crate) enum Readiness {
@@ -94,13 +97,23 @@ impl<'a> Guard<'a> {
     }
 
     fn drop_dangling(&self, left: &LeftIndex, report: &PruneReport) -> Result<(), Errno> {
+        for _ in 0..ATTEMPTS {
+            if self.try_drop_dangling(left, report)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns false if another pull changed the index meanwhile.
+    fn try_drop_dangling(&self, left: &LeftIndex, report: &PruneReport) -> Result<bool, Errno> {
         let root = self.root.descriptor.as_fd();
         let is_as_left = match (left.0, index_status(root)?) {
             (Some(left), Some(found)) => found.is_same_content(&left),
             (_, found) => found.is_none(),
         };
         if is_as_left {
-            return Ok(());
+            return Ok(true);
         }
         let removed = self.removed_digests(report);
         let again = root.try_clone_to_owned().map_err(|error| errno_of(&error))?;
@@ -110,9 +123,9 @@ impl<'a> Guard<'a> {
             images.iter().filter(|image| image.missing.iter().any(|digest| removed.contains(digest)));
         let positions: Vec<usize> = dangling.map(|image| image.position).collect();
         match &tree.index {
-            // If another pull changes the index first, the next prune checks the result.
-            Some(index) => change_index(root, index, &IndexChange::Drop(positions)).map(|_| ()),
-            None => Ok(()),
+            Some(index) => change_index(root, index, &IndexChange::Drop(positions))
+                .map(|changed| matches!(changed, Changed::To(_))),
+            None => Ok(true),
         }
     }
 
