@@ -67,7 +67,7 @@ const PROGRAMS: [Program; 14] = [
 /// The arguments of `torture`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TortureArguments {
-    /// Try samples of everything: at most seven minutes
+    /// Try samples of everything: about eight minutes
     #[arg(long)]
     pub(crate) quick: bool,
     /// Write the figures into docs/reliability.md; without --quick that is done anyhow
@@ -95,7 +95,7 @@ pub(crate) enum Part {
     Storm,
     /// Clients of a flat cache, beside prunes without pause
     Beside,
-    /// A scanner, and a file system that is frozen
+    /// A scanner, a file system that is frozen, opens at the last moment
     Leases,
     /// Names are swapped for links while root prunes
     Attack,

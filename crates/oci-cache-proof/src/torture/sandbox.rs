@@ -1,8 +1,8 @@
 //! A small cache with everything that a prune meets, and canaries around it.
 //!
-//! Guarantees: blobs and directories have times of two days ago, or blobs of ten minutes ago. `canary`, beside the cache, holds names that
-//! a prune would remove if it got there. Links in the cache lead there. `out` is for files that runs write,
-//! and is not compared.
+//! Guarantees: blobs and directories have times of two days ago, or blobs of ten minutes ago. `canary`, beside the
+//! cache, holds names that a prune would remove if it got there. Links in the cache lead there. `out` is for files
+//! that runs write, and is not compared.
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::{DirBuilderExt as _, symlink};

@@ -3,10 +3,11 @@
 //! Guarantees: if another process opens, closes or creates a file in a watched directory, or renames one into it,
 //! that is seen, whatever process on this kernel does it and through whatever mount of the file system. The access
 //! time need not move (`relatime`, `noatime`). Nothing is changed and nobody waits. What this process opens itself
-//! and announces with [`Watch::announce`] does not count, nor does what happens to names that only this process gives. If another process opened and closed a file before this
-//! process got a lease on it, that is seen under the lease: the kernel queues the close before it grants the lease. The
-//! kernel may merge that process's open with this one's, but not the closes: this process takes in all events right
-//! before its own close, and only then does a close of that file count as its own.
+//! and announces with [`Watch::announce`] does not count, nor does what happens to names that only this process gives.
+//! If another process opened and closed a file before this process got a lease on it, that is seen under the lease: the
+//! kernel queues the close before it grants the lease. The kernel may merge that process's open with this one's, but
+//! not the closes: this process takes in all events right before its own close, and only then does a close of that file
+//! count as its own.
 //!
 //! What it does not guarantee: without inotify, nothing is seen. In an overlay, opens by the paths of its layers are
 //! missed. If the kernel's queue overflows (16,384 events by default), everything counts as used.

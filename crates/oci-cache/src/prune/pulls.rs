@@ -150,20 +150,20 @@ impl<'a> Pulls<'a> {
 
     /// Whether a process had this blob open when the prune looked, or used it since, as of the last update.
     pub(crate) fn is_in_use(&self, index: usize) -> bool {
-        let blob = &self.tree.blobs[index];
         self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
-            || self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
+            || self.saw_blob(&self.tree.blobs[index])
+    }
+
+    fn saw_blob(&self, blob: &Blob) -> bool {
+        self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
     }
 
     /// The inodes of the blobs that other processes used, as of the last update.
     pub(crate) fn used(&self) -> Vec<u64> {
-        let is_used = |blob: &&Blob| {
-            self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
-        };
         if !self.watch.as_ref().is_some_and(Watch::saw_any) {
             return Vec::new();
         }
-        self.tree.blobs.iter().filter(is_used).map(|blob| blob.inode).collect()
+        self.tree.blobs.iter().filter(|blob| self.saw_blob(blob)).map(|blob| blob.inode).collect()
     }
 
     fn path(&self, directory: usize, name: &CStr) -> PathBuf {

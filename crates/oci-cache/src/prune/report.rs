@@ -78,8 +78,8 @@ pub struct Notes {
     pub confined: bool,
     /// What shows that a pull is under way, for which what it may count on stays.
     pub pull: Option<Sign>,
-    /// The inodes of the blobs that other processes used while the prune looked and removed; of the last round, and only
-    /// if there is a goal.
+    /// The inodes of the blobs that other processes used while the prune looked and removed; of the last round, and
+    /// only if there is a goal.
     pub(crate) used: Vec<u64>,
     /// How many of the files that stay will record their next read, for the next prune to know.
     pub armed: u64,

@@ -1,8 +1,8 @@
 //! The rule for pulls under way: decides what is spared.
 //!
-//! Guarantees: while a pull is under way, only entries go that are not in use and have certainly been idle for the grace. In a layout,
-//! an image stays as a whole if any blob of it is spared. Pure, except that it reads the references if the plan did
-//! not need them.
+//! Guarantees: while a pull is under way, only entries go that are not in use and have certainly been idle for the
+//! grace. In a layout, an image stays as a whole if any blob of it is spared. Pure, except that it reads the references
+//! if the plan did not need them.
 
 use std::time::Duration;
 
