@@ -86,7 +86,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join(".umoci-1");
             fs::create_dir(&path).unwrap();
-            for name in ["1", "2"] {
+            for name in ["blob-1", "blob-2"] {
                 fs::write(path.join(name), "content").unwrap();
             }
             let inventory = scan(&CacheDir::open(directory.path(), &[]).unwrap()).unwrap();
