@@ -134,19 +134,41 @@ fn rustix_is_root() -> bool {
 #[test]
 fn partials_of_every_known_tool_go_once_nobody_uses_them() {
     let cache = Cache::flat(1, KIB);
-    cache.write("oci-put-blob42", KIB);
-    cache.write(".umoci-42/blob-1", KIB);
-    cache.write("blobs/sha256/x.tmp", KIB);
-    cache.write("ingest/direct", KIB);
-    cache.write("ingest/0123/data", KIB);
-    cache.write("ingest/0123/ref", KIB);
-    cache.write("y.tmp", KIB);
-    cache.write("ingest/odd/below/data", KIB);
+    let (flat, hex) = (flat(7), support::hex(7));
+    let partials = [
+        "oci-put-blob42",
+        ".umoci-42/blob-1",
+        "warmingImage.1234567890",
+        "warmingManifest.7",
+        "index.json.77.tmp",
+        &format!("{flat}1234567890"),
+        &format!("{flat}.tmp"),
+        &format!("blobs/sha256/{hex}1234567890"),
+        "blobs/sha256/1234567890",
+        "blobs/sha256/42.tmp",
+        &format!("blobs/sha256/{hex}.incomplete"),
+        &format!("ingest/{hex}_123456"),
+    ];
+    let others = [
+        "thesis.tmp",
+        "database.tmp",
+        "blobs/sha256/thesis.tmp",
+        "ingest/2024/june.csv",
+        "ingest/notes",
+        &format!("ingest/{}/data", support::hex(8)),
+        &format!("ingest/{}/below/data", support::hex(9)),
+        "warmingImage.txt",
+    ];
+    partials.iter().chain(&others).for_each(|name| drop(cache.write(name, KIB)));
+    for name in ["data", "ref", "startedat", "updatedat", "total"] {
+        cache.write(format!("ingest/{hex}/{name}"), KIB);
+    }
     let (went, report) = prune(&cache, &[]);
-    assert_eq!(went.len(), 10, "{went:?}");
-    assert_eq!((&report["blobs_freed"], &report["partials_freed"]), (&json!(8), &json!(7)));
-    assert_eq!(report["foreign"], 1);
-    assert!(cache.path().join("ingest/odd/below/data").exists());
+    // The blob, the files above, the five of containerd, and two directories.
+    assert_eq!(went.len(), 1 + partials.len() + 5 + 2, "{went:?}");
+    assert_eq!((&report["blobs_freed"], &report["partials_freed"]), (&json!(18), &json!(17)));
+    assert_eq!(report["foreign"], others.len());
+    assert!(others.iter().all(|name| cache.path().join(name).exists()));
 }
 
 #[test]

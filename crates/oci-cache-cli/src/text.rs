@@ -5,6 +5,7 @@
 pub(crate) mod metrics;
 pub(crate) mod prune;
 mod reason;
+mod remarks;
 pub(crate) mod summary;
 pub(crate) mod usage;
 pub(crate) mod verify;

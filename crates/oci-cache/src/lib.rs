@@ -87,7 +87,7 @@ pub use cache::inventory::{Blob, Foreign, Inventory};
 pub use cache::ledger::Tally;
 pub use cache::leftover::Leftover;
 pub use cache::partial::Partial;
-pub use cache::references::{Image, References};
+pub use cache::references::{Image, References, Remark};
 pub use os::status::Timestamp;
 pub use usage::{AgeClass, ImageUsage, LargeBlob, Usage, usage};
 pub use verify::{Check, Verification, verify};

@@ -17,7 +17,6 @@ const MALFORMED: &str =
 #[test]
 fn a_manifest_of_unknown_references_keeps_everything() {
     for fields in [
-        r#""manifests":[{"digest":"blake3:00"}]"#.to_owned(),
         format!(r#""manifests":[{MALFORMED}]"#),
         format!(r#""layers":[{MALFORMED}]"#),
         format!(r#""blobs":[{MALFORMED}]"#),
@@ -41,6 +40,7 @@ fn a_leaf_of_an_unknown_algorithm_changes_nothing() {
         format!(r#""layers":[LAYER,{foreign}]"#),
         format!(r#""layers":[LAYER],"config":{foreign}"#),
         format!(r#""layers":[LAYER],"subject":{foreign}"#),
+        format!(r#""layers":[LAYER],"manifests":[{foreign}]"#),
     ] {
         let cache = tempfile::tempdir().unwrap();
         let layer = blob(cache.path(), b"layer", DAY);
@@ -94,7 +94,7 @@ fn a_saved_plan_spares_a_layout_whose_references_are_unknown() {
     policy.unreferenced = true;
     let mut saved = Vec::new();
     save_plan(&mut plan(&cache, &policy), &cache, &mut saved).unwrap();
-    index(directory.path(), &format!(r#"{{"digest":"sha256:{:064x}"}}"#, 0));
+    index(directory.path(), &blob(directory.path(), br#"{"layers":["#, DAY));
     let saved = SavedPlan::from_json(&saved).unwrap();
     let plan = saved.select(scan(&cache).unwrap(), now().into(), Duration::ZERO);
     let report = apply(&plan, &lock, &Progress::default()).unwrap();

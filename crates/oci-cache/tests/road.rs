@@ -72,7 +72,7 @@ impl Layout {
         let (config, layer) =
             (self.blob(format!("{name} config").as_bytes(), DAY), self.blob(name.as_bytes(), DAY));
         let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{base},{layer}]}}"#);
-        self.blob(manifest.as_bytes(), DAY)
+        self.blob(manifest.as_bytes(), DAY).replace("layer.v1.tar", "manifest.v1+json")
     }
 
     /// What is there, by relative path.

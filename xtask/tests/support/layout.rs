@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Cache, KIB, hex, nested, set_age};
 
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// A descriptor for the blob.
 pub fn descriptor(number: u8, media_type: &str) -> Value {

@@ -9,6 +9,7 @@ use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Sign
 
 use crate::cli::Format;
 use crate::text::reason::{of_keeping, of_removal};
+use crate::text::remarks::remarks;
 use crate::text::{amount, count};
 
 /// The result as one line, including its newline.
@@ -49,6 +50,7 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         let images = count(*entries as u64, "image", "images");
         notes.push(format!("note: {} {images} from `{}`", removed(report), escape_path(path)));
     }
+    notes.extend(remarks(&plan.inventory().references().remarks));
     if report.foreign > 0 {
         let entries = count(report.foreign, "foreign entry", "foreign entries");
         notes.push(format!("note: left {entries} alone"));

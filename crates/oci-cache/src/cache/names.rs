@@ -4,8 +4,7 @@
 //! Guarantees: classification is pure. A name that is not listed here is foreign.
 //!
 //! Sources: flat caches, go-containerregistry `pkg/v1/cache/fs.go`; nested caches and layouts, OCI image
-//! specification `image-layout.md`; `oci-put-blob*`, containers/image `oci/layout`; `.umoci-*`, umoci
-//! `oci/cas/dir`; `ingest/`, containerd `plugins/content/local` and oras-go `content/oci`.
+//! specification `image-layout.md`; temporary files, the table in [`is_partial`].
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +20,8 @@ use crate::cache::digest::{Algorithm, Digest, Spelling};
 pub(crate) const BLOBS: &[u8] = b"blobs";
 /// The directory beside `blobs` in which containerd and ORAS write incoming content.
 pub(crate) const INGEST: &[u8] = b"ingest";
+/// What precedes the random part of the name of umoci's directory of temporary files.
+pub(crate) const UMOCI: &[u8] = b".umoci-";
 /// The file that marks an OCI image layout.
 pub(crate) const OCI_LAYOUT: &CStr = c"oci-layout";
 /// The file that references a layout's blobs, directly or through manifests.
@@ -68,44 +69,95 @@ pub(crate) fn blob(place: Place, name: &[u8]) -> Option<(Digest, Spelling)> {
     }
 }
 
-/// Whether the name is that of a temporary file, or a directory of temporary files, of a known
-/// downloader.
+/// Whether the name is that of a temporary file, or a directory of temporary files, of a known writer: a digest, or the
+/// writer's random digits, beside fixed text.
+///
+/// | name | in | writer, source |
+/// |---|---|---|
+/// | `oci-put-blob<decimal>` | root | containers/image `oci/layout/oci_dest.go` |
+/// | `.umoci-<decimal>` | root | umoci `oci/cas/dir/dir.go` |
+/// | `sha256:<hex><decimal>` | root | buildah: containers/image `pkg/blobcache/dest.go` |
+/// | `warmingImage.<decimal>`, `warmingManifest.<decimal>` | root | kaniko `pkg/cache/warm.go` |
+/// | `index.json.<decimal>.tmp` | root | regclient `scheme/ocidir` |
+/// | `<decimal>.tmp` | algorithm | regclient `scheme/ocidir` |
+/// | `<hex><decimal>`, `<decimal>` | algorithm | go-containerregistry `pkg/v1/layout/write.go` |
+/// | `<hex>.incomplete` | algorithm | Docker's model runner `pkg/distribution/internal/store` |
+/// | `<hex>.tmp`, `sha256:<hex>.tmp` | algorithm, root | downloaders that add an ending |
+/// | `<hex>/` with `data` and `ref` | `ingest` | containerd `plugins/content/local` |
+/// | `<hex>_<decimal>` | `ingest` | oras-go `content/oci/storage.go` |
 pub(crate) fn is_partial(place: Place, name: &[u8]) -> bool {
-    let is_temporary =
-        |prefix: &[u8], is_random: fn(&[u8]) -> bool| name.strip_prefix(prefix).is_some_and(is_random);
+    let after_digest = after_digest(place, name);
+    let is_digest_and_decimal = after_digest.is_some_and(is_decimal);
+    let before = |ending: &[u8]| name.strip_suffix(ending);
     match place {
-        Place::Ingest => true,
         Place::Root => {
-            is_temporary(b"oci-put-blob", is_decimal)
-                || is_temporary(b".umoci-", is_decimal)
+            let follows = |prefix: &[u8]| name.strip_prefix(prefix).is_some_and(is_decimal);
+            [&b"oci-put-blob"[..], UMOCI, b"warmingImage.", b"warmingManifest."].into_iter().any(follows)
+                || before(b".tmp").and_then(|name| name.strip_prefix(b"index.json.")).is_some_and(is_decimal)
+                || is_digest_and_decimal
+                || after_digest == Some(b".tmp")
                 || is_new_index(name)
                 || is_hidden(place, name)
         }
-        Place::Algorithm(_) => is_hidden(place, name),
+        Place::Algorithm(_) => {
+            is_decimal(name)
+                || is_hidden(place, name)
+                || before(b".tmp").is_some_and(is_decimal)
+                || is_digest_and_decimal
+                || matches!(after_digest, Some(b".tmp" | b".incomplete"))
+        }
+        Place::Ingest => {
+            let random = after_digest.and_then(|rest| rest.strip_prefix(b"_"));
+            after_digest == Some(b"") || random.is_some_and(is_decimal)
+        }
         Place::Blobs => false,
     }
+}
+
+/// What follows the digest at the start of a name.
+fn after_digest(place: Place, name: &[u8]) -> Option<&[u8]> {
+    match place {
+        Place::Root => Algorithm::ALL.into_iter().find_map(|algorithm| {
+            let (digest, rest) =
+                name.split_at_checked(algorithm.name().len() + 1 + algorithm.hex_digits())?;
+            Digest::from_flat_name(digest).map(|_| rest)
+        }),
+        Place::Algorithm(algorithm) => after_hex(algorithm, name),
+        Place::Ingest => after_hex(Algorithm::Sha256, name),
+        Place::Blobs => None,
+    }
+}
+
+fn after_hex(algorithm: Algorithm, name: &[u8]) -> Option<&[u8]> {
+    let (hex, rest) = name.split_at_checked(algorithm.hex_digits())?;
+    Digest::from_hex(algorithm, hex).map(|_| rest)
+}
+
+/// Whether a directory in `ingest` that is named by a digest is one of containerd's, by its entries.
+pub(crate) fn is_ingest<'a>(entries: impl Iterator<Item = &'a [u8]> + Clone) -> bool {
+    let has = |name: &[u8]| entries.clone().any(|entry| entry == name);
+    let is_known = |entry: &[u8]| matches!(entry, b"data" | b"ref" | b"startedat" | b"updatedat" | b"total");
+    has(b"data") && has(b"ref") && entries.clone().all(is_known)
 }
 
 /// Whether a prune gives, or gave, this name to a file of the cache.
 pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
     let places = Algorithm::ALL.into_iter().map(Place::Algorithm).chain([Place::Root]);
-    is_new_index(name) || own_temporary_of(name).is_some() && { places }.any(|place| is_hidden(place, name))
+    is_new_index(name) || { places }.any(|place| is_hidden(place, name))
 }
 
 /// Whether a prune writes, or wrote, a new index under this name.
 fn is_new_index(name: &[u8]) -> bool {
-    own_temporary_of(name) == Some(INDEX.to_bytes())
+    name.strip_prefix(INDEX.to_bytes()).is_some_and(is_own_ending)
 }
 
 /// Whether a prune renames, or renamed, a blob to this name before it removes it.
 fn is_hidden(place: Place, name: &[u8]) -> bool {
-    own_temporary_of(name).is_some_and(|of| blob(place, of).is_some())
+    after_digest(place, name).is_some_and(is_own_ending)
 }
 
-/// The name of the file that this name is a temporary one of.
-fn own_temporary_of(name: &[u8]) -> Option<&[u8]> {
-    let (start, suffix) = name.split_at_checked(name.len().checked_sub(SUFFIX_DIGITS)?)?;
-    is_random_suffix(suffix).then(|| start.strip_suffix(PRUNING)).flatten()
+fn is_own_ending(ending: &[u8]) -> bool {
+    ending.strip_prefix(PRUNING).is_some_and(is_random_suffix)
 }
 
 /// The name of a blob's file right before it is removed.
@@ -123,19 +175,14 @@ fn own_temporary(name: &CStr, suffix: &str) -> CString {
     CString::new([name.to_bytes(), PRUNING, suffix.as_bytes()].concat()).unwrap_or_default()
 }
 
-/// What Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix.
+/// Whether this is what Go's `os.CreateTemp` and `os.MkdirTemp` put behind a prefix: a 32-bit number.
 fn is_decimal(random: &[u8]) -> bool {
-    !random.is_empty() && random.iter().all(u8::is_ascii_digit)
+    (1..=10).contains(&random.len()) && random.iter().all(u8::is_ascii_digit)
 }
 
 /// Whether this is a random suffix as added by this crate.
 fn is_random_suffix(random: &[u8]) -> bool {
     random.len() == SUFFIX_DIGITS && random.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Whether a file of this name is temporary if there are blobs in the same directory.
-pub(crate) fn is_partial_beside_blobs(place: Place, name: &[u8]) -> bool {
-    matches!(place, Place::Root | Place::Algorithm(_)) && name.ends_with(b".tmp")
 }
 
 /// Whether a directory of this name, in the cache or beside it, is one that a killed prune left behind.
@@ -184,36 +231,95 @@ mod tests {
 
     #[test]
     fn temporary_files_are_those_of_known_tools() {
-        let nested = Place::Algorithm(Algorithm::Sha256);
-        assert!(is_partial(Place::Root, b"oci-put-blob123") && is_partial(Place::Root, b".umoci-42"));
-        assert!(is_partial(Place::Root, b"index.json.pruning-0123456789abcdef"));
-        for other in
-            ["oci-put-blob", "oci-put-blob.go", ".umoci-notes", "index.json.pruning-notes", "oci-put-blob1x"]
-        {
-            assert!(!is_partial(Place::Root, other.as_bytes()), "{other}");
+        let (hex, long) = ("0a".repeat(32), "0a".repeat(64));
+        let (sha256, sha512) = (Place::Algorithm(Algorithm::Sha256), Place::Algorithm(Algorithm::Sha512));
+        let cases: [(Place, &[String], &[String]); 5] = [
+            (
+                Place::Root,
+                &[
+                    "oci-put-blob123".into(),
+                    ".umoci-42".into(),
+                    "warmingImage.1".into(),
+                    "warmingManifest.1234567890".into(),
+                    "index.json.7.tmp".into(),
+                    "index.json.pruning-0123456789abcdef".into(),
+                    format!("sha256:{hex}1234567890"),
+                    format!("sha256:{hex}.tmp"),
+                ],
+                &[
+                    "oci-put-blob".into(),
+                    "oci-put-blob.go".into(),
+                    "oci-put-blob12345678901".into(),
+                    ".umoci-notes".into(),
+                    "index.json.tmp".into(),
+                    "index.json.pruning-notes".into(),
+                    "thesis.tmp".into(),
+                    "42".into(),
+                    "42.tmp".into(),
+                    format!("{hex}42"),
+                    format!("sha256:{hex}"),
+                    format!("sha256:{hex}x"),
+                    format!("sha256:{hex}12345678901"),
+                ],
+            ),
+            (
+                sha256,
+                &[
+                    "42".into(),
+                    "42.tmp".into(),
+                    format!("{hex}42"),
+                    format!("{hex}.tmp"),
+                    format!("{hex}.incomplete"),
+                ],
+                &[
+                    "oci-put-blob123".into(),
+                    "database.tmp".into(),
+                    "2024.csv".into(),
+                    format!("{hex}.json"),
+                    hex.clone(),
+                ],
+            ),
+            (sha512, &[format!("{long}7")], &[format!("{hex}7"), format!("{}7", long.to_uppercase())]),
+            (
+                Place::Ingest,
+                &[hex.clone(), format!("{hex}_123456")],
+                &["2024".into(), format!("{hex}_"), format!("{hex}_x"), format!("{hex}-1")],
+            ),
+            (Place::Blobs, &[], &["42".into(), "a.tmp".into()]),
+        ];
+        for (place, partials, others) in cases {
+            for name in partials {
+                assert!(is_partial(place, name.as_bytes()), "{name} in {place:?}");
+            }
+            for name in others {
+                assert!(!is_partial(place, name.as_bytes()), "{name} in {place:?}");
+            }
         }
+    }
+
+    #[test]
+    fn an_ingest_directory_has_what_containerd_writes() {
+        let is = |names: &[&str]| is_ingest(names.iter().map(|name| name.as_bytes()));
+        assert!(is(&["data", "ref"]) && is(&["ref", "data", "startedat", "updatedat", "total"]));
+        for others in [&["data"][..], &["ref"], &[], &["data", "ref", "june.csv"]] {
+            assert!(!is(others), "{others:?}");
+        }
+    }
+
+    #[test]
+    fn own_names_are_told_apart() {
         let hex = "ab".repeat(32);
         let hidden = |name: &str| hidden(&CString::new(name).unwrap(), 7);
-        let (flat, nested_blob) = (hidden(&format!("sha256:{hex}")), hidden(&hex));
-        assert!(is_partial(Place::Root, flat.to_bytes()) && is_partial(nested, nested_blob.to_bytes()));
-        assert!(!is_partial(nested, flat.to_bytes()) && !is_partial(Place::Root, nested_blob.to_bytes()));
-        for own in [flat, nested_blob, random_index().unwrap()] {
+        let (nested, flat_name, nested_name) =
+            (Place::Algorithm(Algorithm::Sha256), hidden(&format!("sha256:{hex}")), hidden(&hex));
+        assert!(is_partial(Place::Root, flat_name.to_bytes()) && is_partial(nested, nested_name.to_bytes()));
+        assert!(!is_partial(nested, flat_name.to_bytes()) && !is_partial(Place::Root, nested_name.to_bytes()));
+        for own in [flat_name, nested_name, random_index().unwrap()] {
             assert!(is_own_temporary(own.to_bytes()), "{own:?}");
         }
-        let others =
-            [hidden("notes"), hidden("sha256:ab"), CString::new(format!("{hex}.pruning-7")).unwrap()];
-        for other in others {
-            assert!(
-                !is_own_temporary(other.to_bytes()) && !is_partial(nested, other.to_bytes()),
-                "{other:?}"
-            );
+        let short = CString::new(format!("{hex}.pruning-7")).unwrap();
+        for other in [hidden("notes"), hidden("sha256:ab"), short] {
+            assert!(!is_own_temporary(other.to_bytes()) && !is_partial(nested, other.to_bytes()), "{other:?}");
         }
-        assert!(!is_partial(nested, b"oci-put-blob123"));
-        assert!(is_partial(Place::Ingest, b"anything"));
-        assert!(!is_partial(Place::Root, b"download.part") && !is_partial(Place::Root, b"a.tmp"));
-        assert!(is_partial_beside_blobs(nested, b"a.tmp") && is_partial_beside_blobs(Place::Root, b"a.tmp"));
-        assert!(
-            !is_partial_beside_blobs(Place::Blobs, b"a.tmp") && !is_partial_beside_blobs(nested, b"a.tmp~")
-        );
     }
 }

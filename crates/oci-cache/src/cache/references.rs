@@ -26,6 +26,23 @@ pub struct Image {
     pub(crate) position: usize,
 }
 
+/// What is unusual about an entry of the index, but no problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// Its manifest is not there: it may have been pulled without it, or lost it.
+    AbsentManifest {
+        /// The name in the entry, if it has one.
+        name: Option<String>,
+        /// The digest in the entry.
+        digest: Digest,
+    },
+    /// No blob of a cache can have such a digest.
+    UnknownAlgorithm {
+        /// The digest in the entry; at most 200 characters of it.
+        digest: String,
+    },
+}
+
 /// What the index of an OCI image layout references.
 #[derive(Debug, Default)]
 pub struct References {
@@ -35,8 +52,10 @@ pub struct References {
     pub has_index: bool,
     /// The entries of the index.
     pub images: Vec<Image>,
-    /// Documents that are missing or cannot be read.
+    /// Documents that are there but cannot be read.
     pub problems: Vec<Failure>,
+    /// What is unusual about entries, but no problem.
+    pub remarks: Vec<Remark>,
     /// Blob sizes given by descriptors, in bytes, by index into the inventory.
     pub(crate) sizes: HashMap<usize, u64>,
 }

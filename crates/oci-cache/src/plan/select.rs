@@ -166,7 +166,7 @@ impl Selection<'_> {
                 Some(Keep::Pinned)
             } else if let Some(reason) = blobs().find_map(|blob| self.held.get(&blob.inode)) {
                 Some(*reason)
-            } else if !image.is_complete || !self.plan.inventory.references.is_complete() {
+            } else if !image.is_complete {
                 Some(Keep::Referenced)
             } else {
                 self.too_recent(last_used)

@@ -1,21 +1,26 @@
 //! Descriptors: references from a document of a layout to another document or to a blob.
 //!
 //! Guarantees: only the fields that are read must be well-formed. Anything else that real tools add or
-//! leave out is ignored. What a malformed digest means is not guessed: it is no digest of another
-//! algorithm, which no blob of a cache can have.
+//! leave out is ignored, and `null` is read as absent. What a malformed digest means is not guessed: it is no
+//! digest of another algorithm, which no blob of a cache can have.
 //!
-//! Source: OCI image specification, `descriptor.md` (for the grammar of digests, its section "Digests"),
-//! and `annotations.md` for the name of an image.
+//! Sources: OCI image specification, `descriptor.md` (for the grammar of digests, its section "Digests"),
+//! `annotations.md` for the name of an image, and `media-types.md`; its version 1.1.0-rc2, `artifact.md`; Docker's
+//! distribution, `manifest-v2-2.md` and `manifest-v2-1.md`, for media types.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::cache::digest::{Algorithm, Digest};
 
 /// A reference to content.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Descriptor {
-    /// The digest of the content, of any algorithm.
+    /// The digest of the content, of any algorithm; empty if there is none. Docker's schema 1 calls it `blobSum`.
+    #[serde(default, alias = "blobSum", deserialize_with = "empty_if_null")]
     pub(crate) digest: String,
+    /// What the content is; empty if that is not said.
+    #[serde(default, rename = "mediaType", deserialize_with = "empty_if_null")]
+    media_type: String,
     /// The content's size in bytes.
     size: Option<u64>,
     annotations: Option<Annotations>,
@@ -25,6 +30,39 @@ pub(crate) struct Descriptor {
 struct Annotations {
     #[serde(rename = "org.opencontainers.image.ref.name")]
     name: Option<String>,
+}
+
+/// What the content of a media type is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// An index or a manifest.
+    Document,
+    /// Anything else. It references nothing.
+    Leaf,
+    /// That is not said. The content may say.
+    Unstated,
+}
+
+impl Kind {
+    pub(crate) fn of(media_type: &str) -> Self {
+        // A media type may have parameters: RFC 9110, section 8.3.1.
+        match media_type.split(';').next().unwrap_or_default().trim() {
+            "" => Self::Unstated,
+            "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.oci.artifact.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json"
+            | "application/vnd.docker.distribution.manifest.v2+json"
+            | "application/vnd.docker.distribution.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v1+prettyjws" => Self::Document,
+            _ => Self::Leaf,
+        }
+    }
+}
+
+/// Reads `null` as empty text.
+pub(crate) fn empty_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Option::<String>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// The content that a descriptor references.
@@ -50,6 +88,11 @@ impl Descriptor {
                 && is_encoded(encoded)
         });
         if is_foreign { Target::Foreign } else { Target::Malformed }
+    }
+
+    /// What the content is.
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::of(&self.media_type)
     }
 
     /// The content's size in bytes, if given.
@@ -100,9 +143,30 @@ mod tests {
         let bare = parse(r#"{"digest": "md5:00", "size": null, "annotations": null}"#).unwrap();
         assert_eq!((bare.target(), bare.size_bytes(), bare.name()), (Target::Foreign, None, None));
         assert_eq!(parse(r#"{"digest": "x", "annotations": {}}"#).unwrap().name(), None);
-        for wrong in [r#"{"size": 9}"#, r#"{"digest": null}"#, r#"{"digest": "x", "size": -1}"#, "[]"] {
+        for nothing in [r#"{"size": 9}"#, r#"{"digest": null, "mediaType": null}"#] {
+            let nothing = parse(nothing).unwrap();
+            assert_eq!((nothing.target(), nothing.kind()), (Target::Malformed, Kind::Unstated));
+        }
+        for wrong in [r#"{"digest": "x", "size": -1}"#, "[]"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn only_indexes_and_manifests_are_documents() {
+        for document in [
+            "application/vnd.oci.image.manifest.v1+json",
+            "application/vnd.oci.image.index.v1+json; charset=utf-8",
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+        ] {
+            assert_eq!(Kind::of(document), Kind::Document, "{document}");
+        }
+        for leaf in
+            ["application/vnd.buildkit.cacheconfig.v0", "application/vnd.oci.image.config.v1+json", "x"]
+        {
+            assert_eq!(Kind::of(leaf), Kind::Leaf, "{leaf}");
+        }
+        assert_eq!([Kind::of(""), Kind::of(" ")], [Kind::Unstated; 2]);
     }
 
     #[test]

@@ -1,21 +1,23 @@
 //! Reads partials: temporary files of downloads, and directories of such files.
 //!
 //! Guarantees: no symbolic link is followed. A directory that contains anything but regular files is not
-//! a partial.
+//! a partial. In `ingest`, a directory has containerd's files. Elsewhere, a directory is one of umoci's.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::cache::inventory::Directory;
+use crate::cache::names::{self, Place};
 use crate::cache::partial::{Partial, PartialFile};
 use crate::os::directory::{list, open_directory};
 use crate::os::status::Status;
 
 /// Reads the partial `name` of `directory`; `None` if the entry is not a partial after all.
 pub(crate) fn read(
-    directory: BorrowedFd<'_>,
+    directory: &Directory,
     index: u16,
     name: CString,
     path: PathBuf,
@@ -26,14 +28,18 @@ pub(crate) fn read(
         let files = vec![PartialFile { name: name.clone(), status: *status }];
         return Ok(partial(name, files));
     }
-    if !status.is_directory() {
+    let is_umocis = name.to_bytes().starts_with(names::UMOCI);
+    if !status.is_directory() || directory.place != Place::Ingest && !is_umocis {
         return Ok(None);
     }
-    let (descriptor, _) = open_directory(directory, &name)?;
-    let mut names = Vec::new();
-    list(descriptor.as_fd(), |name| names.push(name.to_owned()))?;
+    let (descriptor, _) = open_directory(directory.descriptor.as_fd(), &name)?;
+    let mut entries = Vec::new();
+    list(descriptor.as_fd(), |name| entries.push(name.to_owned()))?;
+    if directory.place == Place::Ingest && !names::is_ingest(entries.iter().map(|name| name.to_bytes())) {
+        return Ok(None);
+    }
     let mut files = Vec::new();
-    for name in names {
+    for name in entries {
         match Status::of_entry(descriptor.as_fd(), &name) {
             Ok(file) if file.is_regular_file() && !file.is_mount_root => {
                 files.push(PartialFile { name, status: file });

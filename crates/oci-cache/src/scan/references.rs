@@ -1,13 +1,14 @@
 //! Finds the blobs of an OCI image layout that are reachable from its index, and the images that
 //! reference them.
 //!
-//! Guarantees: nothing is guessed. If a manifest is missing, too large or malformed, or has a malformed
-//! digest, its references are unknown: the image is then incomplete, the problem is reported, and no blob of
-//! the cache counts as unreferenced. Each document is read once, and limits on size and number hold for any cycles and any
-//! depth of references. Nothing is changed; access times do not change where `O_NOATIME` is allowed.
+//! Guarantees: nothing is guessed. What a descriptor leads to follows from its media type: indexes and manifests are
+//! read, everything else leads to nothing. Where the media type is not stated, the content says. A document that is not
+//! there leads to nothing that is here: platforms that were never pulled are usual. If a document is there but too large
+//! or malformed, or has a malformed digest, its references are unknown. Then the image is incomplete, the problem is
+//! reported, and no blob counts as unreferenced. Each document is read once. The number of references is limited, for any
+//! cycles and any depth of references. Nothing is changed; access times do not change where `O_NOATIME` is allowed.
 //!
-//! Sources: OCI image specification, `image-index.md`, `manifest.md` (with `subject`); Docker image
-//! manifest version 2, schema 2 and its manifest list, which have the same fields.
+//! Sources: see [`crate::scan::descriptor`] and [`crate::scan::document`].
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -17,22 +18,23 @@ use std::path::PathBuf;
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::names::{Place, index_path};
-use crate::cache::references::{Image, References};
+use crate::cache::references::{Image, References, Remark};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
-use crate::scan::descriptor::{Descriptor, Target};
-use crate::scan::document::{Document, parse};
+use crate::scan::descriptor::{Descriptor, Kind, Target};
+use crate::scan::document::{Document, parse, starts_as_object};
 use crate::scan::index;
 
-/// Maximum total size of the documents read from a cache; documents beyond it count as unreadable.
-const MAX_TOTAL_BYTES: u64 = 64 << 20;
 /// Maximum size of one manifest: what registries accept (OCI distribution specification, "Pushing
 /// manifests").
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Maximum length of an unsupported digest in a message, in characters.
 const MAX_SHOWN: usize = 200;
-/// Maximum number of references followed, summed over all images; images beyond it count as incomplete.
-const MAX_REACHED: usize = 2 << 20;
+/// Maximum number of references that are remembered, and that are followed, summed over all images. Remembering one takes
+/// 48 bytes.
+const MAX_REFERENCES: usize = 3 << 20;
+/// How much of a large file is read to see whether it is a document.
+const START_BYTES: u64 = 512;
 
 /// Reads the layout's index and everything it references, unless already read; the inventory keeps the
 /// result.
@@ -54,22 +56,22 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     let mut references = References { has_index: true, ..References::default() };
     let path = index_path(&root.path);
     let index = match index::read_index(root.descriptor.as_fd()) {
-        Ok(Some((content, _))) => parse(&content).and_then(|document| {
-            document
-                .manifests
-                .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no manifests"))
+        Ok(Some((content, _))) => parse(&content).and_then(|document| match document.says_it_is_one() {
+            true => Ok(document),
+            false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not an index")),
         }),
-        Ok(None) => Ok(Vec::new()),
+        Ok(None) => Ok(Document::default()),
         Err(errno) => Err(errno.into()),
     };
     match index {
-        Ok(entries) => {
-            for (position, entry) in entries.iter().enumerate() {
-                references.images.push(reader.image(position, entry));
+        Ok(index) => {
+            for (position, entry) in index.entries() {
+                references.images.extend(reader.image(position, entry));
             }
         }
         Err(error) => reader.problems.push(Failure::new("read the index", path, error)),
     }
+    references.remarks = reader.remarks;
     references.problems = reader.problems;
     references.sizes = reader.sizes;
     references
@@ -79,20 +81,22 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
 struct DocumentReader<'a> {
     tree: &'a Tree,
     by_digest: HashMap<&'a Digest, Vec<usize>>,
-    /// The references of each document read so far; `None` if they are unknown.
-    documents: HashMap<Digest, Option<Vec<Reference>>>,
+    /// The references of each content read so far, as that kind; `None` if they are unknown.
+    contents: HashMap<(Digest, Kind), Option<Vec<Reference>>>,
     problems: Vec<Failure>,
+    remarks: Vec<Remark>,
     sizes: HashMap<usize, u64>,
-    bytes_left: u64,
-    reached: usize,
+    /// How many more references may be remembered, and followed.
+    memory: usize,
+    steps: usize,
     has_too_many: bool,
 }
 
-/// A reference: the digest, and whether the content is a document with references of its own.
+/// A reference: the digest, and what the content is.
 #[derive(Clone)]
 struct Reference {
     digest: Digest,
-    is_document: bool,
+    kind: Kind,
 }
 
 impl<'a> DocumentReader<'a> {
@@ -103,58 +107,75 @@ impl<'a> DocumentReader<'a> {
                 by_digest.entry(&blob.digest).or_default().push(index);
             }
         }
-        let (documents, problems, sizes) = (HashMap::new(), Vec::new(), HashMap::new());
         Self {
             tree,
             by_digest,
-            documents,
-            problems,
-            sizes,
-            bytes_left: MAX_TOTAL_BYTES,
-            reached: 0,
+            contents: HashMap::new(),
+            problems: Vec::new(),
+            remarks: Vec::new(),
+            sizes: HashMap::new(),
+            memory: MAX_REFERENCES,
+            steps: MAX_REFERENCES,
             has_too_many: false,
         }
     }
 
-    /// Follows an entry of the index to everything below it.
-    fn image(&mut self, position: usize, entry: &Descriptor) -> Image {
+    /// Follows an entry of the index to everything below it; `None` if no blob of a cache can be below it.
+    fn image(&mut self, position: usize, entry: &Descriptor) -> Option<Image> {
         let name = entry.name().map(str::to_owned);
-        let Target::Known(digest) = entry.target() else {
-            self.unknown_content(entry);
-            let digest = Digest::Sha256([0; 32]);
-            let (blobs, missing) = (Vec::new(), Vec::new());
-            let documents = Vec::new();
-            return Image { digest, name, blobs, documents, is_complete: false, missing, position };
+        let digest = match entry.target() {
+            Target::Known(digest) => digest,
+            Target::Foreign => {
+                self.remarks.push(Remark::UnknownAlgorithm { digest: shown(&entry.digest) });
+                return None;
+            }
+            Target::Malformed => {
+                self.malformed(entry);
+                let digest = Digest::Sha256([0; 32]);
+                let (blobs, documents, missing) = (Vec::new(), Vec::new(), Vec::new());
+                return Some(Image { digest, name, blobs, documents, is_complete: false, missing, position });
+            }
         };
         self.note_size(&digest, entry);
+        if !self.by_digest.contains_key(&digest) {
+            self.remarks.push(Remark::AbsentManifest { name: name.clone(), digest: digest.clone() });
+        }
+        let mut image = Image {
+            digest: digest.clone(),
+            name,
+            blobs: Vec::new(),
+            documents: Vec::new(),
+            is_complete: true,
+            missing: Vec::new(),
+            position,
+        };
         let mut seen = HashSet::new();
-        let (mut blobs, mut missing, mut documents) = (Vec::new(), Vec::new(), Vec::new());
-        let mut is_complete = true;
-        let mut ahead = vec![Reference { digest: digest.clone(), is_document: true }];
-        while let Some(reference) = ahead.pop() {
-            self.reached += 1;
-            if self.reached > MAX_REACHED {
-                is_complete = false;
-                self.too_many(&digest);
+        let mut ahead = vec![Reference { digest, kind: entry.kind() }];
+        while let Some(Reference { digest, kind }) = ahead.pop() {
+            if self.steps == 0 {
+                image.is_complete = false;
+                self.too_many(&image.digest);
                 break;
             }
-            if !seen.insert(reference.digest.clone()) {
+            self.steps -= 1;
+            if !seen.insert(digest.clone()) {
                 continue;
             }
-            match self.by_digest.get(&reference.digest) {
-                Some(positions) => blobs.extend_from_slice(positions),
-                None => missing.push(reference.digest.clone()),
+            match self.by_digest.get(&digest) {
+                Some(positions) => image.blobs.extend_from_slice(positions),
+                None => image.missing.push(digest.clone()),
             }
-            if reference.is_document {
-                documents.push(reference.digest.clone());
-                match self.document(&reference.digest) {
-                    Some(below) => ahead.extend(below),
-                    None => is_complete = false,
-                }
+            if kind == Kind::Leaf {
+                continue;
             }
+            match self.below(&digest, kind) {
+                Some(below) => ahead.extend(below),
+                None => image.is_complete = false,
+            }
+            image.documents.push(digest);
         }
-        blobs.sort_unstable();
-        Image { digest, name, blobs, documents, is_complete, missing, position }
+        image.blobs.sort_unstable();
+        Some(image)
     }
 
     /// Records the blob size that a descriptor gives.
@@ -165,105 +186,103 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Records a problem, once, that the images have more references than the limit.
+    /// Records a problem, once, that there are more references than the limit.
     fn too_many(&mut self, digest: &Digest) {
         if !self.has_too_many {
             self.has_too_many = true;
-            let error = io::Error::new(io::ErrorKind::FileTooLarge, "the images reference too many blobs");
+            let error = format!("the layout's images have more than {MAX_REFERENCES} references");
+            let error = io::Error::new(io::ErrorKind::FileTooLarge, error);
             let path = self.path_of(digest);
             self.problems.push(Failure::new("read manifest", path, error));
         }
     }
 
-    /// The references of the document `digest`; `None` if they are unknown, and then the problem is
-    /// recorded.
-    fn document(&mut self, digest: &Digest) -> Option<Vec<Reference>> {
-        if let Some(known) = self.documents.get(digest) {
+    /// The references of what may be a document; `None` if they are unknown, and then the problem is recorded.
+    fn below(&mut self, digest: &Digest, kind: Kind) -> Option<Vec<Reference>> {
+        // What is not there leads to nothing that is here.
+        let Some(&position) = self.by_digest.get(digest).and_then(|positions| positions.first()) else {
+            return Some(Vec::new());
+        };
+        let key = (digest.clone(), kind);
+        if let Some(known) = self.contents.get(&key) {
             return known.clone();
         }
-        let positions = self.by_digest.get(digest).and_then(|positions| positions.first().copied());
-        let read = match positions {
-            None => Err(io::ErrorKind::NotFound.into()),
-            Some(position) => self.read(&self.tree.blobs[position]).and_then(|content| parse(&content)),
-        };
-        let read = read.and_then(|document| match document.is_known() {
-            true => Ok(document),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, "neither an index nor a manifest")),
-        });
-        let references = match read {
-            Ok(document) => self.references(document),
+        let below = match self.read(&self.tree.blobs[position], kind) {
+            Ok(None) => Some(Vec::new()),
+            Ok(Some(document)) => self.references(&document),
             Err(error) => {
-                let path = self.path_of(digest);
-                self.problems.push(Failure::new("read manifest", path, error));
+                self.problems.push(Failure::new("read manifest", self.path_of(digest), error));
                 None
             }
         };
-        self.documents.insert(digest.clone(), references.clone());
-        references
+        self.memory = self.memory.saturating_sub(below.as_ref().map_or(0, Vec::len));
+        self.contents.insert(key, below.clone());
+        below
     }
 
-    /// Records a problem: it is unknown what a descriptor references, or what the document that it
-    /// references does.
-    fn unknown_content(&mut self, descriptor: &Descriptor) {
+    /// Reads a document; `None` if the content turns out to be none.
+    fn read(&self, blob: &Blob, kind: Kind) -> io::Result<Option<Document>> {
+        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
+        let opened = open_quietly(directory, blob.digest.file_name(blob.spelling).as_c_str())?;
+        if blob.size_bytes > MAX_MANIFEST_BYTES {
+            let is_none = kind == Kind::Unstated && !starts_as_object(&read_limited(opened, START_BYTES)?);
+            let error = format!("{} bytes are too many for a manifest", blob.size_bytes);
+            return if is_none { Ok(None) } else { Err(io::Error::new(io::ErrorKind::FileTooLarge, error)) };
+        }
+        let content = read_limited(opened, blob.size_bytes)?;
+        match (parse(&content), kind) {
+            (Ok(document), Kind::Unstated) => Ok(Some(document).filter(Document::says_it_is_one)),
+            (Ok(document), _) if document.is_known() => Ok(Some(document)),
+            (Ok(_), _) => Err(io::Error::new(io::ErrorKind::InvalidData, "neither an index nor a manifest")),
+            // An empty file may be all that is left of a document.
+            (Err(_), Kind::Unstated) if !content.is_empty() && !starts_as_object(&content) => Ok(None),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Records a problem: it is unknown what a descriptor references.
+    fn malformed(&mut self, descriptor: &Descriptor) {
         let root = self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default();
-        let error = match descriptor.target() {
-            Target::Malformed => io::Error::new(io::ErrorKind::InvalidData, "its digest is malformed"),
-            _ => io::Error::new(io::ErrorKind::Unsupported, "its digest has an unsupported algorithm"),
-        };
+        let error = io::Error::new(io::ErrorKind::InvalidData, "its digest is malformed");
         // Do not join it as a path: the digest may be any text of any length.
         let mut path = root.join("blobs").into_os_string();
         path.push("/");
-        path.push(descriptor.digest.chars().take(MAX_SHOWN).collect::<String>());
+        path.push(shown(&descriptor.digest));
         self.problems.push(Failure::new("read manifest", path.into(), error));
     }
 
-    /// The references in a parsed document; `None` if one of them is unknown, and then the problem is
-    /// recorded.
-    fn references(&mut self, document: Document) -> Option<Vec<Reference>> {
-        let documents = document.manifests.into_iter().flatten();
-        let leaves = document.layers.into_iter().chain(document.blobs).flatten().chain(document.config);
+    /// The references in a parsed document; `None` if one of them is unknown, and then the problem is recorded.
+    fn references(&mut self, document: &Document) -> Option<Vec<Reference>> {
+        let manifests = document.manifests().map(|one| (one, one.kind()));
+        // A layer is never read to see what it is.
+        let leaves = document.leaves().map(|one| match one.kind() {
+            Kind::Document => (one, Kind::Document),
+            Kind::Leaf | Kind::Unstated => (one, Kind::Leaf),
+        });
+        let subject = document.subject.iter().map(|one| match one.kind() {
+            Kind::Unstated => (one, Kind::Document),
+            kind => (one, kind),
+        });
         let mut references = Vec::new();
-        for (descriptor, is_document) in
-            documents.map(|one| (one, true)).chain(leaves.map(|one| (one, false)))
-        {
+        for (descriptor, kind) in manifests.chain(leaves).chain(subject) {
             match descriptor.target() {
                 Target::Known(digest) => {
-                    self.note_size(&digest, &descriptor);
-                    references.push(Reference { digest, is_document });
+                    if references.len() == self.memory {
+                        self.too_many(&digest);
+                        return None;
+                    }
+                    self.note_size(&digest, descriptor);
+                    references.push(Reference { digest, kind });
                 }
-                Target::Foreign if !is_document => {}
-                Target::Foreign | Target::Malformed => {
-                    self.unknown_content(&descriptor);
-                    return None;
-                }
-            }
-        }
-        if let Some(subject) = document.subject {
-            match subject.target() {
-                // The subject may be missing: a signature may arrive before the content that it signs.
-                Target::Known(digest) if self.by_digest.contains_key(&digest) => {
-                    references.push(Reference { digest, is_document: true });
-                }
-                Target::Known(_) | Target::Foreign => {}
+                // No blob of a cache.
+                Target::Foreign => {}
                 Target::Malformed => {
-                    self.unknown_content(&subject);
+                    self.malformed(descriptor);
                     return None;
                 }
             }
         }
         Some(references)
-    }
-
-    fn read(&mut self, blob: &Blob) -> io::Result<Vec<u8>> {
-        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "too large for a manifest");
-        if blob.size_bytes > MAX_MANIFEST_BYTES.min(self.bytes_left) {
-            return Err(too_large());
-        }
-        self.bytes_left -= blob.size_bytes;
-        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
-        let name = blob.digest.file_name(blob.spelling);
-        let opened = open_quietly(directory, name.as_c_str())?;
-        read_limited(opened, blob.size_bytes)
     }
 
     /// The path where a document is or would be.
@@ -277,4 +296,9 @@ impl<'a> DocumentReader<'a> {
             }
         }
     }
+}
+
+/// A digest of any length, for a message.
+fn shown(digest: &str) -> String {
+    digest.chars().take(MAX_SHOWN).collect()
 }

@@ -46,7 +46,6 @@ impl Scanner<'_> {
         let place = directory.place;
         let Ok(index) = u16::try_from(self.tree.directories.len()) else { return Err(Errno::MFILE) };
         self.tree.directories.push(directory);
-        let blobs_before = self.tree.blobs.len();
         let mut others = Vec::new();
         let held = self.tree.directory(index).descriptor.try_clone().map_err(|error| errno_of(&error))?;
         let names = |each: &mut dyn FnMut(Named)| {
@@ -65,12 +64,10 @@ impl Scanner<'_> {
                 Sight::Other(other) => self.add_other_than_a_blob(index, *other),
             },
         )?;
-        let is_for_blobs = matches!(place, Place::Algorithm(_));
-        let has_blobs = is_for_blobs || self.tree.blobs.len() > blobs_before;
         // Classify `blobs` and `oci-layout` first: they decide the meaning of the other names.
         others.sort_by_key(|name| name.to_bytes() != names::BLOBS && name.as_c_str() != names::OCI_LAYOUT);
         for name in others {
-            self.add_other(index, name, has_blobs);
+            self.add_other(index, name);
         }
         Ok(())
     }
@@ -86,7 +83,7 @@ impl Scanner<'_> {
     }
 
     /// Classifies an entry whose name is not a digest.
-    fn add_other(&mut self, index: u16, c_name: CString, has_blobs: bool) {
+    fn add_other(&mut self, index: u16, c_name: CString) {
         let directory = self.tree.directory(index);
         let place = directory.place;
         let bytes = c_name.to_bytes();
@@ -122,9 +119,7 @@ impl Scanner<'_> {
             && self.cache_name.is_some_and(|name| names::is_leftover(bytes, name))
         {
             self.tree.leftover_names.push(c_name.clone());
-        } else if names::is_partial(place, bytes)
-            || self.device.is_own_file(&status) && has_blobs && names::is_partial_beside_blobs(place, bytes)
-        {
+        } else if names::is_partial(place, bytes) {
             self.add_partial(index, name, c_name.clone(), &status);
         } else {
             self.add_foreign(index, name, &status);
@@ -157,7 +152,7 @@ impl Scanner<'_> {
         if !self.device.is_own(status) {
             return self.add_foreign(index, name, status);
         }
-        match partials::read(directory.descriptor.as_fd(), index, c_name, path, status) {
+        match partials::read(directory, index, c_name, path, status) {
             Ok(Some(partial)) => self.tree.partials.push(partial),
             Ok(None) => self.add_foreign(index, name, status),
             Err(Errno::NOENT) => {}
