@@ -203,14 +203,14 @@ fn refused_directory() {
     exit: 2
     --- stdout
     --- stderr
-    error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1: `thesis.tex`)
+    error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1 other: `thesis.tex`)
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @"
     exit: 2
     --- stdout
     --- stderr
-    error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1: `thesis.tex`)
+    error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1 other: `thesis.tex`)
     [EOF]
     ");
 }

@@ -119,3 +119,128 @@ fn usage_errors_touch_nothing() {
         assert_eq!((ran.exit, ran.stdout.as_str(), cache.tree()), (2, "", before.clone()), "{}", ran.block());
     }
 }
+
+/// Writes files into a directory, and checks that a prune refuses `cache` below it, with these words, and touches nothing.
+fn refuses(files: &[&str], cache: &str, words: &[&str]) {
+    let base = Cache::new();
+    for file in files {
+        base.write(file, KIB);
+    }
+    let before = base.tree();
+    let cache = base.path().join(cache);
+    for command in ["cache-prune", "cache-verify"] {
+        let output = support::xtask().arg(command).arg("--cache-dir").arg(&cache).output().unwrap();
+        let ran = support::Ran::from(&output, base.base.path());
+        assert_eq!((ran.exit, ran.stdout.as_str(), base.tree()), (2, "", before.clone()), "{}", ran.block());
+        assert!(words.iter().all(|word| ran.stderr.contains(word)), "{words:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn stores_that_keep_records_are_refused_by_name() {
+    let hex = support::hex(7);
+    let (nested, dashed) = (format!("blobs/sha256/{hex}"), format!("sha256-{hex}"));
+    let below = |directory: &str, name: &str| format!("{directory}/{name}");
+    let cases: [(&[&str], &[&str], &str, &str); 11] = [
+        (
+            &["io.containerd.metadata.v1.bolt/meta.db", &below("content", &nested)],
+            &["", "content", "content/blobs"],
+            "containerd",
+            "crictl rmi",
+        ),
+        (
+            &["containerdmeta.db", &below("content", &nested)],
+            &["", "content", "content/blobs"],
+            "BuildKit",
+            "docker buildx prune",
+        ),
+        (&["metadata_v2.db", &below("content", &nested)], &["content"], "BuildKit", "docker buildx prune"),
+        (&["layout.json", "models.json", &nested], &["", "blobs"], "model runner", "docker model rm"),
+        (
+            &["index.lock", "index.json", "oci-layout", &nested],
+            &["", "blobs"],
+            "podman",
+            "podman artifact rm",
+        ),
+        (
+            &["repo/.uploads/x", "repo/index.json", "repo/oci-layout", &below("repo", &nested)],
+            &["repo", "repo/blobs"],
+            "zot",
+            "regctl",
+        ),
+        (&["cache.db", "_trivy/db", &below("repo", &nested)], &[""], "zot", "regctl"),
+        (
+            &["repositories/x/link", &format!("blobs/sha256/00/{hex}/data")],
+            &["", "blobs", "blobs/sha256"],
+            "registry",
+            "garbage-collect",
+        ),
+        (&[&format!("docker/registry/v2/blobs/sha256/00/{hex}/data")], &[""], "registry", "garbage-collect"),
+        (&["manifests/x", &below("blobs", &dashed)], &["", "blobs"], "ollama", "ollama rm"),
+        (
+            &["overlay-images/images.json", "overlay-layers/x"],
+            &[""],
+            "containers/storage",
+            "podman image prune",
+        ),
+    ];
+    for (files, caches, name, command) in cases {
+        for cache in caches {
+            refuses(files, cache, &[name, command]);
+        }
+    }
+}
+
+#[test]
+fn a_refusal_names_the_caches_nearby() {
+    let flat = flat(7);
+    let nested = support::nested(7);
+    refuses(&[&format!("img/{nested}"), "bin/out"], "", &["nothing in it", "try `", "/img`"]);
+    refuses(&[&format!("wasm/{flat}"), &format!("data/deep/{flat}"), "x"], "", &["/wasm`", "/data/deep`"]);
+    refuses(
+        &[&format!("layout/{nested}"), "layout/oci-layout", "layout/below/x"],
+        "layout/below",
+        &["/layout`"],
+    );
+}
+
+#[test]
+fn a_flat_directory_of_other_things_is_no_cache() {
+    let flat = flat(7);
+    refuses(&[&flat, "thesis.tex", "thesis.pdf"], "", &["only 1 of the entries in it belongs", "2 others"]);
+    // Hidden files, descriptions and notes do not count.
+    let cache = Cache::flat(1, KIB);
+    for name in
+        [".hidden", "README.md", "CACHEDIR.TAG", "wasi-clocks-0.2.3.json", "lost+found/x", "thesis.tex"]
+    {
+        cache.write(name, KIB);
+    }
+    let ran = cache.prune(&[]);
+    assert_eq!(
+        (ran.exit, ran.stdout.as_str()),
+        (0, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n"),
+        "{}",
+        ran.block()
+    );
+}
+
+#[test]
+fn a_prune_that_emptied_a_cache_can_be_repeated() {
+    let cache = Cache::flat(2, KIB);
+    for name in [".hidden", "README.md", "CACHEDIR.TAG", "wasi-clocks-0.2.3.json"] {
+        cache.write(name, KIB);
+    }
+    for freed in ["freed 2.0 KiB across 2", "freed 0 B across 0"] {
+        let ran = cache.prune(&[]);
+        assert_eq!((ran.exit, ran.stdout), (0, format!("{freed} blob(s) in [TMP]/oci\n")));
+    }
+    // So can one that leaves an open download beside something else, even in several rounds.
+    let cache = Cache::flat(2, KIB);
+    cache.write("thesis.tex", KIB);
+    let open = fs::File::open(cache.write("oci-put-blob42", KIB)).unwrap();
+    for freed in ["freed 2.0 KiB across 2", "freed 0 B across 0"] {
+        let ran = cache.prune(&["--max-used-space", "0"]);
+        assert_eq!((ran.exit, ran.stdout), (0, format!("{freed} blob(s) in [TMP]/oci\n")), "{}", ran.stderr);
+    }
+    drop(open);
+}

@@ -90,17 +90,50 @@ pub enum Refusal {
     /// The directory is, or contains, `/` or a protected directory.
     #[error("it is, or contains, the protected directory `{}`", escape_path(.0))]
     Protected(PathBuf),
-    /// The directory has entries, but none of them belongs to a cache.
-    #[error("nothing in it belongs to an OCI blob cache (the first of {entries}: `{example}`)")]
+    /// The directory has entries, but most of them do not belong to a cache, or none does.
+    #[error("{} in it belongs to an OCI blob cache (the first of {}: `{example}`){}", share(*.blobs), others(*.entries), directions(.nearby))]
     NotACache {
-        /// The number of entries.
+        /// The number of blobs and temporary files of downloads.
+        blobs: usize,
+        /// The number of other entries.
         entries: usize,
         /// The name of one of them, escaped.
         example: String,
+        /// Caches that lie one or two levels below or above.
+        nearby: Vec<PathBuf>,
+    },
+    /// The directory belongs to a store that keeps records of what is in it.
+    #[error("it belongs to {store}, which keeps records of its content; clean it with `{command}`")]
+    Store {
+        /// The store.
+        store: &'static str,
+        /// The command that cleans it.
+        command: &'static str,
     },
     /// The aside strategy cannot work on this cache, for the reason given.
     #[error("the aside strategy cannot work here: {0}; prune in place (without --aside) instead")]
     NotAside(String),
+}
+
+fn share(blobs: usize) -> String {
+    if blobs == 0 { "nothing".to_owned() } else { format!("only {blobs} of the entries") }
+}
+
+fn others(entries: usize) -> String {
+    if entries == 1 { "1 other".to_owned() } else { format!("{entries} others") }
+}
+
+/// Where to look instead.
+fn directions(nearby: &[PathBuf]) -> String {
+    /// The maximum number of caches to name.
+    const SHOWN: usize = 5;
+    let named: Vec<String> =
+        nearby.iter().take(SHOWN).map(|path| format!("`{}`", escape_path(path))).collect();
+    let more = match nearby.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    if named.is_empty() { String::new() } else { format!("; try {}{more}", named.join(", ")) }
 }
 
 /// An entry that could not be inspected or removed.

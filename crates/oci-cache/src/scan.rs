@@ -12,9 +12,12 @@ mod descriptor;
 mod document;
 pub(crate) mod index;
 pub(crate) mod leftovers;
+mod nearby;
 mod partials;
 pub(crate) mod references;
+mod refusal;
 mod statuses;
+mod stores;
 pub(crate) mod tree;
 
 use crate::cache::cache_dir::{CacheDir, INSPECT};
@@ -28,9 +31,18 @@ use crate::scan::tree::scan_tree;
 ///
 /// # Errors
 ///
-/// [`Error::Refused`] if the directory has entries but none of them belongs to a cache; [`Error::Io`] if
-/// it cannot be listed. Failures below the directory are recorded in the inventory.
+/// [`Error::Refused`] if the directory belongs to a store that is no cache, or has entries that do not look like a
+/// cache's; [`Error::Io`] if it cannot be listed. Failures below the directory are recorded in the inventory.
 pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
+    let inventory = scan_again(cache)?;
+    match refusal::of(&inventory.tree, cache.path()) {
+        Some(reason) => Err(Error::Refused { path: cache.path().to_owned(), reason }),
+        None => Ok(inventory),
+    }
+}
+
+/// Scans a directory that was recognised as a cache before. What is left of it need not show that.
+pub(crate) fn scan_again(cache: &CacheDir) -> Result<Inventory, Error> {
     let path = cache.path().to_owned();
     let cache_name = cache.surroundings().map_or(&b""[..], |surroundings| surroundings.name.to_bytes());
     let mut tree = match cache.root() {
@@ -42,9 +54,6 @@ pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
         }
         None => Tree::default(),
     };
-    if let Some(reason) = tree.refusal() {
-        return Err(Error::Refused { path, reason });
-    }
     let names = std::mem::take(&mut tree.leftover_names);
     let leftovers = leftovers::find(cache, names, &mut tree);
     Ok(Inventory {

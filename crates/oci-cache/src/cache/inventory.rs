@@ -5,9 +5,8 @@
 //! in which the scan found it.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -20,8 +19,6 @@ use crate::cache::names::Place;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::error::Failure;
-use crate::error::Refusal;
-use crate::escape::escape;
 use crate::os::status::{Status, Timestamp};
 
 /// A blob: a regular file whose name is a digest.
@@ -201,22 +198,10 @@ impl Tree {
         self.oci_layout.is_some() || self.directories.iter().any(is_algorithm)
     }
 
-    /// Whether any entry shows that this is a cache. Temporary files do not: their names are too
-    /// unspecific.
-    fn belongs_to_a_cache(&self) -> bool {
-        self.is_nested() || !self.blobs.is_empty() || !self.leftover_names.is_empty()
-    }
-
-    pub(crate) fn refusal(&self) -> Option<Refusal> {
-        // An empty cache at the root of its own file system contains this one directory.
-        let others: Vec<&Foreign> = self
-            .foreign
-            .iter()
-            .filter(|entry| entry.path.file_name() != Some(OsStr::new("lost+found")))
-            .collect();
-        let first = others.first()?;
-        let example = escape(first.path.file_name().unwrap_or_default().as_bytes());
-        (!self.belongs_to_a_cache()).then_some(Refusal::NotACache { entries: others.len(), example })
+    /// Whether any entry shows that this is a cache.
+    pub(crate) fn belongs_to_a_cache(&self) -> bool {
+        let is_empty = self.blobs.is_empty() && self.partials.is_empty() && self.leftover_names.is_empty();
+        self.is_nested() || !is_empty
     }
 }
 

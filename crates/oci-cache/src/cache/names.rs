@@ -140,6 +140,36 @@ pub(crate) fn is_ingest<'a>(entries: impl Iterator<Item = &'a [u8]> + Clone) -> 
     has(b"data") && has(b"ref") && entries.clone().all(is_known)
 }
 
+/// Whether a foreign entry of this name says nothing about what its directory is: a hidden file, a description, what a
+/// file system or a backup needs, or the notes of wasm-pkg (`<package>-<version>.json`).
+pub(crate) fn is_neutral(name: &[u8]) -> bool {
+    name.starts_with(b".")
+        || name.starts_with(b"README")
+        || matches!(name, b"CACHEDIR.TAG" | b"lost+found")
+        || is_note(name)
+}
+
+/// Whether the name is that of a blob, or of a directory of blobs.
+pub(crate) fn is_of_a_cache(name: &[u8]) -> bool {
+    let is_hex = |algorithm| Digest::from_hex(algorithm, name).is_some();
+    blob(Place::Root, name).is_some()
+        || algorithm_directory(name).is_some()
+        || Algorithm::ALL.into_iter().any(is_hex)
+}
+
+/// Source: wasm-pkg-tools `crates/wasm-pkg-client/src/caching/file.rs`.
+fn is_note(name: &[u8]) -> bool {
+    let name = name.strip_suffix(b".json").unwrap_or_default();
+    let version = name.iter().position(|&byte| byte == b'-').map(|dash| &name[dash + 1..]);
+    version.is_some_and(|rest| {
+        rest.split(|&byte| byte == b'-').any(|part| {
+            let mut numbers = part.splitn(3, |&byte| byte == b'.');
+            let is_number = |number: &[u8]| number.first().is_some_and(u8::is_ascii_digit);
+            (0..3).all(|_| numbers.next().is_some_and(is_number))
+        })
+    })
+}
+
 /// Whether a prune gives, or gave, this name to a file of the cache.
 pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
     let places = Algorithm::ALL.into_iter().map(Place::Algorithm).chain([Place::Root]);

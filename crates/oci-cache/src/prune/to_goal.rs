@@ -20,7 +20,7 @@ use crate::prune::in_place::{apply, apply_knowing};
 use crate::prune::report::{Outcome, PruneReport};
 use crate::prune::spare::spared_files;
 use crate::scan::references::read_references;
-use crate::scan::scan;
+use crate::scan::scan_again;
 
 /// Maximum number of rounds of scanning and removing.
 const MAX_ROUNDS: usize = 256;
@@ -112,7 +112,7 @@ pub fn apply_to_goal(
 }
 
 fn inventory_again(cache: &CacheDir) -> Result<Inventory, Error> {
-    let mut inventory = scan(cache)?;
+    let mut inventory = scan_again(cache)?;
     read_references(&mut inventory);
     Ok(inventory)
 }
