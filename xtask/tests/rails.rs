@@ -96,7 +96,7 @@ fn directories_that_only_look_like_a_cache() {
             &cache,
             &cache.path(),
             cache.base.path(),
-            "nothing in it belongs to an OCI blob cache",
+            "in it belongs to an OCI blob cache",
         );
     }
 }

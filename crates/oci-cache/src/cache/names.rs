@@ -170,6 +170,11 @@ fn is_note(name: &[u8]) -> bool {
     })
 }
 
+/// Whether umoci makes files of this name in its directory of temporary files.
+pub(crate) fn is_umocis(name: &[u8]) -> bool {
+    [&b"blob-"[..], b"index-"].into_iter().any(|prefix| name.strip_prefix(prefix).is_some_and(is_decimal))
+}
+
 /// Whether a prune gives, or gave, this name to a file of the cache.
 pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
     let places = Algorithm::ALL.into_iter().map(Place::Algorithm).chain([Place::Root]);

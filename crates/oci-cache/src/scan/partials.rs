@@ -1,7 +1,7 @@
 //! Reads partials: temporary files of downloads, and directories of such files.
 //!
 //! Guarantees: no symbolic link is followed. A directory that contains anything but regular files is not
-//! a partial. In `ingest`, a directory has containerd's files. Elsewhere, a directory is one of umoci's.
+//! a partial. In `ingest`, a directory has containerd's files. Elsewhere, it has umoci's.
 
 use std::ffi::CString;
 use std::os::fd::AsFd as _;
@@ -35,7 +35,11 @@ pub(crate) fn read(
     let (descriptor, _) = open_directory(directory.descriptor.as_fd(), &name)?;
     let mut entries = Vec::new();
     list(descriptor.as_fd(), |name| entries.push(name.to_owned()))?;
-    if directory.place == Place::Ingest && !names::is_ingest(entries.iter().map(|name| name.to_bytes())) {
+    let entries_of_writer = match directory.place {
+        Place::Ingest => names::is_ingest(entries.iter().map(|name| name.to_bytes())),
+        _ => entries.iter().all(|name| names::is_umocis(name.to_bytes())),
+    };
+    if !entries_of_writer {
         return Ok(None);
     }
     let mut files = Vec::new();
