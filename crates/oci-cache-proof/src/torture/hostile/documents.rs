@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 use crate::kit::random::Random;
 use crate::torture::sandbox::{digest, flat_name};
 
-/// A descriptor of a blob.
+/// A descriptor of a manifest.
 pub(crate) fn descriptor(digest: &str) -> Value {
-    json!({"mediaType": "a/b", "digest": digest, "size": 1})
+    json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1})
 }
 
 /// Adds an entry with a bad name, or one of a bad kind with a good name. Skips what the file system refuses.

@@ -97,10 +97,11 @@ impl State {
             is_algorithm("sha256") || is_algorithm("sha512") || self.is_file(&base.join("oci-layout"))
         };
         let is_partial = match *below {
-            [name] => is_partial_name(name) || is_file && name.ends_with(b".tmp"),
-            [name, _] if is_partial_name(name) => true,
-            [b"ingest", _] | [b"ingest", _, _] => is_nested(),
-            [b"blobs", b"sha256" | b"sha512", name] => is_file && name.ends_with(b".tmp"),
+            [name] | [name, _] if is_partial_name(name) => true,
+            [name] => is_file && is_partial_beside(name.strip_prefix(b"sha256:").unwrap_or_default(), 64),
+            [b"ingest", name] | [b"ingest", name, _] => is_nested() && is_ingest_name(name),
+            [b"blobs", b"sha256", name] => is_file && is_partial_beside(name, 64),
+            [b"blobs", b"sha512", name] => is_file && is_partial_beside(name, 128),
             _ => false,
         };
         let is_blob = match *below {
@@ -163,11 +164,27 @@ fn is_flat_digest(name: &[u8]) -> bool {
         || hex_of(b"sha512").is_some_and(|hex| is_hex(hex, 128))
 }
 
+fn is_decimal(text: &[u8]) -> bool {
+    (1..=10).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
+}
+
 fn is_partial_name(name: &[u8]) -> bool {
-    let is_decimal = |rest: &[u8]| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit);
-    name.strip_prefix(b"oci-put-blob").is_some_and(is_decimal)
-        || name.strip_prefix(b".umoci-").is_some_and(is_decimal)
+    [&b"oci-put-blob"[..], b".umoci-", b"warmingImage.", b"warmingManifest."]
+        .iter()
+        .any(|prefix| name.strip_prefix(*prefix).is_some_and(is_decimal))
         || name.strip_prefix(b"index.json.pruning-").is_some_and(|hex| is_hex(hex, 16))
+}
+
+/// Whether the name is a temporary file's that has a digest of so many digits, or a decimal, before its ending.
+fn is_partial_beside(name: &[u8], digits: usize) -> bool {
+    let (digest, rest) = name.split_at(name.len().min(digits));
+    let has_ending = is_decimal(rest) || matches!(rest, b".tmp" | b".incomplete");
+    is_hex(digest, digits) && has_ending || is_decimal(name.strip_suffix(b".tmp").unwrap_or(name))
+}
+
+fn is_ingest_name(name: &[u8]) -> bool {
+    let (digest, rest) = name.split_at(name.len().min(64));
+    is_hex(digest, 64) && (rest.is_empty() || rest.strip_prefix(b"_").is_some_and(is_decimal))
 }
 
 /// Whether the text is exactly so many lower-case hex digits.
