@@ -158,7 +158,7 @@ fn foreign_kept() {
     would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): no filter or goal
     leave `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009`: foreign, a symbolic link
     note: last use is [MOUNT]
-    note: left 2 foreign entries alone
+    note: left 2 foreign entries alone; 1 symbolic link in the place of blobs not followed
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
@@ -166,7 +166,7 @@ fn foreign_kept() {
     --- stdout
     {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0}},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
-    note: left 2 foreign entries alone
+    note: left 2 foreign entries alone; 1 symbolic link in the place of blobs not followed
     [EOF]
     "#);
 }

@@ -92,12 +92,7 @@ fn directories_that_only_look_like_a_cache() {
         }
         cache.write(format!("more/{}", flat(1)), KIB);
         cache.write(format!("blobs/{}", hex(1)), KIB);
-        assert_refused(
-            &cache,
-            &cache.path(),
-            cache.base.path(),
-            "in it belongs to an OCI blob cache",
-        );
+        assert_refused(&cache, &cache.path(), cache.base.path(), "in it belongs to an OCI blob cache");
     }
 }
 
@@ -243,4 +238,36 @@ fn a_prune_that_emptied_a_cache_can_be_repeated() {
         assert_eq!((ran.exit, ran.stdout), (0, format!("{freed} blob(s) in [TMP]/oci\n")), "{}", ran.stderr);
     }
     drop(open);
+}
+
+#[test]
+fn a_link_in_the_place_of_the_blobs_is_why_nothing_was_found() {
+    let cache = Cache::layout();
+    cache.write("../elsewhere/sha256/x", KIB);
+    fs::remove_dir_all(cache.path().join("blobs")).ok();
+    symlink(cache.base.path().join("elsewhere"), cache.path().join("blobs")).unwrap();
+    let before = cache.tree();
+    for command in ["cache-prune", "cache-usage", "cache-verify"] {
+        let ran = cache.run(command, &[]);
+        assert_eq!((ran.exit, cache.tree()), (1, before.clone()), "{}", ran.block());
+        assert!(
+            ran.stderr.contains("error: scan `[TMP]/oci/blobs`: it is a symbolic link, which is not entered"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn links_in_the_place_of_blobs_are_counted() {
+    let cache = Cache::layout();
+    cache.write("../elsewhere", KIB);
+    cache.write(support::nested(1), KIB);
+    for number in [2, 3] {
+        symlink(cache.base.path().join("elsewhere"), cache.path().join(support::nested(number))).unwrap();
+    }
+    let ran = cache.prune(&[]);
+    assert_eq!(ran.stdout, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n");
+    let note = "note: left 2 foreign entries alone; 2 symbolic links in the place of blobs not followed\n";
+    assert!(ran.stderr.contains(note), "{}", ran.stderr);
 }

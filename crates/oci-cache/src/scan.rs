@@ -20,11 +20,13 @@ mod statuses;
 mod stores;
 pub(crate) mod tree;
 
+use std::io;
+
 use crate::cache::cache_dir::{CacheDir, INSPECT};
 use crate::cache::idle::Idleness;
 use crate::cache::inventory::{Inventory, Tree};
 use crate::cache::references::References;
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::scan::tree::scan_tree;
 
 /// Scans the cache, and looks for leftovers in its parent directory.
@@ -54,6 +56,13 @@ pub(crate) fn scan_again(cache: &CacheDir) -> Result<Inventory, Error> {
         }
         None => Tree::default(),
     };
+    if tree.blobs.is_empty() {
+        // Nothing was found, and this is why.
+        tree.failures.extend(tree.not_entered.drain(..).map(|(path, kind)| {
+            let error = format!("it is a {kind}, which is not entered; point at the cache behind it");
+            Failure::new("scan", path, io::Error::other(error))
+        }));
+    }
     let names = std::mem::take(&mut tree.leftover_names);
     let leftovers = leftovers::find(cache, names, &mut tree);
     Ok(Inventory {

@@ -53,9 +53,21 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     notes.extend(remarks(&plan.inventory().references().remarks));
     if report.foreign > 0 {
         let entries = count(report.foreign, "foreign entry", "foreign entries");
-        notes.push(format!("note: left {entries} alone"));
+        notes.push(format!("note: left {entries} alone{}", in_the_place_of_blobs(plan)));
     }
     notes
+}
+
+/// How many foreign entries stand where blobs would.
+fn in_the_place_of_blobs(plan: &PrunePlan) -> String {
+    let foreign = plan.inventory().foreign().iter();
+    match foreign.filter(|entry| entry.stands_for_blobs && entry.kind == "symbolic link").count() {
+        0 => String::new(),
+        links => {
+            let links = count(links as u64, "symbolic link", "symbolic links");
+            format!("; {links} in the place of blobs not followed")
+        }
+    }
 }
 
 /// What became of leftovers, of an index that could not be rewritten, and of a cache moved aside.

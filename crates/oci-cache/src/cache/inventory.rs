@@ -73,6 +73,8 @@ pub struct Foreign {
     pub path: PathBuf,
     /// Its kind: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device` or `mount`.
     pub kind: &'static str,
+    /// Whether its name is that of a blob or of a directory of blobs, so that it stands in the place of one.
+    pub stands_for_blobs: bool,
 }
 
 /// The entries of one directory tree with the layout of a cache.
@@ -87,6 +89,8 @@ pub(crate) struct Tree {
     /// Why the scan could not tell whether there is an index.
     pub(crate) index_unknown: Option<Errno>,
     pub(crate) foreign: Vec<Foreign>,
+    /// The links and mounts in the place of directories of blobs, and which of the two each is.
+    pub(crate) not_entered: Vec<(PathBuf, &'static str)>,
     pub(crate) failures: Vec<Failure>,
     /// Names of directories in the root that have the name of a leftover.
     pub(crate) leftover_names: Vec<CString>,

@@ -161,9 +161,15 @@ impl Scanner<'_> {
     }
 
     fn add_foreign(&mut self, index: u16, name: &OsStr, status: &Status) {
-        let path = self.tree.directory(index).path.join(name);
+        let directory = self.tree.directory(index);
+        let (path, place, bytes) = (directory.path.join(name), directory.place, name.as_bytes());
         let kind = if self.device.is_own(status) { kind_name(status) } else { "mount" };
-        self.tree.foreign.push(Foreign { path, kind });
+        let stands_for_a_directory = below(place, bytes, false).is_some();
+        let stands_for_blobs = stands_for_a_directory || names::blob(place, bytes).is_some();
+        if stands_for_a_directory && matches!(kind, "symbolic link" | "mount") {
+            self.tree.not_entered.push((path.clone(), kind));
+        }
+        self.tree.foreign.push(Foreign { path, kind, stands_for_blobs });
     }
 
     fn add_failure(&mut self, index: u16, name: &OsStr, errno: Errno) {
