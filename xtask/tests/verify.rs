@@ -94,7 +94,7 @@ fn a_truncated_blob_is_found_and_removed() {
     assert_snapshot!(cache.run("cache-verify", &["--format", "json"]).block(), @r#"
     exit: 3
     --- stdout
-    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":null}
+    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"holes":[],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":null}
     --- stderr
     corrupt `[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca` (100.0 KiB): expected sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca, found sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1
     [EOF]
@@ -136,7 +136,7 @@ fn the_filter_of_cache_prune_is_the_same() {
     assert_snapshot!(cache.prune(&["--corrupt", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":102400,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":5,"bytes":411648},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":102400,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":5,"bytes":411648},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":[],"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
     --- stderr
     note: kept 5 blobs, 402.0 KiB: not corrupt
     [EOF]
@@ -183,7 +183,7 @@ fn a_corrupt_blob_that_is_read_stays_and_is_told() {
     assert_snapshot!(cache.run("cache-verify", &["--prune", "--format", "json"]).block(), @r#"
     exit: 3
     --- stdout
-    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":{"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":102400},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":4,"bytes":410624},"unread":{"blobs":0,"bytes":0}},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}}
+    {"cache_dir":"[TMP]/oci","quick":false,"blobs_verified":5,"bytes_verified":513024,"corrupt":[{"path":"[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","bytes":102400,"expected":"sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca","actual":"sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1"}],"holes":[],"in_use":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"failures":[],"interrupted":false,"pruned":{"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":102400},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":4,"bytes":410624},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":[],"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}}
     --- stderr
     corrupt `[TMP]/oci/sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca` (100.0 KiB): expected sha256:e889e1b35636f1b0ff42b9bf063ac2afe68a3178747e81510153254b2492ecca, found sha256:d123558be5d70d30d768475373216ffcdca9031af8c6e783f659d6dd94a09aa1
     note: kept 1 blob, 100.0 KiB: in use
@@ -275,13 +275,13 @@ fn a_layout_loses_the_blob_and_the_entry_that_leads_to_it() {
 }
 
 #[test]
-fn a_layout_of_which_manifests_are_not_there_is_none_the_worse() {
+fn an_entry_without_a_manifest_goes_and_sizes_in_the_index_are_compared() {
     let cache = Cache::layout();
     let manifest = b"{\"schemaVersion\":2,\"manifests\":[]}".repeat(200);
     let digest = sha256(&manifest);
     let path = cache.write_content(format!("blobs/sha256/{digest}"), &manifest);
     let entry = |digest: &str, size: usize| json!({"mediaType": "x/y", "digest": format!("sha256:{digest}"), "size": size});
-    cache.write_index(&[entry(&"0".repeat(64), 7), entry(&digest, manifest.len() + 1)]);
+    cache.write_index(&[entry(&"0".repeat(64), 7), entry(&digest, manifest.len())]);
     for (command, arguments) in [("cache-verify", &["--prune"][..]), ("cache-prune", &["--corrupt"])] {
         let ran = cache.run(command, arguments);
         assert_eq!(ran.exit, 0, "nothing is corrupt: {}", ran.block());

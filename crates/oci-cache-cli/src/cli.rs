@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use oci_cache::{Digest, FreeSpace};
+use oci_cache::{FreeSpace, Pin};
 
 use crate::units;
 
@@ -141,11 +141,18 @@ pub(crate) struct PolicyArguments {
     /// Only corrupt blobs. Hashes every blob first, as `verify` does.
     #[arg(long)]
     pub(crate) corrupt: bool,
-    /// Keep the blob or image with this digest; repeatable.
-    #[arg(long, value_name = "DIGEST")]
-    pub(crate) keep: Vec<Digest>,
-    /// Keep what FILE (- for standard input) lists: one digest per line, or an OCI index or manifest;
-    /// repeatable.
+    /// Only images of this name, or of this digest of a manifest, index or config ("image ID"); repeatable. Everything
+    /// else stays.
+    #[arg(long, value_name = "NAME|DIGEST", conflicts_with_all = ["unreferenced", "corrupt"])]
+    pub(crate) image: Vec<Pin>,
+    /// Only images without a name, and those of --image.
+    #[arg(long, conflicts_with_all = ["unreferenced", "corrupt"])]
+    pub(crate) untagged: bool,
+    /// Keep the image of this name, or the blob of this digest with the images that need it; repeatable.
+    #[arg(long, value_name = "NAME|DIGEST")]
+    pub(crate) keep: Vec<Pin>,
+    /// Keep what FILE (- for standard input) lists: one name or digest per line, an OCI index or manifest, or the
+    /// output of crictl, docker, podman or skopeo; repeatable.
     #[arg(long, value_name = "FILE")]
     pub(crate) keep_from: Vec<PathBuf>,
     /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB.

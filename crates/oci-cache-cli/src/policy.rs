@@ -1,6 +1,5 @@
 //! Builds the policy from the arguments.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -8,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use oci_cache::{Digest, Policy, escape_path, parse_keep};
+use oci_cache::{Pins, Policy, escape_path, parse_keep};
 use rustix::fs::OFlags;
 
 use crate::cli::PolicyArguments;
@@ -19,17 +18,20 @@ const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Builds the policy. Reads the lists that the arguments name.
 pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Result<Policy> {
-    let mut keep: HashSet<Digest> = arguments.keep.iter().cloned().collect();
+    let mut keep = Pins::default();
+    keep.extend(arguments.keep.iter().cloned());
     for path in &arguments.keep_from {
-        keep.extend(read_list(path).map_err(|error| {
-            anyhow!(UsageError(format!("read the digests to keep from `{}`: {error:#}", escape_path(path))))
-        })?);
+        keep.extend([read_list(path).map_err(|error| {
+            anyhow!(UsageError(format!("read what to keep from `{}`: {error:#}", escape_path(path))))
+        })?]);
     }
     let mut policy = Policy::default();
     policy.older_than = arguments.older_than;
     policy.unreferenced = arguments.unreferenced;
     policy.corrupt = arguments.corrupt;
     policy.keep = keep;
+    policy.images.extend(arguments.image.iter().cloned());
+    policy.untagged = arguments.untagged;
     policy.max_used_bytes = arguments.max_used_space;
     policy.min_free = arguments.min_free_space;
     policy.grace = grace;
@@ -45,7 +47,7 @@ fn open_quietly(path: &Path) -> anyhow::Result<fs::File> {
     }
 }
 
-fn read_list(path: &Path) -> anyhow::Result<HashSet<Digest>> {
+fn read_list(path: &Path) -> anyhow::Result<Pins> {
     let mut content = Vec::new();
     let source: Box<dyn io::Read> =
         if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(open_quietly(path)?) };

@@ -7,6 +7,7 @@
 //! refused here, whatever comes later.
 
 pub(crate) mod cache_dir;
+pub(crate) mod companions;
 pub(crate) mod digest;
 pub(crate) mod finding;
 pub(crate) mod idle;
@@ -15,6 +16,7 @@ pub(crate) mod ledger;
 pub(crate) mod leftover;
 pub(crate) mod lock;
 pub(crate) mod names;
+pub(crate) mod own_reads;
 pub(crate) mod partial;
 pub(crate) mod references;
 

@@ -68,6 +68,7 @@ pub use cache::cache_dir::{AccessTimes, CacheDir, Space};
 pub use cache::lock::Lock;
 pub use progress::{Advance, Progress};
 pub use prune::{Pruned, apply, apply_aside, apply_to_goal, check_aside, preview, prune};
+pub use scan::holes::{Hole, holes};
 pub use scan::references::read_references;
 pub use scan::scan;
 
@@ -75,6 +76,7 @@ pub use scan::scan;
 pub use plan::PrunePlan;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::keep_list::{KeepError, parse_keep};
+pub use plan::pins::{ParsePinError, Pin, Pins};
 pub use plan::policy::{DEFAULT_GRACE, FreeSpace, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
 pub use plan::select::select;

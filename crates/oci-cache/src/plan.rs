@@ -8,6 +8,7 @@
 mod candidate;
 pub(crate) mod fate;
 pub(crate) mod keep_list;
+pub(crate) mod pins;
 pub(crate) mod policy;
 mod saved_entry;
 pub(crate) mod saved_plan;
@@ -45,6 +46,8 @@ pub struct PrunePlan {
     pub(crate) grace: Duration,
     /// Whether what stays is to be armed: made to record its next read.
     pub(crate) arms: bool,
+    /// Pins of the policy that match nothing.
+    pub(crate) unmatched: Vec<String>,
     /// Entries of a saved plan that no longer exist.
     pub(crate) missing: Tally,
 }
@@ -58,6 +61,13 @@ pub(crate) enum IndexChange {
     Drop(Vec<usize>),
 }
 
+impl IndexChange {
+    /// Whether it removes certain entries.
+    pub(crate) fn drops_entries(&self) -> bool {
+        matches!(self, Self::Drop(positions) if !positions.is_empty())
+    }
+}
+
 impl PrunePlan {
     /// A plan that keeps every entry.
     pub(crate) fn keeping(inventory: Inventory, now: Timestamp, reason: Keep) -> Self {
@@ -67,6 +77,7 @@ impl PrunePlan {
             partial_fates: vec![Fate::Keep(reason); inventory.tree.partials.len()],
             leftovers_go: vec![false; inventory.leftovers.len()],
             index_change: IndexChange::Drop(Vec::new()),
+            unmatched: Vec::new(),
             missing: Tally::default(),
             needs_all_references: true,
             goal: None,
@@ -131,12 +142,22 @@ impl PrunePlan {
             IndexChange::Drop(positions) if positions.is_empty() => return None,
             IndexChange::Drop(positions) => Some(positions.len()),
         };
-        self.removes_nested_blobs().then(|| (index_path(&root.path), entries))
+        self.needs_index().then(|| (index_path(&root.path), entries))
     }
 
     /// The positions of the index entries that reference a blob to be removed.
     pub(crate) fn entries_without_their_blobs(&self) -> IndexChange {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
+    }
+
+    /// Also drops the index entries whose manifests are not there.
+    pub(crate) fn drop_dangling_entries(&mut self) {
+        if let IndexChange::Drop(positions) = &mut self.index_change {
+            let images = self.inventory.references.images.iter();
+            positions.extend(images.filter(|image| image.is_dangling()).map(|image| image.position));
+            positions.sort_unstable();
+            positions.dedup();
+        }
     }
 
     /// The images that reference a blob to be removed.
@@ -155,6 +176,16 @@ impl PrunePlan {
     #[must_use]
     pub fn was_for_everything(&self) -> bool {
         self.index_change == IndexChange::Empty
+    }
+
+    /// Keeps each blob and its companions together: if one of them stays, all of them stay.
+    fn tie_units(&mut self) {
+        for unit in self.inventory.tree.companions.units() {
+            let stays = unit.clone().map(|index| self.blob_fates[index]).find(|fate| !fate.goes());
+            if let Some(stays) = stays {
+                unit.for_each(|index| self.blob_fates[index] = stays);
+            }
+        }
     }
 
     /// Whether every blob and partial will be removed.
@@ -178,6 +209,11 @@ impl PrunePlan {
         let mut work = self.total();
         self.leftovers().for_each(|leftover| work += leftover.total());
         work
+    }
+
+    /// Whether the layout's index must change first: blobs that it may lead to go, or entries of it.
+    pub(crate) fn needs_index(&self) -> bool {
+        self.removes_nested_blobs() || self.index_change.drops_entries()
     }
 
     /// Whether a blob of an OCI image layout or nested cache will be removed.

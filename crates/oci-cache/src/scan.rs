@@ -10,6 +10,7 @@
 
 mod descriptor;
 mod document;
+pub(crate) mod holes;
 pub(crate) mod index;
 pub(crate) mod leftovers;
 mod nearby;

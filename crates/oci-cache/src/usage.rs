@@ -86,6 +86,8 @@ pub struct ImageUsage {
     pub tally: Tally,
     /// Whether all its references are known.
     pub is_complete: bool,
+    /// How much of what it leads to is not there, or not as it is described; see [`Hole`](crate::Hole).
+    pub holes: usize,
 }
 
 /// Summarises a cache as of `now`. Lists images only if the references were
@@ -163,6 +165,7 @@ fn image_usage(inventory: &Inventory, image: &Image) -> ImageUsage {
         digest: image.digest.clone(),
         tally,
         is_complete: image.is_complete,
+        holes: inventory.references().holes_of(image),
     }
 }
 

@@ -6,7 +6,8 @@
 //! had it open for writing, and device, inode, size and modification time were the same before and
 //! after. Where leases do not work, the file must instead stay the same for another half second. A blob
 //! that changes is read again; one that keeps changing is reported as changed. A blob that cannot be
-//! read does not stop the rest. Nothing is changed; access times do not change where `O_NOATIME` is
+//! read does not stop the rest. A companion is not checked, but one: if a blob has a `.json` that hashes to the blob's
+//! name, the blob is an archive of that image, and only the `.json` can be judged. Nothing is changed; access times do not change where `O_NOATIME` is
 //! allowed; pages that were not in the page cache before are dropped again.
 //!
 //! How it is fast: it uses all cores, starts with the largest blobs so that the cores finish together,
@@ -26,15 +27,15 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::cache::SETTLE;
-use crate::cache::digest::{Algorithm, Digest};
+use crate::cache::digest::{Algorithm, Digest, Spelling};
 use crate::cache::finding::Finding;
-use crate::cache::inventory::{Blob, Inventory};
+use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::ledger::Tally;
 use crate::error::Failure;
 use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
-use crate::os::status::{Status, Timestamp};
+use crate::os::status::Status;
 use crate::progress::Progress;
 use crate::scan::references::read_references;
 use crate::verify::early_end::suspicion;
@@ -73,12 +74,13 @@ pub struct Verification {
 /// Verifies the blobs of the inventory; the inventory keeps the findings.
 #[must_use]
 pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> Verification {
-    // The quick check compares sizes given by the references. Read them first: reading a manifest may
-    // change its access time, and the check of that blob then records the new one.
+    // The quick check compares sizes given by the references.
     read_references(inventory);
     let blobs = &inventory.tree.blobs;
-    progress.begin(blobs.len() as u64, blobs.iter().map(|blob| blob.size_bytes).fold(0, u64::saturating_add));
-    let mut order: Vec<usize> = (0..blobs.len()).collect();
+    let mut order: Vec<usize> =
+        (0..blobs.len()).filter(|&index| !blobs[index].spelling.is_companion()).collect();
+    let total = order.iter().map(|&index| blobs[index].size_bytes).fold(0, u64::saturating_add);
+    progress.begin(order.len() as u64, total);
     order.sort_by_key(|&index| std::cmp::Reverse(blobs[index].size_bytes));
     let found = Mutex::new(Found::default());
     let next = AtomicUsize::new(0);
@@ -86,10 +88,9 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     let work = || {
         let mut checker = Checker { inventory, check, progress, buffer: vec![0; BUFFER_BYTES] };
         while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let verdict =
-                if progress.is_stopped() { (Verdict::NotReached, None) } else { checker.check(index) };
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.add(inventory, index, verdict);
+            let (index, verdict) =
+                if progress.is_stopped() { (index, Verdict::NotReached) } else { checker.check(index) };
+            found.lock().unwrap_or_else(PoisonError::into_inner).add(inventory, index, verdict);
         }
     };
     thread::scope(|scope| {
@@ -104,12 +105,8 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
         }
         work();
     });
-    let Found { mut verification, findings, accessed } =
-        found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Found { mut verification, findings } = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     verification.interrupted = progress.is_stopped();
-    for (index, accessed) in accessed {
-        inventory.tree.blobs[index].accessed = accessed;
-    }
     inventory.findings = Some(findings);
     verification
 }
@@ -131,20 +128,12 @@ enum Verdict {
 struct Found {
     verification: Verification,
     findings: BTreeMap<usize, Finding>,
-    /// Access times changed by reading, where `O_NOATIME` was not allowed.
-    accessed: Vec<(usize, Timestamp)>,
 }
 
 impl Found {
-    fn add(
-        &mut self,
-        inventory: &Inventory,
-        index: usize,
-        (verdict, accessed): (Verdict, Option<Timestamp>),
-    ) {
+    fn add(&mut self, inventory: &Inventory, index: usize, verdict: Verdict) {
         let blob = &inventory.tree.blobs[index];
         let verification = &mut self.verification;
-        self.accessed.extend(accessed.map(|accessed| (index, accessed)));
         let finding = match verdict {
             Verdict::Intact => {
                 verification.checked.add(blob.size_bytes);
@@ -177,52 +166,64 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// Checks a blob. Also returns its new access time, if reading changed it.
-    fn check(&mut self, index: usize) -> (Verdict, Option<Timestamp>) {
-        let blob = &self.inventory.tree.blobs[index];
-        let checked = self.try_check(index, blob).unwrap_or_else(|error| {
-            let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
-            (if is_gone { Verdict::Gone } else { Verdict::Failed(error) }, None)
-        });
-        if !matches!(checked.0, Verdict::NotReached) {
+    /// Checks a blob. Of an archive whose manifest is beside it, that manifest is checked instead. Returns the file
+    /// that was judged.
+    fn check(&mut self, index: usize) -> (usize, Verdict) {
+        let Tree { blobs, companions, .. } = &self.inventory.tree;
+        let is_manifest = |companion: &&usize| blobs[**companion].spelling == Spelling::Json;
+        let manifest = companions.of(index).iter().copied().find(|companion| is_manifest(&companion));
+        let archive = manifest.filter(|&manifest| matches!(self.check_file(manifest), Verdict::Intact));
+        if archive.is_some() {
+            self.progress.add(0, blobs[index].size_bytes);
+        }
+        let (judged, verdict) =
+            archive.map_or_else(|| (index, self.check_file(index)), |manifest| (manifest, Verdict::Intact));
+        if !matches!(verdict, Verdict::NotReached) {
             self.progress.add(1, 0);
         }
-        checked
+        (judged, verdict)
     }
 
-    fn try_check(&mut self, index: usize, blob: &Blob) -> io::Result<(Verdict, Option<Timestamp>)> {
+    fn check_file(&mut self, index: usize) -> Verdict {
+        self.try_check(index, &self.inventory.tree.blobs[index]).unwrap_or_else(|error| {
+            let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
+            if is_gone { Verdict::Gone } else { Verdict::Failed(error) }
+        })
+    }
+
+    fn try_check(&mut self, index: usize, blob: &Blob) -> io::Result<Verdict> {
         let directory = self.inventory.tree.directory(blob.directory).descriptor.as_fd();
         let file = open_quietly(directory, blob.digest.file_name(blob.spelling).as_c_str())?;
         let mut before = Status::of_descriptor(file.as_fd())?;
         if !before.is_regular_file() {
-            return Ok((Verdict::Changed, None));
+            return Ok(Verdict::Changed);
         }
         if self.check == Check::Quick && !(1..=SMALL_BYTES).contains(&before.size_bytes) {
             let expected = self.inventory.references.sizes.get(&index).copied();
             if suspicion(&file, before.size_bytes, expected)?.is_none() {
                 self.progress.add(0, blob.size_bytes);
-                return Ok((Verdict::Intact, None));
+                return Ok(Verdict::Intact);
             }
         }
         for _ in 0..ATTEMPTS {
             let Some(actual) = self.hash(&file, before.size_bytes, blob.digest.algorithm())? else {
-                return Ok((Verdict::NotReached, None));
+                return Ok(Verdict::NotReached);
             };
             let after = Status::of_descriptor(file.as_fd())?;
-            let accessed = (after.accessed != blob.accessed).then_some(after.accessed);
+            self.inventory.tree.own_reads.record(index, blob.accessed, &after);
             if actual == blob.digest {
-                return Ok((Verdict::Intact, accessed));
+                return Ok(Verdict::Intact);
             }
             let has_writer = has_writer(file.as_fd());
             if has_writer == Some(true) {
-                return Ok((Verdict::InUse, accessed));
+                return Ok(Verdict::InUse);
             }
             if after.is_same_content(&before) && (has_writer.is_some() || self.is_at_rest(&file, &after)?) {
-                return Ok((Verdict::Corrupt(actual, has_writer.is_some()), accessed));
+                return Ok(Verdict::Corrupt(actual, has_writer.is_some()));
             }
             before = after;
         }
-        Ok((Verdict::Changed, None))
+        Ok(Verdict::Changed)
     }
 
     /// Whether the content stays the same for half a second; used where a lease cannot show writers.

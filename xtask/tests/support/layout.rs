@@ -37,17 +37,23 @@ impl Cache {
         cache.write_manifest(10, 11, &[1, 2]);
         cache.write_manifest(20, 21, &[2, 3]);
         cache.write_manifest(40, 41, &[4]);
-        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(40, MANIFEST)]});
-        cache.write_content(nested(30), index.to_string().as_bytes());
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [cache.sized(descriptor(40, MANIFEST), 40)]});
+        cache.write_content(nested(30), format!("{index}\n").as_bytes());
         for blob in [1, 2, 3, 4, 11, 21, 41, 99] {
             cache.write(nested(blob), KIB);
         }
         cache.write_index(&[
-            entry(10, MANIFEST, "app:1"),
-            entry(20, MANIFEST, "app:2"),
-            entry(30, INDEX, "multi"),
+            cache.sized(entry(10, MANIFEST, "app:1"), 10),
+            cache.sized(entry(20, MANIFEST, "app:2"), 20),
+            cache.sized(entry(30, INDEX, "multi"), 30),
         ]);
         cache
+    }
+
+    /// The descriptor with the size of the blob as it is.
+    fn sized(&self, mut descriptor: Value, number: u8) -> Value {
+        descriptor["size"] = json!(std::fs::metadata(self.path().join(nested(number))).unwrap().len());
+        descriptor
     }
 
     pub fn write_index(&self, entries: &[Value]) {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![allow(dead_code, unreachable_pub, reason = "each test file uses what it needs")]
 
+pub mod image;
 pub mod layout;
 
 use std::fmt::Write as _;

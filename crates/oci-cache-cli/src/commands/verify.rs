@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use oci_cache::{
-    CacheDir, Check, IdleIo, Inventory, Policy, Progress, PrunePlan, Space, Verification, apply, scan,
-    select, verify,
+    CacheDir, Check, IdleIo, Inventory, Policy, Progress, PrunePlan, Space, Verification, apply, holes,
+    read_references, scan, select, verify,
 };
 
 use crate::cli::{Format, VerifyArguments};
@@ -46,6 +46,11 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
     let plan = select(inventory, &policy, clock::now(), Space::default())?;
     if let Some(lock) = lock {
         report.pruned = Some(apply(&plan, &lock, &progress)?);
+        if !report.holes.is_empty() {
+            let mut left = scan(&cache)?;
+            read_references(&mut left);
+            report.holes_left = holes(&left).len();
+        }
     }
     let printed = print(arguments, &plan, &report)?;
     Ok(signals.exit().unwrap_or_else(|| report.exit(printed)))
@@ -64,6 +69,7 @@ pub(crate) fn hash(
 /// Prints the result on stdout, and the rest on stderr.
 fn print(arguments: &VerifyArguments, plan: &PrunePlan, report: &VerifyReport) -> anyhow::Result<Exit> {
     output::complain_all(report.corrupt.iter().map(text::verify::corrupt));
+    output::complain_all(report.holes.iter().map(text::verify::hole));
     if arguments.cache.verbose {
         let preview = plan.preview();
         output::complain_all(text::prune::entries(plan, report.pruned.as_ref().unwrap_or(&preview)));

@@ -1,7 +1,7 @@
 //! The result of `verify`.
 
 use oci_cache::{
-    CacheDir, Check, Failure, Finding, Inventory, PruneReport, Tally, Verification, escape_path,
+    CacheDir, Check, Failure, Finding, Hole, Inventory, PruneReport, Tally, Verification, escape_path, holes,
 };
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ pub(crate) struct VerifyReport {
     pub(crate) bytes_verified: u64,
     /// The corrupt blobs.
     pub(crate) corrupt: Vec<CorruptBlob>,
+    /// What the layout's index leads to, and is not there, or not as it is described.
+    pub(crate) holes: Vec<Hole>,
     /// Blobs that were being written.
     pub(crate) in_use: Tally,
     /// Blobs that changed every time they were read.
@@ -34,6 +36,9 @@ pub(crate) struct VerifyReport {
     pub(crate) interrupted: bool,
     /// What was removed, with `--prune`.
     pub(crate) pruned: Option<PruneReport>,
+    /// How many holes are left, after a prune if there was one.
+    #[serde(skip)]
+    pub(crate) holes_left: usize,
 }
 
 /// A corrupt blob.
@@ -63,6 +68,7 @@ impl VerifyReport {
             blobs_verified: verification.checked.blobs,
             bytes_verified: verification.checked.bytes,
             corrupt: Vec::new(),
+            holes: holes(inventory),
             in_use: Tally::default(),
             changed: Tally::default(),
             unread: Tally::default(),
@@ -70,7 +76,9 @@ impl VerifyReport {
             failures: inventory.failures().iter().map(Failure::duplicate).collect(),
             interrupted: verification.interrupted,
             pruned: None,
+            holes_left: 0,
         };
+        report.holes_left = report.holes.len();
         report.failures.extend(verification.failures);
         for (blob, finding) in inventory.findings() {
             match finding {
@@ -89,12 +97,12 @@ impl VerifyReport {
         report
     }
 
-    /// How the command exits. Corrupt blobs that remain take precedence over other failures.
+    /// How the command exits. Corrupt blobs and holes that remain take precedence over other failures.
     pub(crate) fn exit(&self, printed: Exit) -> Exit {
         let removed = self.pruned.as_ref().map_or(0, |pruned| pruned.blobs_freed);
         let is_complete =
             self.failures.is_empty() && self.pruned.as_ref().is_none_or(PruneReport::is_complete);
-        if self.corrupt.len() as u64 > removed {
+        if self.corrupt.len() as u64 > removed || self.holes_left > 0 {
             Exit::Found
         } else if is_complete {
             printed

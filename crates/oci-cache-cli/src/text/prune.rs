@@ -45,6 +45,7 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
         notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
     }
+    notes.extend(unmatched(&report.unmatched));
     notes.extend(pull(plan, report));
     if let Some((path, Some(entries))) = &report.notes.index_changed {
         let images = count(*entries as u64, "image", "images");
@@ -109,6 +110,19 @@ fn notes_on_limits(report: &PruneReport) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Pins that match nothing: perhaps a mistake, by which more goes than was meant.
+fn unmatched(pins: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> =
+        pins.iter().take(SHOWN).map(|pin| format!("`{}`", escape_path(Path::new(pin)))).collect();
+    let more = match pins.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let pins = count(pins.len() as u64, "pin matches", "pins match");
+    (!shown.is_empty()).then(|| format!("warning: {pins} nothing here: {}{more}", shown.join(", ")))
 }
 
 const fn freed(report: &PruneReport) -> &'static str {

@@ -11,6 +11,7 @@ pub(crate) const fn of_removal(reason: Remove) -> &'static str {
         Remove::OverBudget => "over budget",
         Remove::LowSpace => "low on space",
         Remove::Corrupt => "corrupt",
+        Remove::Selected => "selected",
         Remove::Listed => "listed in the plan",
     }
 }
@@ -27,5 +28,6 @@ pub(crate) const fn of_keeping(reason: Keep) -> &'static str {
         Keep::Unlisted => "not in the plan",
         Keep::Intact => "not corrupt",
         Keep::Unread => "not read, so not known to be corrupt",
+        Keep::Unselected => "not selected",
     }
 }

@@ -10,6 +10,7 @@ use banger_fmt::format_bytes;
 use oci_cache::{Tally, escape_path};
 
 use crate::report::usage::UsageReport;
+use crate::text::count;
 
 /// The width of the longest bar.
 const BAR: u64 = 30;
@@ -41,7 +42,14 @@ pub(crate) fn result(report: &UsageReport) -> String {
     let images = usage.images.iter().map(|image| {
         let digest = image.digest.to_string();
         let name = image.name.as_ref().map_or(digest, |name| escape_path(Path::new(name)));
-        (if image.is_complete { name } else { format!("{name} (incomplete)") }, image.tally)
+        let holes = count(image.holes as u64, "hole", "holes");
+        let marked = match (image.is_complete, image.holes) {
+            (true, 0) => name,
+            (true, _) => format!("{name} ({holes})"),
+            (false, 0) => format!("{name} (incomplete)"),
+            (false, _) => format!("{name} (incomplete, {holes})"),
+        };
+        (marked, image.tally)
     });
     table(&mut text, "image", &images.collect::<Vec<_>>());
     if !usage.largest.is_empty() {

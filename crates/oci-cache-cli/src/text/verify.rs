@@ -2,7 +2,10 @@
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
+use std::path::Path;
+
 use banger_fmt::format_bytes;
+use oci_cache::{Hole, escape_path};
 
 use crate::report::verify::{CorruptBlob, VerifyReport};
 use crate::text::{amount, count};
@@ -11,8 +14,12 @@ use crate::text::{amount, count};
 pub(crate) fn result(report: &VerifyReport) -> String {
     let verb = if report.quick { "quickly checked" } else { "verified" };
     let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
+    let holes = match report.holes.len() as u64 {
+        0 => String::new(),
+        holes => format!(", {}", count(holes, "hole", "holes")),
+    };
     format!(
-        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt\n",
+        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt{holes}\n",
         report.cache_dir,
         report.corrupt.len()
     )
@@ -22,6 +29,24 @@ pub(crate) fn result(report: &VerifyReport) -> String {
 pub(crate) fn corrupt(corrupt: &CorruptBlob) -> String {
     let CorruptBlob { path, bytes, expected, actual } = corrupt;
     format!("corrupt `{path}` ({}): expected {expected}, found {actual}", format_bytes(*bytes))
+}
+
+/// A hole.
+pub(crate) fn hole(hole: &Hole) -> String {
+    match hole {
+        Hole::AbsentManifest { name, digest } => {
+            let name = name.as_ref().map_or_else(|| digest.to_string(), |name| escape_path(Path::new(name)));
+            format!("hole: the index has an entry `{name}`, but {digest} is not there")
+        }
+        Hole::AbsentBlob { manifest, digest } => {
+            format!("hole: manifest {manifest} needs {digest}, which is not there")
+        }
+        Hole::OtherSize { path, bytes, expected_bytes } => format!(
+            "hole: `{path}` has {}, but its descriptor says {}",
+            count(*bytes, "byte", "bytes"),
+            count(*expected_bytes, "byte", "bytes")
+        ),
+    }
 }
 
 /// What people should know besides the result.

@@ -97,16 +97,17 @@ impl Digest {
         }
     }
 
-    /// Parses a file name of a flat cache: `sha256:<hex>`, or `sha256-<hex>` as written on Windows.
+    /// Parses a file name of a flat cache: `sha256:<hex>`, perhaps with an ending, or `sha256-<hex>` as written on
+    /// Windows.
     #[must_use]
     pub(crate) fn from_flat_name(name: &[u8]) -> Option<(Self, Spelling)> {
         Algorithm::ALL.into_iter().find_map(|algorithm| {
-            let (separator, encoded) = name.strip_prefix(algorithm.name().as_bytes())?.split_first()?;
-            let spelling = match separator {
-                b':' => Spelling::Colon,
-                b'-' => Spelling::Dash,
-                _ => return None,
+            let (separator, rest) = name.strip_prefix(algorithm.name().as_bytes())?.split_first()?;
+            let (encoded, ending) = rest.split_at_checked(algorithm.hex_digits())?;
+            let is_its = |spelling: &Spelling| {
+                (spelling.separator(), spelling.ending().as_bytes()) == (Some(*separator), ending)
             };
+            let spelling = Spelling::ALL.into_iter().find(is_its)?;
             Some((Self::from_hex(algorithm, encoded)?, spelling))
         })
     }
@@ -126,6 +127,7 @@ impl Digest {
         {
             name.length += digits;
         }
+        name.push(spelling.ending().as_bytes());
         name
     }
 }
@@ -172,14 +174,47 @@ pub(crate) enum Spelling {
     Colon,
     /// `sha256-<hex>`, in a flat cache written on Windows.
     Dash,
+    /// `sha256:<hex>.config`: an image's configuration, in buildah's cache. It hashes to its digest as any other blob.
+    Config,
+    /// `sha256:<hex>.json`: the manifest of the image whose archive `sha256:<hex>` is, in the cache of kaniko's warmer.
+    Json,
+    /// `sha256:<hex>.compressed`: which blob is the compressed form, in buildah's cache.
+    Compressed,
+    /// `sha256:<hex>.decompressed`: which blob is the uncompressed form, in buildah's cache.
+    Decompressed,
 }
 
 impl Spelling {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Nested,
+        Self::Colon,
+        Self::Dash,
+        Self::Config,
+        Self::Json,
+        Self::Compressed,
+        Self::Decompressed,
+    ];
+
+    /// Whether the file of this name only goes with the blob of the same digest.
+    pub(crate) const fn is_companion(self) -> bool {
+        matches!(self, Self::Json | Self::Compressed | Self::Decompressed)
+    }
+
     const fn separator(self) -> Option<u8> {
         match self {
             Self::Nested => None,
-            Self::Colon => Some(b':'),
             Self::Dash => Some(b'-'),
+            _ => Some(b':'),
+        }
+    }
+
+    const fn ending(self) -> &'static str {
+        match self {
+            Self::Nested | Self::Colon | Self::Dash => "",
+            Self::Config => ".config",
+            Self::Json => ".json",
+            Self::Compressed => ".compressed",
+            Self::Decompressed => ".decompressed",
         }
     }
 }
@@ -193,8 +228,9 @@ pub(crate) struct BlobName {
 }
 
 impl BlobName {
-    /// Length of the longest name, `sha512:` and 128 digits, plus the terminating zero byte.
-    const CAPACITY: usize = "sha512:".len() + Algorithm::Sha512.hex_digits() + 1;
+    /// Length of the longest name, `sha512:`, 128 digits and an ending, plus the terminating zero byte.
+    const CAPACITY: usize =
+        "sha512:".len() + Algorithm::Sha512.hex_digits() + Spelling::Decompressed.ending().len() + 1;
 
     fn push(&mut self, part: &[u8]) {
         self.bytes[self.length..self.length + part.len()].copy_from_slice(part);
@@ -233,6 +269,10 @@ mod tests {
             format!("sha256-{HEX}"),
             format!("sha512:{HEX}{HEX}"),
             format!("sha512-{HEX}{HEX}"),
+            format!("sha256:{HEX}.config"),
+            format!("sha256:{HEX}.json"),
+            format!("sha256:{HEX}.compressed"),
+            format!("sha512:{HEX}{HEX}.decompressed"),
         ];
         for name in accepted {
             let (digest, spelling) = Digest::from_flat_name(name.as_bytes()).unwrap();
@@ -248,6 +288,10 @@ mod tests {
             format!("sha256:{}", HEX.to_uppercase()),
             format!("SHA256:{HEX}"),
             format!("sha256:{HEX}0"),
+            format!("sha256:{HEX}.txt"),
+            format!("sha256:{HEX}.json.json"),
+            format!("sha256-{HEX}.json"),
+            format!("{HEX}.json"),
             format!("sha256:{}", &HEX[1..]),
             format!("sha256:{}g", &HEX[1..]),
             format!("sha256:{HEX}\n"),

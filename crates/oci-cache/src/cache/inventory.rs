@@ -11,11 +11,13 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::cache::companions::Companions;
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::finding::Finding;
 use crate::cache::idle::{Idleness, Times};
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
+use crate::cache::own_reads::OwnReads;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::error::Failure;
@@ -82,6 +84,8 @@ pub struct Foreign {
 pub(crate) struct Tree {
     pub(crate) directories: Vec<Directory>,
     pub(crate) blobs: Vec<Blob>,
+    pub(crate) companions: Companions,
+    pub(crate) own_reads: OwnReads,
     pub(crate) partials: Vec<Partial>,
     /// `oci-layout` and `index.json` of an OCI image layout, if they exist.
     pub(crate) oci_layout: Option<Status>,

@@ -348,13 +348,18 @@ mod tests {
         let (nested, flat_name, nested_name) =
             (Place::Algorithm(Algorithm::Sha256), hidden(&format!("sha256:{hex}")), hidden(&hex));
         assert!(is_partial(Place::Root, flat_name.to_bytes()) && is_partial(nested, nested_name.to_bytes()));
-        assert!(!is_partial(nested, flat_name.to_bytes()) && !is_partial(Place::Root, nested_name.to_bytes()));
+        assert!(
+            !is_partial(nested, flat_name.to_bytes()) && !is_partial(Place::Root, nested_name.to_bytes())
+        );
         for own in [flat_name, nested_name, random_index().unwrap()] {
             assert!(is_own_temporary(own.to_bytes()), "{own:?}");
         }
         let short = CString::new(format!("{hex}.pruning-7")).unwrap();
         for other in [hidden("notes"), hidden("sha256:ab"), short] {
-            assert!(!is_own_temporary(other.to_bytes()) && !is_partial(nested, other.to_bytes()), "{other:?}");
+            assert!(
+                !is_own_temporary(other.to_bytes()) && !is_partial(nested, other.to_bytes()),
+                "{other:?}"
+            );
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: an image counts as complete only if all its references are known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::cache::digest::Digest;
 use crate::error::Failure;
@@ -14,16 +14,52 @@ pub struct Image {
     pub digest: Digest,
     /// Its name, if it has one.
     pub name: Option<String>,
+    /// Another name, which containerd gives it.
+    pub(crate) full_name: Option<String>,
     /// The blobs that it references and that exist: indexes into the inventory, in ascending order.
     pub blobs: Vec<usize>,
     /// The indexes and manifests among its references, whether or not they exist, including its own.
     pub(crate) documents: Vec<Digest>,
+    /// The configs of its manifests, whether or not they exist.
+    pub(crate) configs: Vec<Digest>,
     /// Whether all its references are known.
     pub is_complete: bool,
     /// References to blobs that do not exist.
     pub(crate) missing: Vec<Digest>,
     /// The position of the entry in the index.
     pub(crate) position: usize,
+}
+
+impl Image {
+    /// An image of which nothing is known but its entry.
+    pub(crate) fn of(
+        digest: Digest,
+        name: Option<String>,
+        full_name: Option<String>,
+        position: usize,
+    ) -> Self {
+        Self {
+            digest,
+            name,
+            full_name,
+            blobs: Vec::new(),
+            documents: Vec::new(),
+            configs: Vec::new(),
+            is_complete: true,
+            missing: Vec::new(),
+            position,
+        }
+    }
+
+    /// Its names.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.name.as_deref().into_iter().chain(self.full_name.as_deref())
+    }
+
+    /// Whether the entry's manifest is not there.
+    pub(crate) fn is_dangling(&self) -> bool {
+        self.missing.contains(&self.digest)
+    }
 }
 
 /// What is unusual about an entry of the index, but no problem.
@@ -58,6 +94,10 @@ pub struct References {
     pub remarks: Vec<Remark>,
     /// Blob sizes given by descriptors, in bytes, by index into the inventory.
     pub(crate) sizes: HashMap<usize, u64>,
+    /// Those of them that are not the blob's size.
+    pub(crate) other_sizes: BTreeMap<usize, u64>,
+    /// For each manifest of which something is there, what is not.
+    pub(crate) absent: BTreeMap<Digest, Vec<Digest>>,
 }
 
 impl References {
@@ -65,6 +105,13 @@ impl References {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.problems.is_empty()
+    }
+
+    /// How many holes an image has: what it leads to, and is not there, or not as it is described.
+    pub(crate) fn holes_of(&self, image: &Image) -> usize {
+        let absent = image.documents.iter().filter_map(|document| self.absent.get(document)).map(Vec::len);
+        let others = image.blobs.iter().filter(|blob| self.other_sizes.contains_key(blob)).count();
+        usize::from(image.is_dangling()) + absent.sum::<usize>() + others
     }
 
     /// For each blob of the inventory, whether different images lead to it. Names of the same image are no

@@ -43,7 +43,7 @@ pub(crate) fn open_quietly(directory: BorrowedFd<'_>, name: &CStr) -> Result<Fil
 }
 
 /// Reads a whole file, but at most one byte more than the given size.
-pub(crate) fn read_limited(file: File, size_bytes: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_limited(file: &File, size_bytes: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     file.take(size_bytes.saturating_add(1)).read_to_end(&mut content)?;
     Ok(content)

@@ -32,6 +32,8 @@ pub enum Remove {
     LowSpace,
     /// Its content does not hash to its name.
     Corrupt,
+    /// It belongs to an image that the policy selects.
+    Selected,
     /// The saved plan lists it.
     Listed,
 }
@@ -45,7 +47,7 @@ pub enum Keep {
     Recent,
     /// The layout's index references it.
     Referenced,
-    /// The policy pins it by its digest.
+    /// The policy pins it, or an image that needs it.
     Pinned,
     /// The goal is met without removing it.
     GoalMet,
@@ -57,6 +59,8 @@ pub enum Keep {
     Intact,
     /// It was not read successfully, and only corrupt blobs are removed.
     Unread,
+    /// It belongs to no image that the policy selects.
+    Unselected,
 }
 
 impl Keep {
@@ -73,6 +77,7 @@ impl Keep {
             Self::Unlisted => "unlisted",
             Self::Intact => "intact",
             Self::Unread => "unread",
+            Self::Unselected => "unselected",
         }
     }
 }

@@ -1,75 +1,170 @@
-//! Parses lists of digests to keep.
+//! Parses lists of what to keep.
 //!
 //! Guarantees: parsing is pure. A list with anything invalid in it is refused as a whole. So is a list
-//! without digests: a list that is empty by mistake must not cause everything to be removed.
+//! without pins: a list that is empty by mistake must not cause everything to be removed.
+//!
+//! Sources of the forms: OCI image specification, `manifest.md` and `image-index.md`; `ListImagesResponse` in the
+//! Kubernetes CRI API (`api.proto`), which `crictl images -o json` prints; the output of `docker images --format json`,
+//! `podman images --format json`, `skopeo list-tags` and `skopeo inspect`.
 
-use std::collections::HashSet;
-
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::cache::digest::{Digest, ParseDigestError};
+use crate::cache::digest::Digest;
+use crate::plan::pins::{ParsePinError, Pin, Pins};
 
-/// Why a list of digests to keep is refused.
+/// Why a list of what to keep is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
-    /// A line is not a digest.
+    /// A line is not a pin.
     #[error("line {line}")]
     Line {
         /// The number of the line, from 1.
         line: usize,
         /// What is wrong with it.
-        source: ParseDigestError,
+        source: ParsePinError,
     },
     /// It starts like JSON but is not valid JSON.
-    #[error("it starts like an OCI index or manifest but is not valid JSON")]
+    #[error("it starts like JSON but is not valid JSON")]
     Json(#[source] serde_json::Error),
+    /// It is JSON of no form that is known.
+    #[error("it is JSON, but neither an OCI index or manifest nor a list of images of a known tool")]
+    Unknown,
     /// It is not UTF-8 text.
     #[error("it is not UTF-8 text")]
     NotText,
-    /// It contains no digest.
-    #[error("it contains no digest")]
+    /// It contains no digest and no name.
+    #[error("it contains no digest and no name")]
     Empty,
 }
 
-/// Parses a list of digests to keep.
+/// Parses a list of what to keep.
 ///
-/// The list has one digest per line; comments start with `#`, and empty lines are ignored. It may also
-/// be an OCI index or manifest: then the list is every digest in it, and its own.
+/// The list has one digest, name, or `<name>@<digest>` per line; comments start with `#`, and empty lines are ignored.
+/// It may also be JSON: an OCI index or manifest, which pins itself, its manifests and the blobs that it lists; or what
+/// `crictl images -o json`, `docker images --digests --no-trunc --format json`, `podman images --format json`,
+/// `skopeo list-tags` or `skopeo inspect` print, in one document or one for each line.
 ///
 /// # Errors
 ///
 /// See [`KeepError`].
-pub fn parse_keep(content: &[u8]) -> Result<HashSet<Digest>, KeepError> {
+pub fn parse_keep(content: &[u8]) -> Result<Pins, KeepError> {
     let text = std::str::from_utf8(content).map_err(|_| KeepError::NotText)?;
-    let digests = if text.trim_start().starts_with('{') {
-        let document: Value = serde_json::from_str(text).map_err(KeepError::Json)?;
-        let mut digests = HashSet::new();
-        collect(&document, &mut digests);
-        if !digests.is_empty() {
-            digests.insert(Digest::Sha256(Sha256::digest(content).into()));
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut pins = Pins::default();
+    if text.trim_start().starts_with(['{', '[']) {
+        let mut found = false;
+        for document in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
+            let documents = match document.map_err(KeepError::Json)? {
+                Value::Array(documents) => documents,
+                document => vec![document],
+            };
+            for document in documents {
+                found = true;
+                pins.extend(pins_of(document, content).ok_or(KeepError::Unknown)?);
+            }
         }
-        digests
+        if !found {
+            return Err(KeepError::Empty);
+        }
     } else {
-        let lines = text.lines().enumerate().map(|(index, line)| (index + 1, strip(line)));
-        let digests = lines.filter(|(_, line)| !line.is_empty());
-        digests
-            .map(|(line, digest)| digest.parse().map_err(|source| KeepError::Line { line, source }))
-            .collect::<Result<_, _>>()?
-    };
-    if digests.is_empty() { Err(KeepError::Empty) } else { Ok(digests) }
+        for (index, line) in text.lines().enumerate() {
+            let pin = strip(line);
+            if !pin.is_empty() {
+                pins.insert(pin.parse().map_err(|source| KeepError::Line { line: index + 1, source })?);
+            }
+        }
+    }
+    if pins.is_empty() { Err(KeepError::Empty) } else { Ok(pins) }
 }
 
 fn strip(line: &str) -> &str {
-    line.split_once('#').map_or(line, |(digest, _)| digest).trim()
+    line.split_once('#').map_or(line, |(pin, _)| pin).trim()
 }
 
-/// Collects the digests in fields named `digest`. The JSON parser limits the depth.
-fn collect(value: &Value, digests: &mut HashSet<Digest>) {
+/// The pins of a document; `None` if its form is unknown. `content` is the whole list.
+fn pins_of(document: Value, content: &[u8]) -> Option<Vec<Pin>> {
+    let has = |field: &str| document.get(field).is_some_and(|value| !value.is_null());
+    if has("manifests") || has("layers") || has("config") || has("fsLayers") {
+        return Some(pins_of_oci(&document, content));
+    }
+    if let Some(Value::Array(images)) = document.get("images") {
+        let images: Result<Vec<Listed>, _> = images.iter().cloned().map(serde_json::from_value).collect();
+        return Some(images.ok()?.into_iter().map(Listed::pin).collect());
+    }
+    if let Some(Value::Array(tags)) = document.get("Tags") {
+        let repository = document.get("Repository")?.as_str()?;
+        let name = |tag: &Value| Some(format!("{repository}:{}", tag.as_str()?));
+        return tags.iter().map(|tag| name(tag)?.parse().ok()).collect();
+    }
+    if ["id", "Id", "ID", "Digest", "Name", "Repository"].into_iter().any(has) {
+        return serde_json::from_value(document).ok().map(|listed: Listed| vec![listed.pin()]);
+    }
+    None
+}
+
+/// An image in the list of a tool. What is not there, or `<none>`, is left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Listed {
+    #[serde(alias = "Id", alias = "ID")]
+    id: Option<String>,
+    #[serde(alias = "Digest")]
+    digest: Option<String>,
+    #[serde(rename = "Name")]
+    name: Option<String>,
+    #[serde(rename = "Repository")]
+    repository: Option<String>,
+    #[serde(rename = "Tag")]
+    tag: Option<String>,
+    #[serde(rename = "repoTags")]
+    repo_tags: Option<Vec<String>>,
+    #[serde(rename = "repoDigests", alias = "RepoDigests")]
+    repo_digests: Option<Vec<String>>,
+    #[serde(rename = "Names")]
+    names: Option<Vec<String>>,
+}
+
+impl Listed {
+    fn pin(self) -> Pin {
+        let name = self.name.map(|name| match &self.digest {
+            Some(digest) => format!("{name}@{digest}"),
+            None => name,
+        });
+        let tagged = self.repository.zip(self.tag).map(|(repository, tag)| format!("{repository}:{tag}"));
+        let lists = [self.repo_tags, self.repo_digests, self.names].into_iter().flatten().flatten();
+        let texts = lists.chain(name).chain(tagged).chain(self.digest).chain(self.id);
+        let mut all = Pin::default();
+        for pin in texts.filter_map(|text| text.parse::<Pin>().ok()) {
+            all.digests.extend(pin.digests);
+            all.names.extend(pin.names);
+        }
+        all
+    }
+}
+
+/// An index or a manifest pins itself and its manifests, with the images that they are, and the other blobs that it
+/// lists, without the other images that need them.
+fn pins_of_oci(document: &Value, content: &[u8]) -> Vec<Pin> {
+    let mut pin = Pin::default();
+    if let Some(manifests) = document.get("manifests") {
+        collect(manifests, &mut pin.digests);
+    }
+    collect(document, &mut pin.blobs);
+    if pin.digests.is_empty() && pin.blobs.is_empty() {
+        return Vec::new();
+    }
+    pin.digests.push(Digest::Sha256(Sha256::digest(content).into()));
+    vec![pin]
+}
+
+/// Collects the digests in fields named `digest` or `blobSum`. The JSON parser limits the depth.
+fn collect(value: &Value, digests: &mut Vec<Digest>) {
     match value {
         Value::Object(fields) => {
-            let digest = fields.get("digest").and_then(Value::as_str).and_then(|text| text.parse().ok());
-            digests.extend(digest);
+            let named = ["digest", "blobSum"].into_iter().filter_map(|name| fields.get(name)?.as_str());
+            digests.extend(named.filter_map(|text| text.parse().ok()));
             fields.values().for_each(|field| collect(field, digests));
         }
         Value::Array(values) => values.iter().for_each(|value| collect(value, digests)),
@@ -85,19 +180,42 @@ mod tests {
     const ONE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000001";
     const TWO: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000002";
 
+    /// Whether each of the digests is pinned.
+    fn pinned(list: &str, digests: &[&str]) -> bool {
+        let pins = parse_keep(list.as_bytes()).unwrap_or_else(|error| panic!("{list}: {error}"));
+        digests.iter().all(|digest| pins.has_blob(&digest.parse().unwrap()))
+    }
+
     #[test]
     fn lines_with_comments() {
-        let list = format!("# pinned\n\n{ONE}  # the base\n  {TWO}\r\n");
-        let digests = parse_keep(list.as_bytes()).unwrap();
-        assert_eq!(digests, [ONE, TWO].map(|digest| digest.parse().unwrap()).into());
+        for start in ["", "\u{feff}"] {
+            assert!(pinned(&format!("{start}# pinned\n\n{ONE}  # the base\n  app@{TWO}\r\n"), &[ONE, TWO]));
+        }
     }
 
     #[test]
     fn a_manifest_pins_its_digests_and_its_own() {
         let manifest = format!(r#"{{"config":{{"digest":"{ONE}"}},"layers":[{{"digest":"{TWO}"}}]}}"#);
-        let digests = parse_keep(manifest.as_bytes()).unwrap();
-        assert_eq!(digests.len(), 3);
-        assert!(digests.contains(&Digest::Sha256(Sha256::digest(&manifest).into())));
+        let own = Digest::Sha256(Sha256::digest(&manifest).into()).to_string();
+        assert!(pinned(&manifest, &[ONE, TWO, &own]));
+    }
+
+    #[test]
+    fn lists_of_tools_are_read() {
+        let hex = TWO.strip_prefix("sha256:").unwrap();
+        for list in [
+            format!(r#"{{"images":[{{"id":"{ONE}","repoTags":[],"repoDigests":["x@{TWO}"],"size":"1"}}]}}"#),
+            format!(
+                "{{\"ID\":\"{ONE}\",\"Digest\":\"{TWO}\",\"Repository\":\"a\",\"Tag\":\"1\"}}\r\n\
+                 {{\"ID\":\"{ONE}\",\"Digest\":\"<none>\",\"Repository\":\"<none>\",\"Tag\":\"<none>\"}}\r\n"
+            ),
+            format!(r#"[{{"Id":"{hex}","Names":null,"Digest":"{ONE}"}},{{"Id":"{hex}","Names":["a:1"]}}]"#),
+            format!(r#"{{"Name":"docker.io/a","Digest":"{ONE}","RepoTags":["1"],"Layers":["{TWO}"]}}"#),
+        ] {
+            let has_second = !list.contains("Layers");
+            assert!(pinned(&list, &[ONE]) && pinned(&list, &[TWO]) == has_second, "{list}");
+        }
+        assert!(parse_keep(br#"{"Repository":"docker.io/a","Tags":["1","2"]}"#).is_ok());
     }
 
     #[test]
@@ -112,9 +230,13 @@ mod tests {
             message(format!("{ONE}\nsha256:1\n").as_bytes())
                 .starts_with("line 2: `sha256:1` is not a digest")
         );
-        assert_eq!(message(b""), "it contains no digest");
-        assert_eq!(message(b"# nothing\n"), "it contains no digest");
-        assert_eq!(message(b"{}"), "it contains no digest");
+        assert!(message(b"two words\n").starts_with("line 1: `two words` is neither"));
+        for empty in [&b""[..], b"# nothing\n", b"[]", br#"{"images":[]}"#, br#"{"layers":[]}"#] {
+            assert_eq!(message(empty), "it contains no digest and no name");
+        }
+        for unknown in [&b"{}"[..], b"[1]", br#"{"name":"x"}"#, br#"{"Tags":["1"]}"#] {
+            assert!(message(unknown).starts_with("it is JSON, but neither"));
+        }
         assert!(message(b"{\"config\":").starts_with("it starts like"));
         assert_eq!(message(b"\xff"), "it is not UTF-8 text");
     }

@@ -1,12 +1,12 @@
 //! The policy: filters that limit what may be removed, and goals at which the prune stops.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
-use crate::cache::digest::Digest;
+use crate::cache::references::Image;
 use crate::os::status::Timestamp;
 use crate::plan::fate::Remove;
+use crate::plan::pins::Pins;
 
 /// The usual value of [`Policy::grace`]: an ordinary pull is shorter.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
@@ -26,9 +26,13 @@ pub struct Policy {
     /// Index entries that reference a corrupt blob are removed from the layout's index; the other blobs
     /// of those images stay.
     pub corrupt: bool,
-    /// Keep the blobs with these digests. Keep an image if one of its manifests or indexes has such a
-    /// digest.
-    pub keep: HashSet<Digest>,
+    /// Keep what these pin.
+    pub keep: Pins,
+    /// Remove only images that one of these names, or is the digest of their manifest, index or config; with `untagged`,
+    /// or images without a name. Leftovers, partials and unreferenced blobs stay.
+    pub images: Pins,
+    /// Remove only images without a name, and those in `images`.
+    pub untagged: bool,
     /// Stop when the total logical size of the cache's files is at most this, in bytes.
     pub max_used_bytes: Option<u64>,
     /// Stop when the file system has at least this much free space.
@@ -45,7 +49,9 @@ impl Default for Policy {
             older_than: None,
             unreferenced: false,
             corrupt: false,
-            keep: HashSet::new(),
+            keep: Pins::default(),
+            images: Pins::default(),
+            untagged: false,
             max_used_bytes: None,
             min_free: None,
             grace: DEFAULT_GRACE,
@@ -80,8 +86,20 @@ impl Policy {
     /// Whether the policy removes everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        let has_filter = self.older_than.is_some() || self.unreferenced || self.corrupt;
+        let has_filter =
+            self.older_than.is_some() || self.unreferenced || self.corrupt || self.selects_images();
         !has_filter && self.keep.is_empty() && !self.has_goal()
+    }
+
+    /// Whether the policy removes only certain images.
+    #[must_use]
+    pub fn selects_images(&self) -> bool {
+        self.untagged || !self.images.is_empty()
+    }
+
+    /// Whether the policy may remove this image.
+    pub(crate) fn selects(&self, image: &Image) -> bool {
+        !self.selects_images() || self.images.mean(image) || self.untagged && image.names().next().is_none()
     }
 
     /// Whether the policy has a goal.
@@ -110,6 +128,8 @@ impl Policy {
             Remove::LowSpace
         } else if self.unreferenced {
             Remove::Unreferenced
+        } else if self.selects_images() {
+            Remove::Selected
         } else if self.older_than.is_some() {
             Remove::Old
         } else {

@@ -49,8 +49,7 @@ impl SavedEntry {
         let is_below = below.split('/').all(|part| !matches!(part, "" | "." | ".."));
         let name = below.rsplit('/').next().unwrap_or_default();
         let spells = |digest: Digest| {
-            let spellings = [Spelling::Nested, Spelling::Colon, Spelling::Dash];
-            spellings.into_iter().any(|spelling| digest.file_name(spelling).as_str() == name)
+            Spelling::ALL.into_iter().any(|spelling| digest.file_name(spelling).as_str() == name)
         };
         is_below
             && match (self.kind, &self.digest) {

@@ -131,6 +131,7 @@ impl SavedPlan {
                 is_same => entry.fate(is_same),
             };
         }
+        plan.tie_units();
         for index in 0..plan.partial_fates.len() {
             let partial = &plan.inventory.tree.partials[index];
             let path = relative(&plan.inventory, partial.path());

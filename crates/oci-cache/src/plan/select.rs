@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::finding::Finding;
-use crate::cache::inventory::{Blob, Inventory};
+use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::error::Error;
 use crate::os::status::Timestamp;
@@ -80,8 +80,14 @@ pub(crate) fn select_around(
     plan.index_change = plan.entries_without_their_blobs();
     // A prune of corrupt blobs removes nothing else, and does not need all references.
     if policy.corrupt {
+        plan.drop_dangling_entries();
         plan.leftovers_go.fill(false);
     }
+    if policy.selects_images() {
+        plan.leftovers_go.fill(false);
+    }
+    plan.unmatched = policy.keep.unmatched(&plan.inventory);
+    plan.unmatched.extend(policy.images.unmatched(&plan.inventory));
     plan.needs_all_references = !policy.corrupt || policy.unreferenced;
     Ok(plan)
 }
@@ -101,25 +107,36 @@ impl Selection<'_> {
         let all_known = self.plan.inventory.references.is_complete();
         let mut candidates = Vec::with_capacity(counts.len());
         for (index, count) in counts.iter().enumerate() {
-            let blob = &self.plan.inventory.tree.blobs[index];
-            let (last_used, size_bytes) = (blob.last_used().min(self.now), blob.size_bytes);
+            let Tree { blobs, companions, .. } = &self.plan.inventory.tree;
+            if companions.owner(index).is_some() {
+                continue;
+            }
+            let blob = &blobs[index];
+            let unit = || companions.unit(index).map(|index| &blobs[index]);
+            let last_used = unit().map(Blob::last_used).max().unwrap_or(self.now).min(self.now);
+            let size_bytes = unit().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
             // If a manifest cannot be read, it may reference any blob of the layout.
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
-            let keep = if self.policy.keep.contains(&blob.digest) {
+            let keep = if self.policy.keep.has_blob(&blob.digest) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = self.held.get(&blob.inode) {
+            } else if let Some(reason) = unit().find_map(|blob| self.held.get(&blob.inode)) {
                 Some(*reason)
             } else if let Some(reason) = self.not_corrupt(index) {
                 Some(reason)
             } else if is_referenced && (!self.policy.corrupt || self.policy.unreferenced) {
                 Some(Keep::Referenced)
+            } else if self.policy.selects_images() {
+                Some(Keep::Unselected)
             } else if self.may_be_entered(blob) {
                 Some(Keep::Recent)
             } else {
                 self.too_recent(last_used)
             };
             match keep {
-                Some(reason) => self.plan.blob_fates[index] = Fate::Keep(reason),
+                Some(reason) => {
+                    let fates = &mut self.plan.blob_fates;
+                    companions.unit(index).for_each(|index| fates[index] = Fate::Keep(reason));
+                }
                 None => candidates.push(Candidate { last_used, size_bytes, what: What::Blob(index) }),
             }
         }
@@ -136,6 +153,8 @@ impl Selection<'_> {
             let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
             let keep = if self.policy.corrupt {
                 Some(Keep::Intact)
+            } else if self.policy.selects_images() {
+                Some(Keep::Unselected)
             } else if let Some(reason) = self.held.get(&partial.status.id.inode) {
                 Some(*reason)
             } else {
@@ -162,10 +181,12 @@ impl Selection<'_> {
             let own = own.filter(|(index, blob)| !shared[**index] || image.documents.contains(&blob.digest));
             let last_used = own.map(|(_, blob)| blob.last_used().min(self.now)).max();
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
-            let keep = if image.documents.iter().any(|document| self.policy.keep.contains(document)) {
+            let keep = if self.policy.keep.need(image, &self.plan.inventory) {
                 Some(Keep::Pinned)
             } else if let Some(reason) = blobs().find_map(|blob| self.held.get(&blob.inode)) {
                 Some(*reason)
+            } else if !self.policy.selects(image) {
+                Some(Keep::Unselected)
             } else if !image.is_complete {
                 Some(Keep::Referenced)
             } else {
@@ -233,7 +254,7 @@ fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Polic
                 }
                 continue;
             }
-            What::Blob(index) => vec![index],
+            What::Blob(index) => plan.inventory.tree.companions.unit(index).collect(),
             What::Image(index) => image_blobs(plan, index, &mut counts, is_met),
         };
         for index in blobs {
@@ -272,13 +293,13 @@ mod tests {
     use crate::cache::digest::Digest;
     use crate::cache::digest::Spelling;
     use crate::cache::idle::Idleness;
-    use crate::cache::inventory::{Directory, Tree};
+    use crate::cache::inventory::Directory;
     use crate::cache::names::Place;
     use crate::cache::references::References;
     use crate::os::status::Status;
+    use crate::plan::pins::{Pin, Pins};
     use crate::plan::policy::FreeSpace;
     use proptest::prelude::*;
-    use std::collections::HashSet;
     use std::os::fd::{AsFd as _, OwnedFd};
 
     const NOW: Timestamp = Timestamp(1_000_000);
@@ -390,12 +411,16 @@ mod tests {
         let age = prop::option::of(0..1_000_000u64);
         let free = prop::option::of(0..300_000u64);
         (age, prop::option::of(0..200_000u64), free, prop::bool::ANY).prop_map(
-            |(age, max_used_bytes, free, pins)| Policy {
-                older_than: age.map(Duration::from_nanos),
-                keep: if pins { [Digest::Sha256([0; 32])].into() } else { HashSet::new() },
-                max_used_bytes,
-                min_free: free.map(FreeSpace::Bytes),
-                ..Policy::default()
+            |(age, max_used_bytes, free, pins)| {
+                let mut keep = Pins::default();
+                keep.extend(pins.then(|| Pin { digests: vec![Digest::Sha256([0; 32])], ..Pin::default() }));
+                Policy {
+                    older_than: age.map(Duration::from_nanos),
+                    keep,
+                    max_used_bytes,
+                    min_free: free.map(FreeSpace::Bytes),
+                    ..Policy::default()
+                }
             },
         )
     }

@@ -1,6 +1,6 @@
 //! Who has a file open, and whether it is still the file that was scanned.
 
-use crate::cache::inventory::Blob;
+use crate::cache::inventory::Tree;
 use crate::os::lease::Opened;
 use crate::os::status::Status;
 use crate::plan::fate::Keep;
@@ -35,11 +35,12 @@ pub(crate) enum Reason {
     OtherFile,
 }
 
-/// Why the blob must be kept: the file changed or was used since the scan.
-pub(crate) fn difference(blob: &Blob, status: &Status) -> Option<Keep> {
+/// Why the blob of this index must be kept: the file changed or was used since the scan.
+pub(crate) fn difference(tree: &Tree, index: usize, status: &Status) -> Option<Keep> {
+    let blob = &tree.blobs[index];
     if (status.id.inode, status.size_bytes, status.modified) != (blob.inode, blob.size_bytes, blob.modified) {
         Some(Keep::Changed)
-    } else if status.accessed != blob.accessed {
+    } else if status.accessed != blob.accessed && !tree.own_reads.explain(index, status.accessed) {
         Some(Keep::Recent)
     } else {
         None

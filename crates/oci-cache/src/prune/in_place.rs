@@ -117,7 +117,8 @@ fn remove_planned_blobs(
         keep_planned_blobs(plan, spared.kept, Outcome::Kept(Keep::InUse), progress, report);
     }
     let tree = &plan.inventory.tree;
-    let needs_index = doomed.iter().any(|&index| plan.is_nested(&tree.blobs[index]));
+    let needs_index =
+        index_change.drops_entries() || doomed.iter().any(|&index| plan.is_nested(&tree.blobs[index]));
     let readiness = match (guard, beside) {
         _ if progress.is_stopped() => Readiness::Stopped,
         (Some(guard), Some(Beside { pulls, .. })) if needs_index => guard.prepare(&index_change, pulls),

@@ -55,12 +55,12 @@ pub(crate) struct Guard<'a> {
 }
 
 impl<'a> Guard<'a> {
-    /// The guard for the plan; `None` if it removes no blob of a layout.
+    /// The guard for the plan; `None` if it removes no blob of a layout and no entry of its index.
     pub(crate) fn of(plan: &'a PrunePlan) -> Option<Self> {
         let tree = &plan.inventory.tree;
         let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
         let root = tree.directories.first()?;
-        (is_layout && plan.removes_nested_blobs()).then_some(Self { plan, root })
+        (is_layout && plan.needs_index()).then_some(Self { plan, root })
     }
 
     /// Makes the layout ready for the removal of its blobs: changes its index.

@@ -24,6 +24,7 @@ impl PrunePlan {
         PruneReport {
             cache_dir: self.inventory.path.clone(),
             kept,
+            unmatched: self.unmatched.clone(),
             foreign: self.inventory.tree.foreign.len() as u64,
             failures: failures.map(Failure::duplicate).collect(),
             ..PruneReport::default()

@@ -75,7 +75,8 @@ impl<'a> Worker<'a> {
         if probed.replace(status).is_some_and(|before| before.id != status.id) {
             return Err(Reason::OtherFile);
         }
-        difference(blob, &status).map_or(Ok(status), |reason| Err(Reason::Settled(Outcome::Kept(reason))))
+        difference(self.tree, index, &status)
+            .map_or(Ok(status), |reason| Err(Reason::Settled(Outcome::Kept(reason))))
     }
 
     /// The name could not be opened as a regular file: it is gone, or something else has taken its

@@ -25,6 +25,18 @@ impl Removal {
         self.failures.extend(other.failures);
     }
 
+    /// Counts what became of the blob at this index.
+    pub(crate) fn settle(&mut self, index: usize, outcome: Outcome, size_bytes: u64) {
+        match outcome {
+            Outcome::Removed => self.freed.add(size_bytes),
+            Outcome::Kept(reason) => self.kept.add(reason, size_bytes),
+            Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
+        }
+        if outcome != Outcome::Removed {
+            self.exceptions.push((index, outcome));
+        }
+    }
+
     /// Adds the result to a report.
     pub(crate) fn count_into(self, report: &mut PruneReport) {
         report.blobs_freed += self.freed.blobs;

@@ -42,6 +42,8 @@ pub struct PruneReport {
     pub partials_freed: u64,
     /// What was kept, by reason.
     pub kept: Kept,
+    /// Pins of the policy that match nothing.
+    pub unmatched: Vec<String>,
     /// The number of foreign entries.
     pub foreign: u64,
     /// The number of leftovers, from killed prunes, that were removed.
@@ -160,6 +162,8 @@ pub struct Kept {
     pub intact: Tally,
     /// Not read successfully, when only corrupt blobs are removed.
     pub unread: Tally,
+    /// Of no selected image, when only certain images are removed.
+    pub unselected: Tally,
 }
 
 impl Kept {
@@ -170,7 +174,7 @@ impl Kept {
 
     /// Each reason with its tally.
     #[must_use]
-    pub const fn by_reason(&self) -> [(Keep, Tally); 9] {
+    pub const fn by_reason(&self) -> [(Keep, Tally); 10] {
         [
             (Keep::InUse, self.in_use),
             (Keep::Recent, self.recent),
@@ -181,6 +185,7 @@ impl Kept {
             (Keep::Unlisted, self.unlisted),
             (Keep::Intact, self.intact),
             (Keep::Unread, self.unread),
+            (Keep::Unselected, self.unselected),
         ]
     }
 
@@ -195,6 +200,7 @@ impl Kept {
             Keep::Unlisted => &mut self.unlisted,
             Keep::Intact => &mut self.intact,
             Keep::Unread => &mut self.unread,
+            Keep::Unselected => &mut self.unselected,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The rule for pulls under way: decides what is spared.
 //!
 //! Guarantees: while a pull is under way, only entries go that are not in use and have certainly been idle for the
-//! grace. In a layout, an image stays as a whole if any blob of it is spared. Pure, except that it reads the references
-//! if the plan did not need them.
+//! grace. In a layout, an image stays as a whole if any blob of it is spared, and so does an entry of the index whose
+//! manifest is not there. A blob and its companions stay together. Pure, except that it reads the references if the plan
+//! did not need them.
 
 use std::time::Duration;
 
@@ -129,6 +130,11 @@ impl<'a> Idle<'a> {
             }
         }
         let stays: Vec<bool> = planned.iter().zip(&goes).map(|(planned, goes)| *planned && !goes).collect();
+        for unit in tree.companions.units() {
+            if unit.clone().any(|index| !goes[index]) {
+                unit.for_each(|index| goes[index] = false);
+            }
+        }
         for image in &references.images {
             if image.blobs.iter().any(|&blob| stays[blob]) {
                 image.blobs.iter().for_each(|&blob| goes[blob] = false);
@@ -137,9 +143,9 @@ impl<'a> Idle<'a> {
         let loses_a_blob =
             references.images.iter().filter(|image| image.blobs.iter().any(|&blob| goes[blob]));
         let index_change = IndexChange::Drop(loses_a_blob.map(|image| image.position).collect());
-        if planned == goes {
+        if planned == goes && plan.index_change == IndexChange::Empty {
             let doomed = (0..goes.len()).filter(|&index| goes[index]).collect();
-            return Spared { doomed, kept: Vec::new(), index_change: plan.index_change.clone() };
+            return Spared { doomed, kept: Vec::new(), index_change: IndexChange::Empty };
         }
         let (doomed, kept) = (0..goes.len()).filter(|&index| planned[index]).partition(|&index| goes[index]);
         Spared { doomed, kept, index_change }

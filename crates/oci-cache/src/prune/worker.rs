@@ -119,14 +119,7 @@ impl<'a> Worker<'a> {
     /// Counts what became of a name.
     fn settle(&mut self, index: usize, outcome: Outcome) {
         let size_bytes = self.blob(index).size_bytes;
-        match outcome {
-            Outcome::Removed => self.removal.freed.add(size_bytes),
-            Outcome::Kept(reason) => self.removal.kept.add(reason, size_bytes),
-            Outcome::Gone | Outcome::Failed | Outcome::NotReached => {}
-        }
-        if outcome != Outcome::Removed {
-            self.removal.exceptions.push((index, outcome));
-        }
+        self.removal.settle(index, outcome, size_bytes);
         self.progress.add(1, size_bytes);
     }
 

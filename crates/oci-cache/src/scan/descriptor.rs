@@ -8,6 +8,7 @@
 //! `annotations.md` for the name of an image, and `media-types.md`; its version 1.1.0-rc2, `artifact.md`; Docker's
 //! distribution, `manifest-v2-2.md` and `manifest-v2-1.md`, for media types.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 
 use crate::cache::digest::{Algorithm, Digest};
@@ -24,12 +25,19 @@ pub(crate) struct Descriptor {
     /// The content's size in bytes.
     size: Option<u64>,
     annotations: Option<Annotations>,
+    /// Where else the content is.
+    urls: Option<IgnoredAny>,
+    /// The content itself.
+    data: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Annotations {
     #[serde(rename = "org.opencontainers.image.ref.name")]
     name: Option<String>,
+    /// What containerd, and so BuildKit, calls the image (`images/annotations.go`).
+    #[serde(rename = "io.containerd.image.name")]
+    full_name: Option<String>,
 }
 
 /// What the content of a media type is.
@@ -95,6 +103,15 @@ impl Descriptor {
         Kind::of(&self.media_type)
     }
 
+    /// Whether the content must be in the layout: it is neither embedded, nor elsewhere, nor of a kind that is not
+    /// distributed with an image.
+    pub(crate) fn is_needed(&self) -> bool {
+        let is_elsewhere = self.urls.is_some()
+            || self.media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
+            || self.media_type.starts_with("application/vnd.docker.image.rootfs.foreign.");
+        self.data.is_none() && !is_elsewhere
+    }
+
     /// The content's size in bytes, if given.
     pub(crate) const fn size_bytes(&self) -> Option<u64> {
         self.size
@@ -103,6 +120,11 @@ impl Descriptor {
     /// The image's name, if given.
     pub(crate) fn name(&self) -> Option<&str> {
         self.annotations.as_ref()?.name.as_deref()
+    }
+
+    /// What containerd calls the image, if given.
+    pub(crate) fn full_name(&self) -> Option<&str> {
+        self.annotations.as_ref()?.full_name.as_deref()
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status
     if status.size_bytes > MAX_DOCUMENT_BYTES {
         return Err(Errno::FBIG);
     }
-    let content = read_limited(file, status.size_bytes).map_err(|error| errno_of(&error))?;
+    let content = read_limited(&file, status.size_bytes).map_err(|error| errno_of(&error))?;
     Ok(Some((content, status)))
 }
 

@@ -10,17 +10,18 @@
 //!
 //! Sources: see [`crate::scan::descriptor`] and [`crate::scan::document`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use crate::cache::digest::{Digest, Spelling};
-use crate::cache::inventory::{Blob, Inventory, Tree};
+use crate::cache::inventory::{Inventory, Tree};
 use crate::cache::names::{Place, index_path};
 use crate::cache::references::{Image, References, Remark};
 use crate::error::Failure;
 use crate::os::quiet_read::{open_quietly, read_limited};
+use crate::os::status::Status;
 use crate::scan::descriptor::{Descriptor, Kind, Target};
 use crate::scan::document::{Document, parse, starts_as_object};
 use crate::scan::index;
@@ -74,6 +75,8 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     references.remarks = reader.remarks;
     references.problems = reader.problems;
     references.sizes = reader.sizes;
+    references.other_sizes = reader.other_sizes;
+    references.absent = reader.absent;
     references
 }
 
@@ -86,6 +89,10 @@ struct DocumentReader<'a> {
     problems: Vec<Failure>,
     remarks: Vec<Remark>,
     sizes: HashMap<usize, u64>,
+    other_sizes: BTreeMap<usize, u64>,
+    absent: BTreeMap<Digest, Vec<Digest>>,
+    /// The config of each manifest.
+    configs: HashMap<Digest, Digest>,
     /// How many more references may be remembered, and followed.
     memory: usize,
     steps: usize,
@@ -114,6 +121,9 @@ impl<'a> DocumentReader<'a> {
             problems: Vec::new(),
             remarks: Vec::new(),
             sizes: HashMap::new(),
+            other_sizes: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            configs: HashMap::new(),
             memory: MAX_REFERENCES,
             steps: MAX_REFERENCES,
             has_too_many: false,
@@ -123,6 +133,7 @@ impl<'a> DocumentReader<'a> {
     /// Follows an entry of the index to everything below it; `None` if no blob of a cache can be below it.
     fn image(&mut self, position: usize, entry: &Descriptor) -> Option<Image> {
         let name = entry.name().map(str::to_owned);
+        let full_name = entry.full_name().map(str::to_owned);
         let digest = match entry.target() {
             Target::Known(digest) => digest,
             Target::Foreign => {
@@ -132,23 +143,14 @@ impl<'a> DocumentReader<'a> {
             Target::Malformed => {
                 self.malformed(entry);
                 let digest = Digest::Sha256([0; 32]);
-                let (blobs, documents, missing) = (Vec::new(), Vec::new(), Vec::new());
-                return Some(Image { digest, name, blobs, documents, is_complete: false, missing, position });
+                return Some(Image { is_complete: false, ..Image::of(digest, name, full_name, position) });
             }
         };
         self.note_size(&digest, entry);
         if !self.by_digest.contains_key(&digest) {
             self.remarks.push(Remark::AbsentManifest { name: name.clone(), digest: digest.clone() });
         }
-        let mut image = Image {
-            digest: digest.clone(),
-            name,
-            blobs: Vec::new(),
-            documents: Vec::new(),
-            is_complete: true,
-            missing: Vec::new(),
-            position,
-        };
+        let mut image = Image::of(digest.clone(), name, full_name, position);
         let mut seen = HashSet::new();
         let mut ahead = vec![Reference { digest, kind: entry.kind() }];
         while let Some(Reference { digest, kind }) = ahead.pop() {
@@ -172,6 +174,7 @@ impl<'a> DocumentReader<'a> {
                 Some(below) => ahead.extend(below),
                 None => image.is_complete = false,
             }
+            image.configs.extend(self.configs.get(&digest).cloned());
             image.documents.push(digest);
         }
         image.blobs.sort_unstable();
@@ -183,6 +186,26 @@ impl<'a> DocumentReader<'a> {
         let Some(size_bytes) = descriptor.size_bytes() else { return };
         for &position in self.by_digest.get(digest).into_iter().flatten() {
             self.sizes.insert(position, size_bytes);
+            if self.tree.blobs[position].size_bytes != size_bytes {
+                self.other_sizes.insert(position, size_bytes);
+            }
+        }
+    }
+
+    /// Records what a manifest needs and is not there, if something of it is.
+    fn note_absent(&mut self, manifest: &Digest, document: &Document) {
+        let listed = document.manifests().filter(|one| one.kind() == Kind::Leaf);
+        let needed = listed.chain(document.leaves()).filter(|one| one.is_needed());
+        let known = needed.filter_map(|one| match one.target() {
+            Target::Known(digest) => Some(digest),
+            Target::Foreign | Target::Malformed => None,
+        });
+        let (present, mut absent): (Vec<Digest>, Vec<Digest>) =
+            known.partition(|digest| self.by_digest.contains_key(digest));
+        if !present.is_empty() && !absent.is_empty() {
+            absent.sort_unstable();
+            absent.dedup();
+            self.absent.insert(manifest.clone(), absent);
         }
     }
 
@@ -207,9 +230,15 @@ impl<'a> DocumentReader<'a> {
         if let Some(known) = self.contents.get(&key) {
             return known.clone();
         }
-        let below = match self.read(&self.tree.blobs[position], kind) {
+        let below = match self.read(position, kind) {
             Ok(None) => Some(Vec::new()),
-            Ok(Some(document)) => self.references(&document),
+            Ok(Some(document)) => {
+                self.note_absent(digest, &document);
+                if let Some(Target::Known(config)) = document.config.as_ref().map(Descriptor::target) {
+                    self.configs.insert(digest.clone(), config);
+                }
+                self.references(&document)
+            }
             Err(error) => {
                 self.problems.push(Failure::new("read manifest", self.path_of(digest), error));
                 None
@@ -221,15 +250,21 @@ impl<'a> DocumentReader<'a> {
     }
 
     /// Reads a document; `None` if the content turns out to be none.
-    fn read(&self, blob: &Blob, kind: Kind) -> io::Result<Option<Document>> {
+    fn read(&self, position: usize, kind: Kind) -> io::Result<Option<Document>> {
+        let blob = &self.tree.blobs[position];
         let directory = self.tree.directory(blob.directory).descriptor.as_fd();
         let opened = open_quietly(directory, blob.digest.file_name(blob.spelling).as_c_str())?;
+        let read = |limit| {
+            let content = read_limited(&opened, limit)?;
+            self.tree.own_reads.record(position, blob.accessed, &Status::of_descriptor(opened.as_fd())?);
+            io::Result::Ok(content)
+        };
         if blob.size_bytes > MAX_MANIFEST_BYTES {
-            let is_none = kind == Kind::Unstated && !starts_as_object(&read_limited(opened, START_BYTES)?);
+            let is_none = kind == Kind::Unstated && !starts_as_object(&read(START_BYTES)?);
             let error = format!("{} bytes are too many for a manifest", blob.size_bytes);
             return if is_none { Ok(None) } else { Err(io::Error::new(io::ErrorKind::FileTooLarge, error)) };
         }
-        let content = read_limited(opened, blob.size_bytes)?;
+        let content = read(blob.size_bytes)?;
         match (parse(&content), kind) {
             (Ok(document), Kind::Unstated) => Ok(Some(document).filter(Document::says_it_is_one)),
             (Ok(document), _) if document.is_known() => Ok(Some(document)),

@@ -11,6 +11,7 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::cache::cache_dir::INSPECT;
+use crate::cache::companions::Companions;
 use crate::cache::inventory::{Blob, Directory, Foreign, Tree};
 use crate::cache::names::{self, Place};
 use crate::error::Error;
@@ -30,7 +31,10 @@ pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -
     let mut scanner = Scanner { tree: Tree::default(), device: OwnDevice(status.id.device), cache_name };
     let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
     scanner.scan_directory(root).map_err(Error::io(INSPECT, path))?;
-    Ok(scanner.tree)
+    let mut tree = scanner.tree;
+    tree.companions =
+        Companions::among(tree.blobs.iter().map(|blob| (blob.directory, &blob.digest, blob.spelling)));
+    Ok(tree)
 }
 
 struct Scanner<'a> {

@@ -1,0 +1,66 @@
+//! Holes: what a layout's index leads to, and is not there, or not as it is described.
+//!
+//! Guarantees: pure. An absent index or manifest is no hole, unless it is an entry of the layout's index: platforms that
+//! were never pulled are usual. A manifest of which nothing is there is none either. Neither is a blob that its
+//! descriptor says is elsewhere, or embeds.
+
+use serde::Serialize;
+
+use crate::cache::digest::Digest;
+use crate::cache::inventory::Inventory;
+use crate::escape::escape_path;
+
+/// A hole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Hole {
+    /// An entry of the index whose manifest is not there.
+    AbsentManifest {
+        /// The name in the entry, if it has one.
+        name: Option<String>,
+        /// The digest in the entry.
+        #[serde(serialize_with = "crate::cache::digest::serialize")]
+        digest: Digest,
+    },
+    /// A manifest is there, and some of what it needs, but not this blob.
+    AbsentBlob {
+        /// The manifest.
+        #[serde(serialize_with = "crate::cache::digest::serialize")]
+        manifest: Digest,
+        /// The blob.
+        #[serde(serialize_with = "crate::cache::digest::serialize")]
+        digest: Digest,
+    },
+    /// A blob has another size than its descriptor says.
+    OtherSize {
+        /// Where it is, escaped.
+        path: String,
+        /// Its size, in bytes.
+        bytes: u64,
+        /// What the descriptor says, in bytes.
+        expected_bytes: u64,
+    },
+}
+
+/// The holes of a layout, once its references are [read](crate::read_references()).
+///
+/// A blob of another size that is known to be corrupt is left out.
+#[must_use]
+pub fn holes(inventory: &Inventory) -> Vec<Hole> {
+    let references = inventory.references();
+    let dangling = references.images.iter().filter(|image| image.is_dangling());
+    let mut holes: Vec<Hole> = dangling
+        .map(|image| Hole::AbsentManifest { name: image.name.clone(), digest: image.digest.clone() })
+        .collect();
+    for (manifest, absent) in &references.absent {
+        let hole = |digest: &Digest| Hole::AbsentBlob { manifest: manifest.clone(), digest: digest.clone() };
+        holes.extend(absent.iter().map(hole));
+    }
+    let is_found = |index: &usize| inventory.findings.as_ref().is_some_and(|found| found.contains_key(index));
+    for (&index, &expected_bytes) in references.other_sizes.iter().filter(|(index, _)| !is_found(index)) {
+        let blob = &inventory.tree.blobs[index];
+        let path = escape_path(&inventory.path_of(blob));
+        holes.push(Hole::OtherSize { path, bytes: blob.size_bytes, expected_bytes });
+    }
+    holes
+}

@@ -1,0 +1,122 @@
+//! Holes: what the index leads to, and is not there, or not as it is described.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs::{self, File};
+
+use serde_json::{Value, json};
+use support::image::{describe, named, path_of, with};
+use support::layout::MANIFEST;
+use support::{Cache, gone};
+
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// A layout with one whole image, named `intact`, and its entry.
+fn layout() -> (Cache, Value) {
+    let cache = Cache::layout();
+    let config = cache.add(CONFIG, b"{}");
+    let layer = cache.add(LAYER, b"layer");
+    let entry = named(cache.add_manifest(&config, &[layer]), "intact");
+    (cache, entry)
+}
+
+fn index_of(cache: &Cache) -> Value {
+    serde_json::from_slice(&fs::read(cache.path().join("index.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn an_entry_without_its_manifest_is_found_and_taken_out() {
+    let (cache, whole) = layout();
+    let dangling = named(describe(MANIFEST, b"nowhere"), "app:1");
+    cache.write_index(&[dangling.clone(), whole.clone()]);
+    let before = cache.tree();
+    let ran = cache.run("cache-verify", &[]);
+    assert_eq!((ran.exit, cache.tree()), (3, before.clone()), "{}", ran.block());
+    let digest = dangling["digest"].as_str().unwrap();
+    let line = format!("hole: the index has an entry `app:1`, but {digest} is not there\n");
+    assert!(ran.stderr.contains(&line), "{}", ran.stderr);
+    assert_eq!(ran.stdout, "verified 399 B across 3 blob(s) in [TMP]/oci: 0 corrupt, 1 hole\n");
+
+    // A pull that is under way may be about to write the manifest.
+    let open = File::open(cache.path().join(path_of(&whole))).unwrap();
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!((ran.exit, cache.tree()), (3, before), "{}", ran.block());
+    drop(open);
+
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!((ran.exit, index_of(&cache)["manifests"].clone()), (0, json!([whole])), "{}", ran.block());
+    assert!(ran.stderr.contains("removed 1 image from"), "{}", ran.stderr);
+    assert_eq!(cache.run("cache-verify", &[]).exit, 0);
+}
+
+#[test]
+fn a_manifest_without_what_it_needs_is_found_and_stays() {
+    let (cache, whole) = layout();
+    let absent = describe(LAYER, b"absent");
+    let holed = named(cache.add_manifest(&cache.add(CONFIG, b"{}"), std::slice::from_ref(&absent)), "holed");
+    cache.write_index(&[holed.clone(), whole]);
+    let before = cache.tree();
+    for arguments in [&[][..], &["--prune"], &["--quick"]] {
+        let ran = cache.run("cache-verify", arguments);
+        assert_eq!((ran.exit, cache.tree()), (3, before.clone()), "{}", ran.block());
+        let (manifest, layer) = (holed["digest"].as_str().unwrap(), absent["digest"].as_str().unwrap());
+        let line = format!("hole: manifest {manifest} needs {layer}, which is not there\n");
+        assert!(ran.stderr.contains(&line), "{}", ran.stderr);
+    }
+    let json = cache.run("cache-verify", &["--format", "json"]).json();
+    let hole = json!({"kind": "absent_blob", "manifest": holed["digest"], "digest": absent["digest"]});
+    assert_eq!(json["holes"], json!([hole]));
+    let usage = cache.run("cache-usage", &[]);
+    assert!(
+        usage.stdout.contains("holed (1 hole)") && !usage.stdout.contains("intact ("),
+        "{}",
+        usage.stdout
+    );
+}
+
+#[test]
+fn a_size_unlike_its_descriptors_is_found() {
+    let cache = Cache::layout();
+    let layer = with(cache.add(LAYER, b"layer"), "size", json!(6));
+    let entry = named(cache.add_manifest(&cache.add(CONFIG, b"{}"), std::slice::from_ref(&layer)), "app");
+    cache.write_index(&[entry]);
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!(ran.exit, 3, "{}", ran.block());
+    let line =
+        format!("hole: `[TMP]/oci/{}` has 5 bytes, but its descriptor says 6 bytes\n", path_of(&layer));
+    assert!(ran.stderr.contains(&line), "{}", ran.stderr);
+    // Once it is known to be corrupt, it is not told twice.
+    cache.write_content(path_of(&layer), b"lay");
+    let before = cache.tree();
+    let ran = cache.run("cache-verify", &[]);
+    assert!(ran.exit == 3 && !ran.stderr.contains("hole"), "{}", ran.stderr);
+    // Its image goes with it, from the index and from the disk.
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!((ran.exit, index_of(&cache)["manifests"].clone()), (0, json!([])), "{}", ran.block());
+    let left: Vec<&str> = before.lines().filter(|line| !line.ends_with("index.json")).collect();
+    let tree = cache.tree();
+    let after: Vec<&str> = tree.lines().filter(|line| !line.ends_with("index.json")).collect();
+    assert_eq!(gone(&left.join("\n"), &after.join("\n")), [format!("oci/{}", path_of(&layer))]);
+}
+
+#[test]
+fn what_need_not_be_there_is_no_hole() {
+    let (cache, whole) = layout();
+    let config = cache.add(CONFIG, b"{}");
+    let elsewhere = with(describe(LAYER, b"elsewhere"), "urls", json!(["https://example.com/layer"]));
+    let embedded = with(describe(LAYER, b"embedded"), "data", json!("ZW1iZWRkZWQ="));
+    let foreign = describe("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", b"foreign");
+    let kept = describe("application/vnd.oci.image.layer.nondistributable.v1.tar", b"kept");
+    let image = cache.add_manifest(&config, &[elsewhere, embedded, foreign, kept]);
+    // Of this platform only the manifest was pulled, and of the last not even that.
+    let sparse = cache.add_manifest(&describe(CONFIG, b"far"), &[describe(LAYER, b"away")]);
+    let index = cache.add_index(&[image, sparse, describe(MANIFEST, b"never pulled")]);
+    cache.write_index(&[named(index, "all"), whole]);
+    let ran = cache.run("cache-verify", &[]);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    assert!(!ran.stderr.contains("hole") && !ran.stdout.contains("hole"), "{}", ran.block());
+    assert!(!cache.run("cache-usage", &[]).stdout.contains("hole"));
+}
