@@ -103,6 +103,49 @@ fn a_size_unlike_its_descriptors_is_found() {
 }
 
 #[test]
+fn what_a_tool_keeps_of_no_image_is_no_hole_unless_the_image_has_a_name() {
+    for (keeps_config, name, holes) in
+        [(true, None, false), (false, None, false), (true, Some("app"), true), (false, Some("app"), true)]
+    {
+        let cache = Cache::layout();
+        let (config, layer) = (describe(CONFIG, b"{}"), describe(LAYER, b"layer"));
+        let kept = if keeps_config { cache.add(CONFIG, b"{}") } else { cache.add(LAYER, b"layer") };
+        let entry = cache.add_manifest(&config, std::slice::from_ref(&layer));
+        cache.write_index(&[name.map_or(entry.clone(), |name| named(entry, name))]);
+        let ran = cache.run("cache-verify", &[]);
+        assert_eq!(ran.exit, if holes { 3 } else { 0 }, "{kept} {name:?} {}", ran.block());
+    }
+    // One image has its config, so the layout keeps configs.
+    let cache = Cache::layout();
+    let layer = cache.add(LAYER, b"layer");
+    let whole = cache.add_manifest(&cache.add(CONFIG, b"{}"), std::slice::from_ref(&layer));
+    let holed = cache.add_manifest(&describe(CONFIG, b"{\"lost\":1}"), std::slice::from_ref(&layer));
+    cache.write_index(&[whole, holed]);
+    let ran = cache.run("cache-verify", &[]);
+    assert_eq!(ran.exit, 3, "{}", ran.block());
+    assert!(ran.stdout.ends_with("0 corrupt, 1 hole\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_a_link_stands_for_is_not_missed_and_may_lead_to_anything() {
+    let (cache, entry) = layout();
+    cache.write_index(std::slice::from_ref(&entry));
+    let stray = cache.add(LAYER, b"stray");
+    let manifest = cache.path().join(path_of(&entry));
+    fs::rename(&manifest, cache.base.path().join("manifest")).unwrap();
+    std::os::unix::fs::symlink(cache.base.path().join("manifest"), &manifest).unwrap();
+    let before = cache.tree();
+    for arguments in [&["--prune"][..], &[]] {
+        let ran = cache.run("cache-verify", arguments);
+        assert_eq!((ran.exit, cache.tree()), (0, before.clone()), "{}", ran.block());
+        assert!(!ran.stderr.contains("not there"), "{}", ran.stderr);
+    }
+    let ran = cache.prune(&["--unreferenced"]);
+    assert_eq!((ran.exit, cache.tree()), (0, before), "{}", ran.block());
+    assert!(cache.path().join(path_of(&stray)).exists());
+}
+
+#[test]
 fn what_need_not_be_there_is_no_hole() {
     let (cache, whole) = layout();
     let config = cache.add(CONFIG, b"{}");

@@ -96,6 +96,8 @@ pub struct References {
     pub(crate) sizes: HashMap<usize, u64>,
     /// Those of them that are not the blob's size.
     pub(crate) other_sizes: BTreeMap<usize, u64>,
+    /// Whether a link stands in the place of a document, so that it is unknown what that leads to.
+    pub(crate) has_links: bool,
     /// For each manifest of which something is there, what is not.
     pub(crate) absent: BTreeMap<Digest, Vec<Digest>>,
 }
@@ -104,7 +106,7 @@ impl References {
     /// Whether all references of the index are known. If not, no blob is certain to be unreferenced.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.problems.is_empty()
+        self.problems.is_empty() && !self.has_links
     }
 
     /// How many holes an image has: what it leads to, and is not there, or not as it is described.

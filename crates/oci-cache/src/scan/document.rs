@@ -66,10 +66,14 @@ impl Document {
         entries.filter_map(|(position, entry)| Some((position, entry.as_ref()?)))
     }
 
+    /// Its layers and blobs.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Descriptor> {
+        [&self.layers, &self.blobs, &self.fs_layers].into_iter().flatten().flatten().flatten()
+    }
+
     /// Its layers and blobs, and its config.
     pub(crate) fn leaves(&self) -> impl Iterator<Item = &Descriptor> {
-        let lists = [&self.layers, &self.blobs, &self.fs_layers].into_iter().flatten().flatten().flatten();
-        lists.chain(&self.config)
+        self.layers().chain(&self.config)
     }
 }
 

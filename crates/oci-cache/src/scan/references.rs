@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::inventory::{Inventory, Tree};
@@ -72,11 +72,12 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
         }
         Err(error) => reader.problems.push(Failure::new("read the index", path, error)),
     }
+    references.absent = reader.absent(&references.images);
     references.remarks = reader.remarks;
     references.problems = reader.problems;
     references.sizes = reader.sizes;
     references.other_sizes = reader.other_sizes;
-    references.absent = reader.absent;
+    references.has_links = reader.has_links;
     references
 }
 
@@ -90,13 +91,30 @@ struct DocumentReader<'a> {
     remarks: Vec<Remark>,
     sizes: HashMap<usize, u64>,
     other_sizes: BTreeMap<usize, u64>,
-    absent: BTreeMap<Digest, Vec<Digest>>,
+    /// What each manifest needs.
+    needs: HashMap<Digest, Needs>,
+    /// The links and the like in the places of blobs.
+    links: HashSet<&'a Path>,
+    has_links: bool,
     /// The config of each manifest.
     configs: HashMap<Digest, Digest>,
     /// How many more references may be remembered, and followed.
     memory: usize,
     steps: usize,
     has_too_many: bool,
+}
+
+/// What a manifest needs.
+struct Needs {
+    config: Sorted,
+    layers: Sorted,
+}
+
+/// What is there and what is not.
+#[derive(Default)]
+struct Sorted {
+    are_here: bool,
+    absent: Vec<Digest>,
 }
 
 /// A reference: the digest, and what the content is.
@@ -114,6 +132,7 @@ impl<'a> DocumentReader<'a> {
                 by_digest.entry(&blob.digest).or_default().push(index);
             }
         }
+        let links = tree.foreign.iter().filter(|foreign| foreign.stands_for_blobs);
         Self {
             tree,
             by_digest,
@@ -122,7 +141,9 @@ impl<'a> DocumentReader<'a> {
             remarks: Vec::new(),
             sizes: HashMap::new(),
             other_sizes: BTreeMap::new(),
-            absent: BTreeMap::new(),
+            needs: HashMap::new(),
+            links: links.map(|foreign| foreign.path.as_path()).collect(),
+            has_links: false,
             configs: HashMap::new(),
             memory: MAX_REFERENCES,
             steps: MAX_REFERENCES,
@@ -147,7 +168,7 @@ impl<'a> DocumentReader<'a> {
             }
         };
         self.note_size(&digest, entry);
-        if !self.by_digest.contains_key(&digest) {
+        if !self.by_digest.contains_key(&digest) && !self.is_link(&digest) {
             self.remarks.push(Remark::AbsentManifest { name: name.clone(), digest: digest.clone() });
         }
         let mut image = Image::of(digest.clone(), name, full_name, position);
@@ -165,6 +186,13 @@ impl<'a> DocumentReader<'a> {
             }
             match self.by_digest.get(&digest) {
                 Some(positions) => image.blobs.extend_from_slice(positions),
+                // It is not followed, so what it leads to is unknown.
+                None if self.is_link(&digest) => {
+                    let is_followed = kind == Kind::Leaf;
+                    image.is_complete &= is_followed;
+                    self.has_links |= !is_followed;
+                    continue;
+                }
                 None => image.missing.push(digest.clone()),
             }
             if kind == Kind::Leaf {
@@ -192,21 +220,54 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Records what a manifest needs and is not there, if something of it is.
-    fn note_absent(&mut self, manifest: &Digest, document: &Document) {
+    /// Whether there is a link, or anything else but a file, in the place of a blob.
+    fn is_link(&self, digest: &Digest) -> bool {
+        !self.links.is_empty() && self.links.contains(self.path_of(digest).as_path())
+    }
+
+    /// Records what a manifest needs.
+    fn note_needs(&mut self, manifest: &Digest, document: &Document) {
+        let sort = |needed: &mut dyn Iterator<Item = &Descriptor>| {
+            let mut sorted = Sorted::default();
+            for descriptor in needed.filter(|descriptor| descriptor.is_needed()) {
+                if let Target::Known(digest) = descriptor.target() {
+                    let is_here = self.by_digest.contains_key(&digest) || self.is_link(&digest);
+                    if is_here { sorted.are_here = true } else { sorted.absent.push(digest) }
+                }
+            }
+            sorted
+        };
         let listed = document.manifests().filter(|one| one.kind() == Kind::Leaf);
-        let needed = listed.chain(document.leaves()).filter(|one| one.is_needed());
-        let known = needed.filter_map(|one| match one.target() {
-            Target::Known(digest) => Some(digest),
-            Target::Foreign | Target::Malformed => None,
-        });
-        let (present, mut absent): (Vec<Digest>, Vec<Digest>) =
-            known.partition(|digest| self.by_digest.contains_key(digest));
-        if !present.is_empty() && !absent.is_empty() {
-            absent.sort_unstable();
-            absent.dedup();
-            self.absent.insert(manifest.clone(), absent);
+        let layers = sort(&mut listed.chain(document.layers()));
+        let config = sort(&mut document.config.iter());
+        self.needs.insert(manifest.clone(), Needs { config, layers });
+    }
+
+    /// For each manifest, what it needs and is not there, where that is a hole: some of what the manifest needs is
+    /// there, and it belongs to an image with a name. Without a name, only what the layout keeps of any image counts:
+    /// ORAS's cache has no configs, and ko's no layers.
+    fn absent(&self, images: &[Image]) -> BTreeMap<Digest, Vec<Digest>> {
+        let keeps_configs = self.needs.values().any(|needs| needs.config.are_here);
+        let keeps_layers = self.needs.values().any(|needs| needs.layers.are_here);
+        let mut absent = BTreeMap::new();
+        for image in images {
+            let is_named = image.names().next().is_some();
+            for manifest in &image.documents {
+                let Some(Needs { config, layers }) = self.needs.get(manifest) else { continue };
+                let mut holes = Vec::new();
+                for (sorted, is_kept) in [(config, keeps_configs), (layers, keeps_layers)] {
+                    if (config.are_here || layers.are_here) && (is_named || is_kept) {
+                        holes.extend(sorted.absent.iter().cloned());
+                    }
+                }
+                holes.sort_unstable();
+                holes.dedup();
+                if !holes.is_empty() {
+                    absent.insert(manifest.clone(), holes);
+                }
+            }
         }
+        absent
     }
 
     /// Records a problem, once, that there are more references than the limit.
@@ -233,7 +294,7 @@ impl<'a> DocumentReader<'a> {
         let below = match self.read(position, kind) {
             Ok(None) => Some(Vec::new()),
             Ok(Some(document)) => {
-                self.note_absent(digest, &document);
+                self.note_needs(digest, &document);
                 if let Some(Target::Known(config)) = document.config.as_ref().map(Descriptor::target) {
                     self.configs.insert(digest.clone(), config);
                 }
