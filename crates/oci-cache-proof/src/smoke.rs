@@ -19,6 +19,7 @@ mod mutation;
 mod oci_layouts;
 mod prune;
 mod registry;
+mod stores;
 mod table;
 pub(crate) mod tally;
 mod trace;
@@ -37,10 +38,12 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// The programs that the exercises need.
-const PROGRAMS: [Program; 9] = [
+const PROGRAMS: [Program; 11] = [
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
+    ("buildah", "buildah"),
+    ("podman", "podman"),
     ("strace", "strace"),
     ("curl", "curl"),
     ("setpriv", "util-linux"),
@@ -78,6 +81,8 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
     rows.extend(idle::rows(&prune, &images, scratch.path())?);
     output::complain("smoke: poison a cache by killed pulls, then heal it");
     rows.push(heal::row(&prune, &images, scratch.path())?);
+    output::complain("smoke: stores of buildah, podman and umoci");
+    rows.push(stores::row(&prune, &images, scratch.path())?);
     output::complain("smoke: trace the system calls of a dry run");
     rows.push(trace::row(&prune, &images, scratch.path())?);
     output::complain("smoke: check the files for fleets");

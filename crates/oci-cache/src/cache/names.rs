@@ -183,16 +183,18 @@ pub(crate) fn is_own_temporary(name: &[u8]) -> bool {
 
 /// Whether a prune writes, or wrote, a new index under this name.
 fn is_new_index(name: &[u8]) -> bool {
-    name.strip_prefix(INDEX.to_bytes()).is_some_and(is_own_ending)
+    own_temporary_of(name) == Some(INDEX.to_bytes())
 }
 
 /// Whether a prune renames, or renamed, a blob to this name before it removes it.
 fn is_hidden(place: Place, name: &[u8]) -> bool {
-    after_digest(place, name).is_some_and(is_own_ending)
+    own_temporary_of(name).is_some_and(|of| blob(place, of).is_some())
 }
 
-fn is_own_ending(ending: &[u8]) -> bool {
-    ending.strip_prefix(PRUNING).is_some_and(is_random_suffix)
+/// The name of the file that this name is a temporary one of.
+fn own_temporary_of(name: &[u8]) -> Option<&[u8]> {
+    let (start, suffix) = name.split_at_checked(name.len().checked_sub(SUFFIX_DIGITS)?)?;
+    is_random_suffix(suffix).then(|| start.strip_suffix(PRUNING)).flatten()
 }
 
 /// The name of a blob's file right before it is removed.
@@ -351,7 +353,9 @@ mod tests {
         assert!(
             !is_partial(nested, flat_name.to_bytes()) && !is_partial(Place::Root, nested_name.to_bytes())
         );
-        for own in [flat_name, nested_name, random_index().unwrap()] {
+        let companion = hidden(&format!("sha256:{hex}.decompressed"));
+        assert!(is_partial(Place::Root, companion.to_bytes()));
+        for own in [flat_name, nested_name, companion, random_index().unwrap()] {
             assert!(is_own_temporary(own.to_bytes()), "{own:?}");
         }
         let short = CString::new(format!("{hex}.pruning-7")).unwrap();

@@ -122,7 +122,7 @@ struct Listed {
     repo_tags: Option<Vec<String>>,
     #[serde(rename = "repoDigests", alias = "RepoDigests")]
     repo_digests: Option<Vec<String>>,
-    #[serde(rename = "Names")]
+    #[serde(alias = "Names")]
     names: Option<Vec<String>>,
 }
 
