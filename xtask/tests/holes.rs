@@ -115,12 +115,13 @@ fn what_a_tool_keeps_of_no_image_is_no_hole_unless_the_image_has_a_name() {
         let ran = cache.run("cache-verify", &[]);
         assert_eq!(ran.exit, if holes { 3 } else { 0 }, "{kept} {name:?} {}", ran.block());
     }
-    // One image has its config, so the layout keeps configs.
+    // Most images have their configs, so the layout keeps configs.
     let cache = Cache::layout();
     let layer = cache.add(LAYER, b"layer");
-    let whole = cache.add_manifest(&cache.add(CONFIG, b"{}"), std::slice::from_ref(&layer));
-    let holed = cache.add_manifest(&describe(CONFIG, b"{\"lost\":1}"), std::slice::from_ref(&layer));
-    cache.write_index(&[whole, holed]);
+    let image = |config: &Value| cache.add_manifest(config, std::slice::from_ref(&layer));
+    let whole = [image(&cache.add(CONFIG, b"{}")), image(&cache.add(CONFIG, b"{ }"))];
+    let holed = image(&describe(CONFIG, b"{\"lost\":1}"));
+    cache.write_index(&[&whole[..], &[holed]].concat());
     let ran = cache.run("cache-verify", &[]);
     assert_eq!(ran.exit, 3, "{}", ran.block());
     assert!(ran.stdout.ends_with("0 corrupt, 1 hole\n"), "{}", ran.stdout);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use oci_cache::{Pins, Policy, escape_path, parse_keep};
+use oci_cache::{Pin, Pins, Policy, escape_path, parse_keep};
 use rustix::fs::OFlags;
 
 use crate::cli::PolicyArguments;
@@ -30,7 +30,7 @@ pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Res
     policy.unreferenced = arguments.unreferenced;
     policy.corrupt = arguments.corrupt;
     policy.keep = keep;
-    policy.images.extend(arguments.image.iter().cloned());
+    policy.images.extend(arguments.image.iter().cloned().map(Pin::exact));
     policy.untagged = arguments.untagged;
     policy.max_used_bytes = arguments.max_used_space;
     policy.min_free = arguments.min_free_space;

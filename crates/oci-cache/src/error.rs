@@ -91,7 +91,7 @@ pub enum Refusal {
     #[error("it is, or contains, the protected directory `{}`", escape_path(.0))]
     Protected(PathBuf),
     /// The directory has entries, but most of them do not belong to a cache, or none does.
-    #[error("{} in it belongs to an OCI blob cache (the first of {}: `{example}`){}", share(*.blobs), others(*.entries), directions(.nearby))]
+    #[error("{} to an OCI blob cache (the first of {}: `{example}`){}", share(*.blobs), others(*.entries), directions(.nearby))]
     NotACache {
         /// The number of blobs and temporary files of downloads.
         blobs: usize,
@@ -116,7 +116,11 @@ pub enum Refusal {
 }
 
 fn share(blobs: usize) -> String {
-    if blobs == 0 { "nothing".to_owned() } else { format!("only {blobs} of the entries") }
+    match blobs {
+        0 => "nothing in it belongs".to_owned(),
+        1 => "only 1 of the entries in it belongs".to_owned(),
+        _ => format!("only {blobs} of the entries in it belong"),
+    }
 }
 
 fn others(entries: usize) -> String {

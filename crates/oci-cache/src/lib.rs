@@ -76,7 +76,7 @@ pub use scan::scan;
 pub use plan::PrunePlan;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::keep_list::{KeepError, parse_keep};
-pub use plan::pins::{ParsePinError, Pin, Pins};
+pub use plan::pins::{ParsePinError, Pin, Pins, Unmatched};
 pub use plan::policy::{DEFAULT_GRACE, FreeSpace, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
 pub use plan::select::select;

@@ -27,6 +27,7 @@ use crate::cache::references::Image;
 use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
+use crate::plan::pins::Unmatched;
 use crate::plan::policy::{DEFAULT_GRACE, Policy};
 
 /// The fate of each entry of an inventory.
@@ -47,7 +48,7 @@ pub struct PrunePlan {
     /// Whether what stays is to be armed: made to record its next read.
     pub(crate) arms: bool,
     /// Pins of the policy that match nothing.
-    pub(crate) unmatched: Vec<String>,
+    pub(crate) unmatched: Unmatched,
     /// Entries of a saved plan that no longer exist.
     pub(crate) missing: Tally,
 }
@@ -77,7 +78,7 @@ impl PrunePlan {
             partial_fates: vec![Fate::Keep(reason); inventory.tree.partials.len()],
             leftovers_go: vec![false; inventory.leftovers.len()],
             index_change: IndexChange::Drop(Vec::new()),
-            unmatched: Vec::new(),
+            unmatched: Unmatched::default(),
             missing: Tally::default(),
             needs_all_references: true,
             goal: None,
@@ -150,11 +151,11 @@ impl PrunePlan {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
     }
 
-    /// Also drops the index entries whose manifests are not there.
-    pub(crate) fn drop_dangling_entries(&mut self) {
+    /// Also drops the index entries of these images.
+    pub(crate) fn drop_entries(&mut self, images: Vec<usize>) {
         if let IndexChange::Drop(positions) = &mut self.index_change {
-            let images = self.inventory.references.images.iter();
-            positions.extend(images.filter(|image| image.is_dangling()).map(|image| image.position));
+            let all = &self.inventory.references.images;
+            positions.extend(images.into_iter().map(|index| all[index].position));
             positions.sort_unstable();
             positions.dedup();
         }

@@ -28,6 +28,7 @@ mod report;
 mod spare;
 mod to_goal;
 mod turns;
+mod units;
 mod worker;
 
 use std::path::{Path, PathBuf};

@@ -45,7 +45,9 @@ pub fn run(arguments: &VerifyArguments, protected: &[PathBuf]) -> anyhow::Result
     policy.grace = arguments.grace.grace;
     let plan = select(inventory, &policy, clock::now(), Space::default())?;
     if let Some(lock) = lock {
-        report.pruned = Some(apply(&plan, &lock, &progress)?);
+        let pruned = apply(&plan, &lock, &progress)?;
+        report.corrupt_left = pruned.corrupt_left(&plan);
+        report.pruned = Some(pruned);
         if !report.holes.is_empty() {
             let mut left = scan(&cache)?;
             read_references(&mut left);

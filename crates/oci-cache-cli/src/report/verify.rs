@@ -36,7 +36,9 @@ pub(crate) struct VerifyReport {
     pub(crate) interrupted: bool,
     /// What was removed, with `--prune`.
     pub(crate) pruned: Option<PruneReport>,
-    /// How many holes are left, after a prune if there was one.
+    /// How many corrupt blobs and holes are left, after a prune if there was one.
+    #[serde(skip)]
+    pub(crate) corrupt_left: usize,
     #[serde(skip)]
     pub(crate) holes_left: usize,
 }
@@ -76,6 +78,7 @@ impl VerifyReport {
             failures: inventory.failures().iter().map(Failure::duplicate).collect(),
             interrupted: verification.interrupted,
             pruned: None,
+            corrupt_left: 0,
             holes_left: 0,
         };
         report.holes_left = report.holes.len();
@@ -94,15 +97,21 @@ impl VerifyReport {
             }
         }
         report.corrupt.sort_unstable_by(|left, right| left.path.cmp(&right.path));
+        report.corrupt_left = report.corrupt.len();
+        // Of a corrupt manifest, that is told already.
+        let is_corrupt = |path: &str| report.corrupt.iter().any(|blob| blob.path == path);
+        let problems = inventory.references().problems.iter();
+        let unread: Vec<&Failure> =
+            problems.filter(|problem| !is_corrupt(&escape_path(&problem.path))).collect();
+        report.failures.extend(unread.into_iter().map(Failure::duplicate));
         report
     }
 
     /// How the command exits. Corrupt blobs and holes that remain take precedence over other failures.
     pub(crate) fn exit(&self, printed: Exit) -> Exit {
-        let removed = self.pruned.as_ref().map_or(0, |pruned| pruned.blobs_freed);
         let is_complete =
             self.failures.is_empty() && self.pruned.as_ref().is_none_or(PruneReport::is_complete);
-        if self.corrupt.len() as u64 > removed || self.holes_left > 0 {
+        if self.corrupt_left > 0 || self.holes_left > 0 {
             Exit::Found
         } else if is_complete {
             printed

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use banger_fmt::format_bytes;
-use oci_cache::{AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Sign, Space, escape_path};
+use oci_cache::{
+    AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Sign, Space, Unmatched, escape_path,
+};
 
 use crate::cli::Format;
 use crate::text::reason::{of_keeping, of_removal};
@@ -113,15 +115,15 @@ fn notes_on_limits(report: &PruneReport) -> Vec<String> {
 }
 
 /// Pins that match nothing: perhaps a mistake, by which more goes than was meant.
-fn unmatched(pins: &[String]) -> Option<String> {
+fn unmatched(pins: &Unmatched) -> Option<String> {
     const SHOWN: usize = 3;
     let shown: Vec<String> =
-        pins.iter().take(SHOWN).map(|pin| format!("`{}`", escape_path(Path::new(pin)))).collect();
-    let more = match pins.len().saturating_sub(SHOWN) {
+        pins.first.iter().take(SHOWN).map(|pin| format!("`{}`", escape_path(Path::new(pin)))).collect();
+    let more = match pins.count.saturating_sub(SHOWN as u64) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let pins = count(pins.len() as u64, "pin matches", "pins match");
+    let pins = count(pins.count, "pin matches", "pins match");
     (!shown.is_empty()).then(|| format!("warning: {pins} nothing here: {}{more}", shown.join(", ")))
 }
 

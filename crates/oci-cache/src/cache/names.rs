@@ -120,7 +120,8 @@ fn after_digest(place: Place, name: &[u8]) -> Option<&[u8]> {
         Place::Root => Algorithm::ALL.into_iter().find_map(|algorithm| {
             let (digest, rest) =
                 name.split_at_checked(algorithm.name().len() + 1 + algorithm.hex_digits())?;
-            Digest::from_flat_name(digest).map(|_| rest)
+            let (_, spelling) = Digest::from_flat_name(digest)?;
+            (spelling == Spelling::Colon).then_some(rest)
         }),
         Place::Algorithm(algorithm) => after_hex(algorithm, name),
         Place::Ingest => after_hex(Algorithm::Sha256, name),
@@ -131,6 +132,11 @@ fn after_digest(place: Place, name: &[u8]) -> Option<&[u8]> {
 fn after_hex(algorithm: Algorithm, name: &[u8]) -> Option<&[u8]> {
     let (hex, rest) = name.split_at_checked(algorithm.hex_digits())?;
     Digest::from_hex(algorithm, hex).map(|_| rest)
+}
+
+/// Whether the name in `ingest` is a digest alone, as containerd's directories have it.
+pub(crate) fn is_digest(name: &[u8]) -> bool {
+    after_digest(Place::Ingest, name) == Some(b"")
 }
 
 /// Whether a directory in `ingest` that is named by a digest is one of containerd's, by its entries.

@@ -96,8 +96,8 @@ pub struct References {
     pub(crate) sizes: HashMap<usize, u64>,
     /// Those of them that are not the blob's size.
     pub(crate) other_sizes: BTreeMap<usize, u64>,
-    /// Whether a link stands in the place of a document, so that it is unknown what that leads to.
-    pub(crate) has_links: bool,
+    /// Whether a document may be there, or elsewhere, but was not read, so that it is unknown what it leads to.
+    pub(crate) has_unseen: bool,
     /// For each manifest of which something is there, what is not.
     pub(crate) absent: BTreeMap<Digest, Vec<Digest>>,
 }
@@ -106,7 +106,7 @@ impl References {
     /// Whether all references of the index are known. If not, no blob is certain to be unreferenced.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.problems.is_empty() && !self.has_links
+        self.problems.is_empty() && !self.has_unseen
     }
 
     /// How many holes an image has: what it leads to, and is not there, or not as it is described.

@@ -14,6 +14,9 @@ use sha2::{Digest as _, Sha256};
 use crate::cache::digest::Digest;
 use crate::plan::pins::{ParsePinError, Pin, Pins};
 
+/// The maximum size of a list in JSON. The worst take seventy times as much memory.
+const MAX_JSON_BYTES: usize = 3 << 20;
+
 /// Why a list of what to keep is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeepError {
@@ -31,6 +34,9 @@ pub enum KeepError {
     /// It is JSON of no form that is known.
     #[error("it is JSON, but neither an OCI index or manifest nor a list of images of a known tool")]
     Unknown,
+    /// It is JSON, and too large.
+    #[error("it is JSON of more than 3 MiB: list one name or digest per line instead")]
+    TooLarge,
     /// It is not UTF-8 text.
     #[error("it is not UTF-8 text")]
     NotText,
@@ -54,19 +60,24 @@ pub fn parse_keep(content: &[u8]) -> Result<Pins, KeepError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut pins = Pins::default();
     if text.trim_start().starts_with(['{', '[']) {
-        let mut found = false;
-        for document in serde_json::Deserializer::from_str(text).into_iter::<Value>() {
-            let documents = match document.map_err(KeepError::Json)? {
+        if text.len() > MAX_JSON_BYTES {
+            return Err(KeepError::TooLarge);
+        }
+        let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        let mut start = 0;
+        while let Some(document) = documents.next() {
+            let document = document.map_err(KeepError::Json)?;
+            let own = text[start..documents.byte_offset()].trim_start();
+            start = documents.byte_offset();
+            // A manifest may end with a newline, which then counts.
+            let own = [own.as_bytes(), content].map(|content| Digest::Sha256(Sha256::digest(content).into()));
+            let documents = match document {
                 Value::Array(documents) => documents,
                 document => vec![document],
             };
             for document in documents {
-                found = true;
-                pins.extend(pins_of(document, content).ok_or(KeepError::Unknown)?);
+                pins.extend(pins_of(document, &own).ok_or(KeepError::Unknown)?);
             }
-        }
-        if !found {
-            return Err(KeepError::Empty);
         }
     } else {
         for (index, line) in text.lines().enumerate() {
@@ -83,11 +94,11 @@ fn strip(line: &str) -> &str {
     line.split_once('#').map_or(line, |(pin, _)| pin).trim()
 }
 
-/// The pins of a document; `None` if its form is unknown. `content` is the whole list.
-fn pins_of(document: Value, content: &[u8]) -> Option<Vec<Pin>> {
+/// The pins of a document; `None` if its form is unknown. `own` are its own digests.
+fn pins_of(document: Value, own: &[Digest]) -> Option<Vec<Pin>> {
     let has = |field: &str| document.get(field).is_some_and(|value| !value.is_null());
     if has("manifests") || has("layers") || has("config") || has("fsLayers") {
-        return Some(pins_of_oci(&document, content));
+        return Some(pins_of_oci(&document, own));
     }
     if let Some(Value::Array(images)) = document.get("images") {
         let images: Result<Vec<Listed>, _> = images.iter().cloned().map(serde_json::from_value).collect();
@@ -128,13 +139,14 @@ struct Listed {
 
 impl Listed {
     fn pin(self) -> Pin {
-        let name = self.name.map(|name| match &self.digest {
+        let digest = self.digest.filter(|digest| digest.parse::<Digest>().is_ok());
+        let name = self.name.map(|name| match &digest {
             Some(digest) => format!("{name}@{digest}"),
             None => name,
         });
         let tagged = self.repository.zip(self.tag).map(|(repository, tag)| format!("{repository}:{tag}"));
         let lists = [self.repo_tags, self.repo_digests, self.names].into_iter().flatten().flatten();
-        let texts = lists.chain(name).chain(tagged).chain(self.digest).chain(self.id);
+        let texts = lists.chain(name).chain(tagged).chain(digest).chain(self.id);
         let mut all = Pin::default();
         for pin in texts.filter_map(|text| text.parse::<Pin>().ok()) {
             all.digests.extend(pin.digests);
@@ -146,7 +158,7 @@ impl Listed {
 
 /// An index or a manifest pins itself and its manifests, with the images that they are, and the other blobs that it
 /// lists, without the other images that need them.
-fn pins_of_oci(document: &Value, content: &[u8]) -> Vec<Pin> {
+fn pins_of_oci(document: &Value, own: &[Digest]) -> Vec<Pin> {
     let mut pin = Pin::default();
     if let Some(manifests) = document.get("manifests") {
         collect(manifests, &mut pin.digests);
@@ -155,7 +167,7 @@ fn pins_of_oci(document: &Value, content: &[u8]) -> Vec<Pin> {
     if pin.digests.is_empty() && pin.blobs.is_empty() {
         return Vec::new();
     }
-    pin.digests.push(Digest::Sha256(Sha256::digest(content).into()));
+    pin.digests.extend_from_slice(own);
     vec![pin]
 }
 
@@ -198,6 +210,9 @@ mod tests {
         let manifest = format!(r#"{{"config":{{"digest":"{ONE}"}},"layers":[{{"digest":"{TWO}"}}]}}"#);
         let own = Digest::Sha256(Sha256::digest(&manifest).into()).to_string();
         assert!(pinned(&manifest, &[ONE, TWO, &own]));
+        // Another newline, or another document, does not change what it is.
+        assert!(pinned(&format!("{manifest}\n"), &[&own]));
+        assert!(pinned(&format!("{manifest} {{\"layers\":[{{\"digest\":\"{ONE}\"}}]}}"), &[&own]));
     }
 
     #[test]

@@ -6,8 +6,11 @@
 //!
 //! Source: `pkg/reference` of distribution, for the parts that a name may lack: `docker.io/`, `library/` and `:latest`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::ops::AddAssign;
 use std::str::FromStr;
+
+use serde::Serialize;
 
 use crate::cache::digest::{Algorithm, Digest, ParseDigestError};
 use crate::cache::inventory::Inventory;
@@ -41,20 +44,21 @@ impl FromStr for Pin {
 
     /// Parses a digest, its hex digits alone, a name, or `<name>@<digest>`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let starts_as_digest = Algorithm::ALL.iter().any(|algorithm| {
-            text.strip_prefix(algorithm.name()).is_some_and(|rest| rest.starts_with([':', '-']))
-        });
-        if starts_as_digest {
+        let starts_as_digest = |text: &str| {
+            let rest = |algorithm: &Algorithm| text.strip_prefix(algorithm.name());
+            Algorithm::ALL.iter().filter_map(rest).any(|rest| rest.starts_with(':'))
+        };
+        if starts_as_digest(text) {
             return Ok(Self { digests: vec![text.parse()?], ..Self::default() });
         }
         if let Some(digest) = Digest::from_hex(Algorithm::Sha256, text.as_bytes()) {
             return Ok(Self { digests: vec![digest], ..Self::default() });
         }
-        let (name, digests) = match text.split_once('@') {
-            Some((name, digest)) => (name, vec![digest.parse()?]),
-            None => (text, Vec::new()),
+        let (name, digests) = match text.rsplit_once('@') {
+            Some((name, digest)) if starts_as_digest(digest) => (name, vec![digest.parse()?]),
+            _ => (text, Vec::new()),
         };
-        let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:+".contains(&byte);
+        let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:+@".contains(&byte);
         let is_name = name.len() <= MAX_NAME
             && name.bytes().all(is_of_a_name)
             && name.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '_');
@@ -66,6 +70,15 @@ impl FromStr for Pin {
 }
 
 impl Pin {
+    /// A pin that means one image: of `<name>@<digest>`, the digest.
+    #[must_use]
+    pub fn exact(mut self) -> Self {
+        if !self.digests.is_empty() {
+            self.names.clear();
+        }
+        self
+    }
+
     /// What a message calls it.
     fn label(&self) -> String {
         let digest = self.digests.first().or_else(|| self.blobs.first());
@@ -123,33 +136,70 @@ impl Pins {
         !self.names.is_empty() && image.names().any(|name| self.names.contains(short(name)))
     }
 
-    /// The pins that match nothing in the inventory, in order.
-    pub(crate) fn unmatched(&self, inventory: &Inventory) -> Vec<String> {
+    /// The pins that match nothing in the inventory.
+    pub(crate) fn unmatched(&self, inventory: &Inventory) -> Unmatched {
         let images = &inventory.references.images;
         let blobs = inventory.tree.blobs.iter().map(|blob| &blob.digest);
-        let digests: HashSet<&Digest> = blobs.chain(images.iter().flat_map(|image| &image.missing)).collect();
+        self.unmatched_by(blobs.chain(images.iter().flat_map(|image| &image.missing)), images)
+    }
+
+    /// The pins that [mean](Self::mean) no image.
+    pub(crate) fn unmeant(&self, images: &[Image]) -> Unmatched {
+        let meant = images.iter().flat_map(|image| image.documents.iter().chain(&image.configs));
+        self.unmatched_by(meant, images)
+    }
+
+    fn unmatched_by<'a>(&self, digests: impl Iterator<Item = &'a Digest>, images: &[Image]) -> Unmatched {
+        let mut unmatched = Unmatched::default();
+        if self.is_empty() {
+            return unmatched;
+        }
+        let digests: HashSet<&Digest> = digests.collect();
         let names: HashSet<&str> = images.iter().flat_map(Image::names).map(short).collect();
-        let matches = |pin: &Pin| {
-            pin.digests.iter().chain(&pin.blobs).any(|digest| digests.contains(digest))
-                || pin.names.iter().any(|name| names.contains(short(name)))
-        };
-        let told = |pin: &Pin| (!matches(pin)).then(|| pin.label());
-        let among = |pins: &[Pin]| -> (HashSet<Digest>, HashSet<String>) {
-            let digests = pins.iter().flat_map(|pin| pin.digests.iter().chain(&pin.blobs)).cloned();
-            let names = pins.iter().flat_map(|pin| &pin.names).map(|name| short(name).to_owned());
-            (digests.collect(), names.collect())
-        };
-        let (told_digests, told_names) = among(&self.manifold);
-        let mut unmatched: Vec<String> = self.manifold.iter().filter_map(told).collect();
-        let lone = self.digests.iter().chain(&self.blobs);
-        let lone = lone.filter(|digest| !told_digests.contains(digest) && !digests.contains(digest));
-        unmatched.extend(lone.map(Digest::to_string));
-        let lone =
-            self.names.iter().filter(|name| !told_names.contains(*name) && !names.contains(name.as_str()));
-        unmatched.extend(lone.cloned());
-        unmatched.sort_unstable();
-        unmatched.dedup();
+        let (mut told_digests, mut told_names) = (HashSet::new(), HashSet::new());
+        for pin in &self.manifold {
+            told_digests.extend(pin.digests.iter().chain(&pin.blobs));
+            told_names.extend(pin.names.iter().map(|name| short(name)));
+            let is_here = pin.digests.iter().chain(&pin.blobs).any(|digest| digests.contains(digest))
+                || pin.names.iter().any(|name| names.contains(short(name)));
+            if !is_here {
+                unmatched.add(pin.label());
+            }
+        }
+        let is_lone = |digest: &&Digest| !told_digests.contains(digest) && !digests.contains(digest);
+        let lone = self.digests.iter().chain(&self.blobs).filter(is_lone);
+        lone.for_each(|digest| unmatched.add(digest.to_string()));
+        let is_lone = |name: &&String| !told_names.contains(name.as_str()) && !names.contains(name.as_str());
+        self.names.iter().filter(is_lone).for_each(|name| unmatched.add(name.clone()));
         unmatched
+    }
+}
+
+/// Pins that match nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unmatched {
+    /// How many there are.
+    pub count: u64,
+    /// The first of them in order, at most 20.
+    pub first: BTreeSet<String>,
+}
+
+impl Unmatched {
+    fn add(&mut self, pin: String) {
+        const MOST: usize = 20;
+        self.count += 1;
+        self.first.insert(pin);
+        if self.first.len() > MOST {
+            self.first.pop_last();
+        }
+    }
+}
+
+impl AddAssign for Unmatched {
+    fn add_assign(&mut self, other: Self) {
+        let count = self.count + other.count;
+        other.first.into_iter().for_each(|pin| self.add(pin));
+        self.count = count;
     }
 }
 
@@ -190,12 +240,12 @@ mod tests {
         }
         let both: Pin = format!("registry:5000/app@sha256:{hex}").parse().unwrap();
         assert_eq!((both.digests, both.names), (vec![digest], vec!["registry:5000/app".to_owned()]));
-        for name in ["app", "app:1.0", "docker.io/library/alpine:3", "3.1+build", "_x"] {
+        for name in
+            ["app", "app:1.0", "docker.io/library/alpine:3", "3.1+build", "_x", "user@host", "sha256-00.sig"]
+        {
             assert_eq!(name.parse(), Ok(Pin { names: vec![name.to_owned()], ..Pin::default() }), "{name}");
         }
-        for wrong in
-            ["", "sha256:1", "sha512-00", "a b", "app@", "app@sha256:1", "-v", "/app", "a\u{1b}", "<none>"]
-        {
+        for wrong in ["", "sha256:1", "sha512:00", "a b", "app@sha256:1", "-v", "/app", "a\u{1b}", "<none>"] {
             assert!(wrong.parse::<Pin>().is_err(), "{wrong}");
         }
     }

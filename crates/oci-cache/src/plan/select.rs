@@ -78,16 +78,29 @@ pub(crate) fn select_around(
     }
     take_until_met(&mut plan, &candidates, policy, space);
     plan.index_change = plan.entries_without_their_blobs();
+    if policy.selects_images() {
+        // An entry may have all its blobs in common with others.
+        let selected = candidates.iter().filter_map(|candidate| match candidate.what {
+            What::Image(index) => Some(index),
+            What::Blob(_) | What::Partial(_) => None,
+        });
+        if !policy.has_goal() {
+            plan.drop_entries(selected.collect());
+        }
+    }
     // A prune of corrupt blobs removes nothing else, and does not need all references.
     if policy.corrupt {
-        plan.drop_dangling_entries();
+        let images = plan.inventory.references.images.iter().enumerate();
+        let dangling =
+            images.filter(|(_, image)| image.is_dangling() && !policy.keep.need(image, &plan.inventory));
+        plan.drop_entries(dangling.map(|(index, _)| index).collect());
         plan.leftovers_go.fill(false);
     }
     if policy.selects_images() {
         plan.leftovers_go.fill(false);
     }
     plan.unmatched = policy.keep.unmatched(&plan.inventory);
-    plan.unmatched.extend(policy.images.unmatched(&plan.inventory));
+    plan.unmatched += policy.images.unmeant(&plan.inventory.references.images);
     plan.needs_all_references = !policy.corrupt || policy.unreferenced;
     Ok(plan)
 }
@@ -105,6 +118,7 @@ impl Selection<'_> {
     fn candidates(mut self) -> Vec<Candidate> {
         let counts = self.plan.inventory.references.counts(self.plan.blob_fates.len());
         let all_known = self.plan.inventory.references.is_complete();
+        let pinned = self.pinned_by_images(counts.len());
         let mut candidates = Vec::with_capacity(counts.len());
         for (index, count) in counts.iter().enumerate() {
             let Tree { blobs, companions, .. } = &self.plan.inventory.tree;
@@ -117,7 +131,7 @@ impl Selection<'_> {
             let size_bytes = unit().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
             // If a manifest cannot be read, it may reference any blob of the layout.
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
-            let keep = if self.policy.keep.has_blob(&blob.digest) {
+            let keep = if pinned[index] || self.policy.keep.has_blob(&blob.digest) {
                 Some(Keep::Pinned)
             } else if let Some(reason) = unit().find_map(|blob| self.held.get(&blob.inode)) {
                 Some(*reason)
@@ -145,6 +159,18 @@ impl Selection<'_> {
             self.add_images(&mut candidates);
         }
         candidates
+    }
+
+    /// For each blob, whether a pinned image needs it.
+    fn pinned_by_images(&self, blobs: usize) -> Vec<bool> {
+        let mut pinned = vec![false; blobs];
+        let inventory = &self.plan.inventory;
+        for image in
+            inventory.references.images.iter().filter(|image| self.policy.keep.need(image, inventory))
+        {
+            image.blobs.iter().for_each(|&blob| pinned[blob] = true);
+        }
+        pinned
     }
 
     fn add_partials(&mut self, candidates: &mut Vec<Candidate>) {

@@ -27,9 +27,9 @@ use crate::prune::confine::confined;
 use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
 use crate::prune::look::Look;
 use crate::prune::pulls::{Pulls, Sign};
-use crate::prune::removal::remove_blobs;
 use crate::prune::report::{Outcome, PruneReport};
 use crate::prune::spare::Idle;
+use crate::prune::units::remove_blobs;
 
 /// Applies the plan in place. Take the lock before the scan.
 ///

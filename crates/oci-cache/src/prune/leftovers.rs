@@ -23,8 +23,8 @@ use crate::os::directory::open_directory;
 use crate::os::errno_of;
 use crate::progress::Progress;
 use crate::prune::beside::OpenFiles;
-use crate::prune::removal::remove_blobs;
 use crate::prune::report::PruneReport;
+use crate::prune::units::remove_blobs;
 use crate::scan::leftovers::errno_of_scan;
 use crate::scan::tree::scan_tree;
 

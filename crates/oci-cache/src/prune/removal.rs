@@ -1,4 +1,4 @@
-//! Removes the blobs of a tree on several threads; every prune uses it.
+//! Removes blobs of a tree on several threads; every prune uses it, through [`crate::prune::units`].
 //!
 //! Guarantees: those of [`crate::prune::worker`], for all blobs.
 //!
@@ -6,7 +6,7 @@
 //! file systems each removal waits for the disk. Each thread has a private descriptor table, so it can
 //! close consecutive descriptors with one system call.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::thread;
 
 use rustix::fs::{FsWord, fstatfs};
@@ -18,7 +18,6 @@ use crate::progress::Progress;
 use crate::prune::beside::OpenFiles;
 use crate::prune::queue::{BATCH, Queue};
 use crate::prune::removed::Removal;
-use crate::prune::report::Outcome;
 use crate::prune::turns::Turns;
 use crate::prune::worker::Worker;
 
@@ -31,35 +30,8 @@ const OVERLAY: FsWord = 0x794c_7630;
 /// The workers may use the open-file limit divided by this.
 const SHARE_OF_OPEN_FILES: u64 = 8;
 
-/// Removes the blobs of `tree` at the indexes `doomed`: companions last, and only if their blob is gone.
-pub(crate) fn remove_blobs(
-    tree: &Tree,
-    doomed: Vec<usize>,
-    open_files: OpenFiles<'_>,
-    progress: &Progress,
-) -> Removal {
-    let (companions, blobs): (Vec<usize>, Vec<usize>) =
-        doomed.into_iter().partition(|index| tree.companions.owner(*index).is_some());
-    let mut removal = remove_one_by_one(tree, blobs, open_files, progress);
-    if !companions.is_empty() {
-        let outcomes: HashMap<usize, Outcome> = removal.exceptions.iter().copied().collect();
-        let outcome_of_blob = |index: &usize| outcomes.get(&tree.companions.owner(*index)?).copied();
-        let is_gone = |index: &usize| matches!(outcome_of_blob(index), None | Some(Outcome::Gone));
-        let (doomed, left): (Vec<_>, Vec<_>) = companions.into_iter().partition(is_gone);
-        removal.merge(remove_one_by_one(tree, doomed, open_files, progress));
-        for index in left {
-            removal.settle(
-                index,
-                outcome_of_blob(&index).unwrap_or(Outcome::Gone),
-                tree.blobs[index].size_bytes,
-            );
-        }
-    }
-    removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
-    removal
-}
-
-fn remove_one_by_one(
+/// Removes the blobs of `tree` at the indexes `doomed`. Exceptions are in no order.
+pub(crate) fn remove_each(
     tree: &Tree,
     doomed: Vec<usize>,
     open_files: OpenFiles<'_>,

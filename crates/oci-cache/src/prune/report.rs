@@ -3,15 +3,19 @@
 //! Guarantees: the figures count only what was removed from the disk. Sizes are in bytes and never
 //! formatted. The JSON field names are stable; new ones may be added.
 
+use std::collections::HashSet;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::cache::finding::Finding;
 use crate::cache::ledger::Tally;
 use crate::error::Failure;
 use crate::escape::escape_path;
+use crate::plan::PrunePlan;
 use crate::plan::fate::Keep;
+use crate::plan::pins::Unmatched;
 use crate::prune::pulls::Sign;
 use crate::verify::Verification;
 
@@ -43,7 +47,7 @@ pub struct PruneReport {
     /// What was kept, by reason.
     pub kept: Kept,
     /// Pins of the policy that match nothing.
-    pub unmatched: Vec<String>,
+    pub unmatched: Unmatched,
     /// The number of foreign entries.
     pub foreign: u64,
     /// The number of leftovers, from killed prunes, that were removed.
@@ -118,6 +122,16 @@ impl PruneReport {
             self.interrupted |= verification.interrupted;
         }
         self
+    }
+
+    /// How many of the blobs that were found corrupt are left.
+    #[must_use]
+    pub fn corrupt_left(&self, plan: &PrunePlan) -> usize {
+        let exceptions = self.notes.exceptions.iter().filter(|(_, outcome)| *outcome != Outcome::Gone);
+        let left: HashSet<usize> = exceptions.map(|(index, _)| *index).collect();
+        let findings = plan.inventory.findings.iter().flatten();
+        let corrupt = findings.filter(|(_, finding)| matches!(finding, Finding::Corrupt { .. }));
+        corrupt.filter(|(index, _)| !plan.blob_fates[**index].goes() || left.contains(index)).count()
     }
 
     /// Whether the whole plan was applied.

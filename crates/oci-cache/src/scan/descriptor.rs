@@ -8,8 +8,8 @@
 //! `annotations.md` for the name of an image, and `media-types.md`; its version 1.1.0-rc2, `artifact.md`; Docker's
 //! distribution, `manifest-v2-2.md` and `manifest-v2-1.md`, for media types.
 
-use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::cache::digest::{Algorithm, Digest};
 
@@ -26,9 +26,9 @@ pub(crate) struct Descriptor {
     size: Option<u64>,
     annotations: Option<Annotations>,
     /// Where else the content is.
-    urls: Option<IgnoredAny>,
+    urls: Option<Value>,
     /// The content itself.
-    data: Option<IgnoredAny>,
+    data: Option<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,12 +53,13 @@ pub(crate) enum Kind {
 
 impl Kind {
     pub(crate) fn of(media_type: &str) -> Self {
-        // A media type may have parameters: RFC 9110, section 8.3.1.
-        match media_type.split(';').next().unwrap_or_default().trim() {
+        // A media type may have parameters, and its case does not matter: RFC 9110, section 8.3.1.
+        match media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "" => Self::Unstated,
             "application/vnd.oci.image.index.v1+json"
             | "application/vnd.oci.image.manifest.v1+json"
             | "application/vnd.oci.artifact.manifest.v1+json"
+            | "application/vnd.cncf.oras.artifact.manifest.v1+json"
             | "application/vnd.docker.distribution.manifest.list.v2+json"
             | "application/vnd.docker.distribution.manifest.v2+json"
             | "application/vnd.docker.distribution.manifest.v1+json"
@@ -106,10 +107,15 @@ impl Descriptor {
     /// Whether the content must be in the layout: it is neither embedded, nor elsewhere, nor of a kind that is not
     /// distributed with an image.
     pub(crate) fn is_needed(&self) -> bool {
-        let is_elsewhere = self.urls.is_some()
+        let has_some = |field: &Option<Value>| match field {
+            Some(Value::Array(values)) => !values.is_empty(),
+            Some(Value::String(text)) => !text.is_empty(),
+            _ => false,
+        };
+        let is_elsewhere = has_some(&self.urls)
             || self.media_type.starts_with("application/vnd.oci.image.layer.nondistributable.")
             || self.media_type.starts_with("application/vnd.docker.image.rootfs.foreign.");
-        self.data.is_none() && !is_elsewhere
+        !has_some(&self.data) && !is_elsewhere
     }
 
     /// The content's size in bytes, if given.

@@ -3,7 +3,7 @@
 //! Guarantees: pure. An absent index or manifest is no hole, unless it is an entry of the layout's index: platforms that
 //! were never pulled are usual. A manifest of which nothing is there is none either. Neither is a blob that its
 //! descriptor says is elsewhere, or embeds. Of images without a name, only such blobs are missed as the layout has of
-//! some image: ORAS's cache keeps no configs, and ko's no layers. What a link stands for is not missed.
+//! most images: ORAS's cache keeps no configs, and ko's no layers. What a link stands for is not missed.
 
 use serde::Serialize;
 

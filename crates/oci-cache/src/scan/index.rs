@@ -17,7 +17,7 @@ use crate::os::status::Status;
 
 /// Maximum size of an index: far above what registries accept (4 MiB), far below what could exhaust
 /// memory.
-pub(crate) const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 32 << 20;
 
 /// The status of the index; `None` if there is none.
 pub(crate) fn index_status(root: BorrowedFd<'_>) -> Result<Option<Status>, Errno> {

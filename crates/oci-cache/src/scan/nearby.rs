@@ -1,6 +1,6 @@
 //! Finds caches near a directory that is none, to name them in the refusal.
 //!
-//! Guarantees: no link is followed. The number of entries is limited.
+//! Guarantees: no link is followed. The number of entries is limited. A directory that belongs to a store is not named.
 //!
 //! What it does not guarantee: that it finds every cache.
 
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use crate::cache::digest::Digest;
+use crate::scan::stores;
 
 /// How many levels below and above are looked at.
 const LEVELS: usize = 2;
@@ -35,7 +36,7 @@ pub(crate) fn caches_near(path: &Path) -> Vec<PathBuf> {
             found.insert(directory.to_owned());
         }
     }
-    found.into_iter().collect()
+    found.into_iter().filter(|directory| !stores::own(directory)).collect()
 }
 
 fn is_layout(directory: &Path) -> bool {

@@ -24,11 +24,12 @@ pub(crate) fn read(
     status: &Status,
 ) -> Result<Option<Partial>, Errno> {
     let partial = |name, files| Some(Partial { path, directory: index, name, status: *status, files });
-    if status.is_regular_file() {
+    let is_umocis = name.to_bytes().starts_with(names::UMOCI);
+    let is_containerds = directory.place == Place::Ingest && names::is_digest(name.to_bytes());
+    if status.is_regular_file() && !is_umocis && !is_containerds {
         let files = vec![PartialFile { name: name.clone(), status: *status }];
         return Ok(partial(name, files));
     }
-    let is_umocis = name.to_bytes().starts_with(names::UMOCI);
     if !status.is_directory() || directory.place != Place::Ingest && !is_umocis {
         return Ok(None);
     }

@@ -77,7 +77,7 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     references.problems = reader.problems;
     references.sizes = reader.sizes;
     references.other_sizes = reader.other_sizes;
-    references.has_links = reader.has_links;
+    references.has_unseen = reader.has_unseen;
     references
 }
 
@@ -95,7 +95,7 @@ struct DocumentReader<'a> {
     needs: HashMap<Digest, Needs>,
     /// The links and the like in the places of blobs.
     links: HashSet<&'a Path>,
-    has_links: bool,
+    has_unseen: bool,
     /// The config of each manifest.
     configs: HashMap<Digest, Digest>,
     /// How many more references may be remembered, and followed.
@@ -122,6 +122,8 @@ struct Sorted {
 struct Reference {
     digest: Digest,
     kind: Kind,
+    /// Whether the descriptor embeds the content, or says that it is elsewhere.
+    is_elsewhere: bool,
 }
 
 impl<'a> DocumentReader<'a> {
@@ -143,7 +145,7 @@ impl<'a> DocumentReader<'a> {
             other_sizes: BTreeMap::new(),
             needs: HashMap::new(),
             links: links.map(|foreign| foreign.path.as_path()).collect(),
-            has_links: false,
+            has_unseen: false,
             configs: HashMap::new(),
             memory: MAX_REFERENCES,
             steps: MAX_REFERENCES,
@@ -168,29 +170,29 @@ impl<'a> DocumentReader<'a> {
             }
         };
         self.note_size(&digest, entry);
-        if !self.by_digest.contains_key(&digest) && !self.is_link(&digest) {
+        if !self.by_digest.contains_key(&digest) && entry.is_needed() && !self.is_out_of_sight(&digest) {
             self.remarks.push(Remark::AbsentManifest { name: name.clone(), digest: digest.clone() });
         }
         let mut image = Image::of(digest.clone(), name, full_name, position);
         let mut seen = HashSet::new();
-        let mut ahead = vec![Reference { digest, kind: entry.kind() }];
-        while let Some(Reference { digest, kind }) = ahead.pop() {
+        let mut ahead = vec![Reference { digest, kind: entry.kind(), is_elsewhere: !entry.is_needed() }];
+        while let Some(Reference { digest, kind, is_elsewhere }) = ahead.pop() {
             if self.steps == 0 {
                 image.is_complete = false;
                 self.too_many(&image.digest);
                 break;
             }
             self.steps -= 1;
-            if !seen.insert(digest.clone()) {
+            if !seen.insert((digest.clone(), kind)) {
                 continue;
             }
             match self.by_digest.get(&digest) {
                 Some(positions) => image.blobs.extend_from_slice(positions),
-                // It is not followed, so what it leads to is unknown.
-                None if self.is_link(&digest) => {
+                // It is not read, so what it leads to is unknown.
+                None if is_elsewhere || self.is_out_of_sight(&digest) => {
                     let is_followed = kind == Kind::Leaf;
                     image.is_complete &= is_followed;
-                    self.has_links |= !is_followed;
+                    self.has_unseen |= !is_followed;
                     continue;
                 }
                 None => image.missing.push(digest.clone()),
@@ -206,6 +208,7 @@ impl<'a> DocumentReader<'a> {
             image.documents.push(digest);
         }
         image.blobs.sort_unstable();
+        image.blobs.dedup();
         Some(image)
     }
 
@@ -220,9 +223,13 @@ impl<'a> DocumentReader<'a> {
         }
     }
 
-    /// Whether there is a link, or anything else but a file, in the place of a blob.
-    fn is_link(&self, digest: &Digest) -> bool {
-        !self.links.is_empty() && self.links.contains(self.path_of(digest).as_path())
+    /// Whether a blob that was not found may be there all the same: a link or the like stands in its place, or some of
+    /// the layout was not entered or could not be read.
+    fn is_out_of_sight(&self, digest: &Digest) -> bool {
+        let tree = self.tree;
+        !tree.not_entered.is_empty()
+            || !tree.failures.is_empty()
+            || !self.links.is_empty() && self.links.contains(self.path_of(digest).as_path())
     }
 
     /// Records what a manifest needs.
@@ -231,7 +238,7 @@ impl<'a> DocumentReader<'a> {
             let mut sorted = Sorted::default();
             for descriptor in needed.filter(|descriptor| descriptor.is_needed()) {
                 if let Target::Known(digest) = descriptor.target() {
-                    let is_here = self.by_digest.contains_key(&digest) || self.is_link(&digest);
+                    let is_here = self.by_digest.contains_key(&digest) || self.is_out_of_sight(&digest);
                     if is_here { sorted.are_here = true } else { sorted.absent.push(digest) }
                 }
             }
@@ -244,11 +251,16 @@ impl<'a> DocumentReader<'a> {
     }
 
     /// For each manifest, what it needs and is not there, where that is a hole: some of what the manifest needs is
-    /// there, and it belongs to an image with a name. Without a name, only what the layout keeps of any image counts:
+    /// there, and it belongs to an image with a name. Without a name, only what the layout keeps of most images counts:
     /// ORAS's cache has no configs, and ko's no layers.
     fn absent(&self, images: &[Image]) -> BTreeMap<Digest, Vec<Digest>> {
-        let keeps_configs = self.needs.values().any(|needs| needs.config.are_here);
-        let keeps_layers = self.needs.values().any(|needs| needs.layers.are_here);
+        let keeps = |sorted: fn(&Needs) -> &Sorted| {
+            let of_this = |needs: &&Needs| needs.config.are_here || needs.layers.are_here;
+            let (with, without): (Vec<&Needs>, Vec<&Needs>) =
+                self.needs.values().filter(of_this).partition(|needs| sorted(needs).are_here);
+            with.len() > without.len()
+        };
+        let (keeps_configs, keeps_layers) = (keeps(|needs| &needs.config), keeps(|needs| &needs.layers));
         let mut absent = BTreeMap::new();
         for image in images {
             let is_named = image.names().next().is_some();
@@ -368,7 +380,7 @@ impl<'a> DocumentReader<'a> {
                         return None;
                     }
                     self.note_size(&digest, descriptor);
-                    references.push(Reference { digest, kind });
+                    references.push(Reference { digest, kind, is_elsewhere: !descriptor.is_needed() });
                 }
                 // No blob of a cache.
                 Target::Foreign => {}

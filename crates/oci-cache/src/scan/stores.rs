@@ -9,8 +9,9 @@
 //! `registry/storage/paths.go`; containers/storage `store.go`.
 
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, CWD, statat};
 
 use crate::cache::digest::Spelling;
 use crate::cache::inventory::{Directory, Tree};
@@ -38,7 +39,7 @@ const MARKS: [(&[&str], usize, Refusal); 8] = [
     (&["index.json", "index.lock"], 2, ARTIFACTS),
     (&["index.json", ".uploads"], 2, ZOT),
     (&["overlay-images"], 0, STORAGE),
-    (&["blobs", "repositories"], 0, DISTRIBUTION),
+    (&["blobs", "repositories/"], 0, DISTRIBUTION),
 ];
 
 /// The store that the directory belongs to, even if it looks like a cache.
@@ -51,6 +52,18 @@ pub(crate) fn owner(root: &Directory, tree: &Tree) -> Option<Refusal> {
     let is_ollama =
         tree.blobs.iter().any(|blob| blob.spelling == Spelling::Dash) && exists(root, "../manifests");
     marked.map(|(_, _, store)| store).or_else(|| is_ollama.then_some(OLLAMA))
+}
+
+/// Whether a directory that looks like a cache belongs to a store.
+pub(crate) fn own(path: &Path) -> bool {
+    let has_all = |names: &[&str], level: usize| {
+        names.iter().all(|name| {
+            statat(CWD, path.join("../".repeat(level)).join(name), AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        })
+    };
+    let is_ollamas =
+        path.ends_with("blobs") && has_all(&["manifests"], 1) || has_all(&["manifests", "blobs"], 0);
+    is_ollamas || MARKS.into_iter().any(|(names, levels, _)| (0..=levels).any(|level| has_all(names, level)))
 }
 
 /// The store that a directory belongs to which does not look like a cache.
