@@ -39,6 +39,7 @@ fn an_entry_without_its_manifest_is_found_and_taken_out() {
     let line = format!("hole: the index has an entry `app:1`, but {digest} is not there\n");
     assert!(ran.stderr.contains(&line), "{}", ran.stderr);
     assert_eq!(ran.stdout, "verified 399 B across 3 blob(s) in [TMP]/oci: 0 corrupt, 1 hole\n");
+    assert!(cache.run("cache-usage", &[]).stdout.contains("app:1 (1 hole)"));
 
     // A pull that is under way may be about to write the manifest.
     let open = File::open(cache.path().join(path_of(&whole))).unwrap();
@@ -85,6 +86,7 @@ fn a_size_unlike_its_descriptors_is_found() {
     cache.write_index(&[entry]);
     let ran = cache.run("cache-verify", &["--prune"]);
     assert_eq!(ran.exit, 3, "{}", ran.block());
+    assert!(cache.run("cache-usage", &[]).stdout.contains("app (1 hole)"));
     let line =
         format!("hole: `[TMP]/oci/{}` has 5 bytes, but its descriptor says 6 bytes\n", path_of(&layer));
     assert!(ran.stderr.contains(&line), "{}", ran.stderr);
@@ -163,4 +165,121 @@ fn what_need_not_be_there_is_no_hole() {
     assert_eq!(ran.exit, 0, "{}", ran.block());
     assert!(!ran.stderr.contains("hole") && !ran.stdout.contains("hole"), "{}", ran.block());
     assert!(!cache.run("cache-usage", &[]).stdout.contains("hole"));
+}
+
+#[test]
+fn a_size_above_or_below_its_descriptors_is_found() {
+    for size in [4, 6] {
+        let cache = Cache::layout();
+        let layer = with(cache.add(LAYER, b"layer"), "size", json!(size));
+        cache.write_index(&[named(cache.add_manifest(&cache.add(CONFIG, b"{}"), &[layer]), "app")]);
+        let ran = cache.run("cache-verify", &[]);
+        assert_eq!(ran.exit, 3, "{}", ran.block());
+        let line = format!("has 5 bytes, but its descriptor says {size} bytes\n");
+        assert!(ran.stderr.contains(&line), "{}", ran.stderr);
+    }
+    // So is one in the index itself.
+    let (cache, entry) = layout();
+    cache.write_index(&[with(entry, "size", json!(1))]);
+    assert_eq!(cache.run("cache-verify", &[]).exit, 3);
+}
+
+#[test]
+fn what_is_needed_twice_is_missed_once_and_is_not_found_beside_the_layout() {
+    let (cache, _) = layout();
+    let absent = describe(LAYER, b"absent");
+    let layers = [absent.clone(), absent.clone()];
+    cache.write_index(&[named(cache.add_manifest(&cache.add(CONFIG, b"{}"), &layers), "app")]);
+    // A blob of a flat cache is none of the layout's.
+    cache.write_content(absent["digest"].as_str().unwrap(), b"absent");
+    let ran = cache.run("cache-verify", &[]);
+    assert!(ran.exit == 3 && ran.stdout.ends_with("0 corrupt, 1 hole\n"), "{}", ran.block());
+}
+
+#[test]
+fn a_layer_among_the_manifests_of_an_index_is_missed() {
+    let (cache, _) = layout();
+    let (here, absent) = (cache.add(LAYER, b"here"), describe(LAYER, b"absent"));
+    cache.write_index(&[named(cache.add_index(&[here, absent]), "cache")]);
+    let ran = cache.run("cache-verify", &[]);
+    assert!(ran.exit == 3 && ran.stdout.ends_with("0 corrupt, 1 hole\n"), "{}", ran.block());
+}
+
+#[test]
+fn a_link_in_the_place_of_a_layer_hides_nothing_and_one_in_that_of_a_manifest_keeps_what_lists_it() {
+    let link = |cache: &Cache, blob: &Value| {
+        let (path, away) = (cache.path().join(path_of(blob)), cache.base.path().join("away"));
+        fs::rename(&path, &away).unwrap();
+        std::os::unix::fs::symlink(away, path).unwrap();
+    };
+    let cache = Cache::layout();
+    let layer = cache.add(LAYER, b"layer");
+    let manifest = cache.add_manifest(&cache.add(CONFIG, b"{}"), std::slice::from_ref(&layer));
+    cache.write_index(&[named(manifest, "app")]);
+    let stray = cache.add(LAYER, b"stray");
+    link(&cache, &layer);
+    assert_eq!(cache.run("cache-verify", &[]).exit, 0);
+    let before = cache.tree();
+    let ran = cache.prune(&["--unreferenced"]);
+    let gone = gone(&before, &cache.tree());
+    assert_eq!((ran.exit, gone), (0, vec![format!("oci/{}", path_of(&stray))]), "{}", ran.block());
+
+    let (cache, manifest) = layout();
+    cache.write_index(&[named(cache.add_index(std::slice::from_ref(&manifest)), "all")]);
+    link(&cache, &manifest);
+    let before = cache.tree();
+    let ran = cache.prune(&["--older-than", "1s"]);
+    assert_eq!((ran.exit, cache.tree()), (0, before), "{}", ran.block());
+}
+
+#[test]
+fn where_not_all_can_be_seen_nothing_is_missed() {
+    let (cache, entry) = layout();
+    cache.write_index(&[entry]);
+    let blobs = cache.path().join("blobs/sha256");
+    fs::rename(&blobs, cache.base.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(cache.base.path().join("elsewhere"), &blobs).unwrap();
+    let before = cache.tree();
+    let ran = cache.run("cache-verify", &["--prune"]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+    assert!(!ran.stderr.contains("hole") && !ran.stdout.contains("hole"), "{}", ran.block());
+}
+
+#[test]
+fn what_a_descriptor_embeds_may_lead_to_anything() {
+    let (cache, entry) = layout();
+    let manifest = cache.path().join(path_of(&entry));
+    fs::rename(&manifest, cache.base.path().join("manifest")).unwrap();
+    cache.write_index(&[with(entry, "data", json!("e30="))]);
+    let before = cache.tree();
+    for (command, arguments) in [("cache-prune", &["--unreferenced"][..]), ("cache-verify", &["--prune"])] {
+        let ran = cache.run(command, arguments);
+        assert_eq!((ran.exit, cache.tree()), (0, before.clone()), "{}", ran.block());
+    }
+}
+
+#[test]
+fn a_blob_that_is_a_layer_and_a_manifest_is_read() {
+    let (cache, entry) = layout();
+    let index = cache.add_index(&[entry.clone(), with(entry, "mediaType", json!("application/x"))]);
+    cache.write_index(&[index]);
+    let before = cache.tree();
+    let ran = cache.prune(&["--unreferenced"]);
+    assert_eq!((ran.exit, cache.tree()), (0, before), "{}", ran.block());
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let (cache, entry) = layout();
+    for index in ["{\"manifests\": [{", "{\"manifests\": [{\"digest\": \"x\"}]}"] {
+        cache.write_content("index.json", index.as_bytes());
+        let ran = cache.run("cache-verify", &[]);
+        assert_eq!(ran.exit, 1, "{}", ran.block());
+        assert!(ran.stderr.contains("error: read "), "{}", ran.stderr);
+    }
+    // Of a corrupt manifest it is enough to say that.
+    cache.write_index(std::slice::from_ref(&entry));
+    cache.write_content(path_of(&entry), b"{");
+    let ran = cache.run("cache-verify", &[]);
+    assert!(ran.exit == 3 && !ran.stderr.contains("error"), "{}", ran.block());
 }

@@ -101,6 +101,16 @@ fn what_matches_nothing_is_named() {
     assert!(ran.exit == 0 && ran.stderr.contains(&warning), "{}", ran.block());
     let json = all.cache.prune(&[&arguments[..], &["--format", "json"]].concat()).json();
     assert_eq!(json["unmatched"], json!({"count": 2, "first": ["app:2", absent]}));
+    // Of a name with a digest, one that matches is enough. Otherwise it is told once, by its name.
+    let (half, none) = (format!("app:1@{absent}"), format!("gone:1@{absent}"));
+    let ran = all.cache.prune(&["--dry-run", "--keep", &half]);
+    assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
+    let ran = all.cache.prune(&["--dry-run", "--keep", &none, "--keep", &none]);
+    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `gone:1`\n"), "{}", ran.stderr);
+    let list = all.cache.base.path().join("list");
+    fs::write(&list, &none).unwrap();
+    let ran = all.cache.prune(&["--dry-run", "--keep-from", list.to_str().unwrap()]);
+    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `gone:1`\n"), "{}", ran.stderr);
     // A flat cache has no names.
     let cache = Cache::flat(1, KIB);
     let ran = cache.prune(&["--keep", &flat(1), "--keep", "app"]);
@@ -111,7 +121,7 @@ fn what_matches_nothing_is_named() {
 #[test]
 fn lists_of_tools_keep_what_they_list() {
     type ListOf = fn(&Images) -> String;
-    let lists: [(ListOf, &[usize]); 7] = [
+    let lists: [(ListOf, &[usize]); 8] = [
         (|all| format!("\u{feff}# used\r\napp:1\r\n{}\r\n", digest(&all.images[2][1])), &[0, 2]),
         (
             |all| {
@@ -128,6 +138,7 @@ fn lists_of_tools_keep_what_they_list() {
             },
             &[0, 2],
         ),
+        (|_| json!({"ID": "", "Repository": "app", "Tag": "1"}).to_string(), &[0]),
         (|_| json!([{"Id": "", "Names": ["docker.io/library/tool:latest"]}]).to_string(), &[1]),
         (|_| json!({"Repository": "docker.io/library/tool", "Tags": ["0", "latest"]}).to_string(), &[1]),
         (
@@ -156,9 +167,10 @@ fn lists_of_tools_keep_what_they_list() {
 #[test]
 fn a_prune_can_be_narrowed_to_images() {
     type ArgumentsOf = fn(&Images) -> Vec<String>;
-    let cases: [(ArgumentsOf, &[usize]); 6] = [
+    let cases: [(ArgumentsOf, &[usize]); 7] = [
         (|_| vec!["--image=app:1".into()], &[1, 2]),
         (|all| vec![format!("--image={}", digest(&all.images[1][1]))], &[0, 2]),
+        (|all| vec![format!("--image={}", digest(&all.images[0][0]))], &[1, 2]),
         (|_| vec!["--untagged".into()], &[0, 1]),
         (|_| vec!["--untagged".into(), "--image=tool".into()], &[0]),
         (|_| vec!["--image=app:1".into(), "--older-than=1d".into()], &[0, 1, 2]),
@@ -168,19 +180,74 @@ fn a_prune_can_be_narrowed_to_images() {
         let all = Images::new();
         let stray = all.cache.add(LAYER, b"stray");
         all.cache.write("oci-put-blob42", KIB);
+        let left_behind = all.cache.write(format!(".pruning-0123456789abcdef/{}", flat(1)), KIB);
         let arguments = arguments(&all);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let ran = all.cache.prune(&arguments);
         assert_eq!((ran.exit, all.left()), (0, expected.to_vec()), "{arguments:?}: {}", ran.block());
         let stays = all.cache.path().join(support::image::path_of(&stray)).exists();
         assert!(stays && all.cache.path().join("oci-put-blob42").exists(), "{}", ran.block());
+        assert!(left_behind.exists(), "{}", ran.block());
         assert!(ran.stderr.contains(": not selected\n"), "{}", ran.stderr);
     }
     let all = Images::new();
+    let ran = all.cache.prune(&["--image", "app:1", "--older-than", "1s", "--dry-run", "--verbose"]);
+    assert!(ran.stderr.contains(" B): selected\n"), "{}", ran.stderr);
     let ran = all.cache.prune(&["--image", "app:2"]);
     assert_eq!((ran.exit, all.left().len()), (0, 3), "{}", ran.block());
     assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `app:2`\n"), "{}", ran.stderr);
     for with in ["--unreferenced", "--corrupt"] {
         assert_eq!(all.cache.prune(&["--untagged", with]).exit, 2);
     }
+}
+
+#[test]
+fn the_digest_of_a_layer_that_is_absent_keeps_the_image_that_needs_it() {
+    let all = Images::new();
+    let layer = &all.images[2][2];
+    let path = all.cache.path().join(support::image::path_of(layer));
+    fs::rename(path, all.cache.base.path().join("away")).unwrap();
+    let ran = all.cache.prune(&["--keep", &digest(layer)]);
+    assert!(ran.exit == 0 && !ran.stderr.contains("warning"), "{}", ran.block());
+    let exist = |blob: &Value| all.cache.path().join(support::image::path_of(blob)).exists();
+    assert_eq!(
+        all.images.each_ref().map(|[manifest, config, _]| (exist(manifest), exist(config)))[2],
+        (true, true)
+    );
+    assert!(!exist(&all.images[0][0]), "{}", ran.block());
+}
+
+#[test]
+fn an_image_by_name_and_digest_is_that_of_the_digest() {
+    let all = Images::new();
+    let absent = format!("app:1@sha256:{:064x}", 7);
+    let ran = all.cache.prune(&["--image", &absent]);
+    assert_eq!((ran.exit, all.left()), (0, vec![0, 1, 2]), "{}", ran.block());
+    assert!(ran.stderr.contains("warning: 1 pin matches nothing here"), "{}", ran.stderr);
+    let second = format!("app:1@{}", digest(&all.images[1][0]));
+    let ran = all.cache.prune(&["--image", &second]);
+    assert_eq!((ran.exit, all.left()), (0, vec![0, 2]), "{}", ran.block());
+}
+
+#[test]
+fn of_two_names_of_an_image_one_can_go() {
+    let all = Images::new();
+    let entry = all.images[2][0].clone();
+    all.cache.write_index(&[named(entry.clone(), "x"), named(entry.clone(), "y")]);
+    let ran = all.cache.prune(&["--image", "x"]);
+    let index = fs::read_to_string(all.cache.path().join("index.json")).unwrap();
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    assert!(!index.contains("\"x\"") && index.contains("\"y\""), "{index}");
+    assert!(all.cache.path().join(support::image::path_of(&entry)).exists());
+}
+
+#[test]
+fn corrupt_blobs_of_a_pinned_image_stay() {
+    let all = Images::new();
+    let layer = all.cache.path().join(support::image::path_of(&all.images[0][2]));
+    all.cache.write_content(support::image::path_of(&all.images[0][2]), b"cut off");
+    let ran = all.cache.prune(&["--corrupt", "--keep", "app:1"]);
+    assert_eq!((ran.exit, layer.exists()), (0, true), "{}", ran.block());
+    assert_eq!(all.cache.prune(&["--corrupt"]).exit, 0);
+    assert!(!layer.exists());
 }

@@ -320,11 +320,12 @@ fn a_pinned_manifest_keeps_its_image() {
 #[test]
 fn what_cannot_be_read_keeps_everything_it_may_lead_to() {
     type Damage = fn(&Cache);
-    let damage: [(&str, Damage); 4] = [
+    let damage: [(&str, Damage); 5] = [
         ("empty", |cache| drop(cache.write_content(nested(20), b""))),
         ("cut off", |cache| drop(cache.write_content(nested(20), b"{\"layers\":[{\"dig"))),
         ("no manifest", |cache| drop(cache.write_content(nested(20), b"{\"x\":[]}"))),
         ("no index", |cache| drop(cache.write_content("index.json", b"{"))),
+        ("no index", |cache| drop(cache.write_content("index.json", b"{\"x\":1}"))),
     ];
     for (what, damage) in damage {
         for filter in [&["--unreferenced"][..], &["--older-than", "1s"], &["--max-used-space", "0"]] {
@@ -1017,4 +1018,90 @@ fn what_the_prune_itself_reads_is_not_in_use() {
     let ran = cache.prune_unprivileged(&["--older-than", "30m"]);
     assert_eq!(ran.exit, 0, "{}", ran.block());
     assert_eq!(fs::read_dir(cache.path().join("blobs/sha256")).unwrap().count(), 0, "{}", ran.block());
+}
+
+/// A layout whose index leads to blob 2 of this content and media type; blob 1 is there for it to lead to, and blob 9 is
+/// not. Which blobs a prune of the unreferenced ones leaves, and its exit code.
+fn left_by(media_type: &str, content: &[u8]) -> (i32, Vec<u8>) {
+    let cache = Cache::layout();
+    cache.write(nested(1), KIB);
+    cache.write(nested(9), KIB);
+    cache.write_content(nested(2), content);
+    cache.write_index(&[json!({"digest": digest(2), "mediaType": media_type})]);
+    let ran = cache.prune(&["--unreferenced"]);
+    (ran.exit, cache.nested_blobs())
+}
+
+#[test]
+fn a_descriptor_and_then_the_content_say_what_is_a_document() {
+    let artifact = "application/vnd.oci.artifact.manifest.v1+json";
+    let blob = descriptor(1, "x/y");
+    for (media_type, leads_to_it) in [
+        ("", json!({"schemaVersion": 2, "config": blob})),
+        (MANIFEST, json!({"config": blob})),
+        (artifact, json!({"mediaType": artifact, "blobs": [blob]})),
+    ] {
+        let left = left_by(media_type, leads_to_it.to_string().as_bytes());
+        assert_eq!(left, (0, vec![1, 2]), "{media_type}: {leads_to_it}");
+    }
+    for leaf in [
+        json!({"mediaType": "x/y", "schemaVersion": 2, "layers": [blob]}),
+        json!({"layers": [{"blob": "sha256:aa", "parent": -1}]}),
+        json!({"config": blob}),
+    ] {
+        assert_eq!(left_by("", leaf.to_string().as_bytes()), (0, vec![2]), "{leaf}");
+    }
+    for unknown in [&b""[..], b" \n{\"layers\":["] {
+        assert_eq!(left_by("", unknown), (1, vec![1, 2, 9]), "{}", unknown.escape_ascii());
+    }
+}
+
+#[test]
+fn a_manifest_of_four_mebibytes_is_read_and_a_larger_one_is_an_error() {
+    let most = 4 << 20;
+    let mut content = json!({"schemaVersion": 2, "layers": [descriptor(1, "x/y")]}).to_string().into_bytes();
+    content.resize(most, b' ');
+    assert_eq!(left_by(MANIFEST, &content), (0, vec![1, 2]));
+    content.push(b' ');
+    for media_type in [MANIFEST, ""] {
+        assert_eq!(left_by(media_type, &content), (1, vec![1, 2, 9]));
+    }
+    assert_eq!(left_by(MANIFEST, &vec![b'<'; most + 1]), (1, vec![1, 2, 9]));
+}
+
+#[test]
+fn a_layer_is_read_only_if_it_is_said_to_be_a_document_and_a_subject_always() {
+    for (media_type, field, exit, left) in [
+        (MANIFEST, "layers", 0, &[1, 2, 3][..]),
+        ("", "layers", 0, &[2, 3]),
+        ("", "subject", 0, &[1, 2, 3]),
+        ("x/y", "subject", 0, &[2, 3]),
+    ] {
+        let cache = Cache::layout();
+        let manifest = json!({"schemaVersion": 2, "layers": [descriptor(1, "x/y")]});
+        cache.write_content(nested(3), manifest.to_string().as_bytes());
+        let one = descriptor(3, media_type);
+        let manifest = json!({"schemaVersion": 2, field: if field == "layers" { json!([one]) } else { one }});
+        cache.write_content(nested(2), manifest.to_string().as_bytes());
+        cache.write(nested(1), KIB);
+        cache.write(nested(9), KIB);
+        cache.write_index(&[descriptor(2, MANIFEST)]);
+        let ran = cache.prune(&["--unreferenced"]);
+        assert_eq!((ran.exit, cache.nested_blobs()), (exit, left.to_vec()), "{manifest}: {}", ran.block());
+        // What is no document at all is an error, unless it is a leaf.
+        cache.write_content(nested(3), b"<html/>");
+        let ran = cache.prune(&["--unreferenced"]);
+        let is_read = left.contains(&1);
+        assert_eq!(ran.exit, i32::from(is_read), "{manifest}: {}", ran.block());
+    }
+}
+
+#[test]
+fn one_entry_that_calls_a_blob_a_manifest_is_enough_for_an_error() {
+    let cache = Cache::typical_layout();
+    cache.write_content(nested(50), b"{\"x\":[]}");
+    cache.write_index(&[descriptor(50, ""), descriptor(50, MANIFEST)]);
+    let before = cache.tree();
+    let ran = cache.prune(&["--unreferenced"]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
 }

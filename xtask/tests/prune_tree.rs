@@ -158,6 +158,8 @@ fn partials_of_every_known_tool_go_once_nobody_uses_them() {
         &format!("ingest/{}/data", support::hex(8)),
         &format!("ingest/{}/below/data", support::hex(9)),
         "warmingImage.txt",
+        "oci-put-blob43/blob-1",
+        ".umoci-44/notes.md",
     ];
     partials.iter().chain(&others).for_each(|name| drop(cache.write(name, KIB)));
     for name in ["data", "ref", "startedat", "updatedat", "total"] {
@@ -473,4 +475,20 @@ fn names_that_are_not_utf8_stay_and_are_printed_escaped() {
     let ran = cache.prune(&["-v"]);
     assert!(ran.stderr.contains(r"a\nb\u{1b}[31m\xff"), "{}", ran.stderr);
     assert!(!ran.stderr.contains('\x1b'));
+}
+
+#[test]
+fn what_only_resembles_a_temporary_file_stays() {
+    let cache = Cache::typical_layout();
+    let hex = support::hex(7);
+    let others = [
+        format!("ingest/{hex}"),
+        ".umoci-12".to_owned(),
+        format!("sha256-{hex}123"),
+        format!("sha256-{hex}.tmp"),
+    ];
+    let others: Vec<_> = others.iter().map(|name| cache.write(name, KIB)).collect();
+    let ran = cache.prune(&[]);
+    assert_eq!((ran.exit, cache.nested_blobs()), (0, vec![]), "{}", ran.block());
+    assert!(others.iter().all(|path| path.exists()), "{}", ran.block());
 }

@@ -136,34 +136,40 @@ fn stores_that_keep_records_are_refused_by_name() {
     let hex = support::hex(7);
     let (nested, dashed) = (format!("blobs/sha256/{hex}"), format!("sha256-{hex}"));
     let below = |directory: &str, name: &str| format!("{directory}/{name}");
-    let cases: [(&[&str], &[&str], &str, &str); 11] = [
+    let cases: [(&[&str], &[&str], &str, &str); 12] = [
         (
             &["io.containerd.metadata.v1.bolt/meta.db", &below("content", &nested)],
-            &["", "content", "content/blobs"],
+            &["", "content", "content/blobs", "content/blobs/sha256"],
             "containerd",
             "crictl rmi",
         ),
         (
             &["containerdmeta.db", &below("content", &nested)],
-            &["", "content", "content/blobs"],
+            &["", "content", "content/blobs", "content/blobs/sha256"],
             "BuildKit",
             "docker buildx prune",
         ),
         (&["metadata_v2.db", &below("content", &nested)], &["content"], "BuildKit", "docker buildx prune"),
-        (&["layout.json", "models.json", &nested], &["", "blobs"], "model runner", "docker model rm"),
+        (
+            &["layout.json", "models.json", &nested],
+            &["", "blobs", "blobs/sha256"],
+            "model runner",
+            "docker model rm",
+        ),
         (
             &["index.lock", "index.json", "oci-layout", &nested],
-            &["", "blobs"],
+            &["", "blobs", "blobs/sha256"],
             "podman",
             "podman artifact rm",
         ),
         (
             &["repo/.uploads/x", "repo/index.json", "repo/oci-layout", &below("repo", &nested)],
-            &["repo", "repo/blobs"],
+            &["repo", "repo/blobs", "repo/blobs/sha256"],
             "zot",
             "regctl",
         ),
         (&["cache.db", "_trivy/db", &below("repo", &nested)], &[""], "zot", "regctl"),
+        (&["cache.db", ".sync/x", &below("repo", &nested)], &[""], "zot", "regctl"),
         (
             &["repositories/x/link", &format!("blobs/sha256/00/{hex}/data")],
             &["", "blobs", "blobs/sha256"],
@@ -197,6 +203,8 @@ fn a_refusal_names_the_caches_nearby() {
         "layout/below",
         &["/layout`"],
     );
+    refuses(&[&format!("layout/{nested}"), "layout/below/deeper/x"], "layout/below/deeper", &["/layout`"]);
+    refuses(&["empty/oci-layout", "x"], "", &["/empty`"]);
 }
 
 #[test]
@@ -270,4 +278,77 @@ fn links_in_the_place_of_blobs_are_counted() {
     assert_eq!(ran.stdout, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n");
     let note = "note: left 2 foreign entries alone; 2 symbolic links in the place of blobs not followed\n";
     assert!(ran.stderr.contains(note), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_too_far_or_behind_a_link_or_the_directory_itself_is_not_named() {
+    let (flat_name, nested) = (flat(7), support::nested(7));
+    let far = [format!("a/b/c/{flat_name}"), format!("a/b/c/{nested}"), flat_name.clone()];
+    for (files, directory) in
+        [(&far[..], ""), (&[format!("layout/{nested}"), "layout/a/b/c/x".to_owned()], "layout/a/b/c")]
+    {
+        let cache = Cache::new();
+        files.iter().for_each(|file| drop(cache.write(file, KIB)));
+        cache.write("x", KIB);
+        cache.write("y", KIB);
+        cache.write(format!("../elsewhere/{flat_name}"), KIB);
+        symlink(cache.base.path().join("elsewhere"), cache.path().join("link")).unwrap();
+        let mut program = xtask();
+        program.args(["cache-prune", "--cache-dir"]).arg(cache.path().join(directory));
+        let ran = Ran::of(&mut program, cache.base.path());
+        assert!(ran.exit == 2 && !ran.stderr.contains("try `"), "{}", ran.block());
+    }
+}
+
+#[test]
+fn what_only_resembles_the_mark_of_a_store_is_none() {
+    let cache = Cache::flat(2, KIB);
+    for name in ["../manifests/x", "index.lock", ".uploads/x", "../metadata.db"] {
+        cache.write(name, KIB);
+    }
+    let ran = cache.prune(&[]);
+    assert_eq!(ran.stdout, "freed 2.0 KiB across 2 blob(s) in [TMP]/oci\n", "{}", ran.block());
+    for files in [&["cache.db", "x"][..], &["manifests/x", "blobs/x"]] {
+        refuses(files, "", &["nothing in it belongs to an OCI blob cache"]);
+    }
+}
+
+#[test]
+fn links_in_the_place_of_blobs_make_nothing_else_of_a_flat_cache() {
+    let cache = Cache::flat(1, KIB);
+    fs::create_dir(cache.path().join("blobs")).unwrap();
+    for name in [flat(2), flat(3), hex(4), hex(5), "blobs/sha256".to_owned(), "blobs/sha512".to_owned()] {
+        symlink(cache.base.path(), cache.path().join(name)).unwrap();
+    }
+    let ran = cache.prune(&[]);
+    assert_eq!(
+        (ran.exit, ran.stdout.as_str()),
+        (0, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n"),
+        "{}",
+        ran.block()
+    );
+}
+
+#[test]
+fn a_refusal_does_not_name_a_store_as_a_cache() {
+    let dashed = format!("sha256-{}", support::hex(7));
+    for store in [
+        &[&format!("models/blobs/{dashed}"), "models/manifests/x"][..],
+        &["kit/containerdmeta.db", &format!("kit/content/{}", support::nested(7))],
+        &["storage/overlay-images/x", "storage/artifacts/index.lock", "storage/artifacts/index.json"],
+    ] {
+        let cache = Cache::new();
+        store.iter().for_each(|file| drop(cache.write(file, KIB)));
+        cache.write("other", KIB);
+        let ran = cache.prune(&[]);
+        assert!(ran.exit == 2 && !ran.stderr.contains("try `"), "{}", ran.block());
+    }
+}
+
+#[test]
+fn a_file_named_repositories_makes_no_registry_of_a_layout() {
+    let cache = Cache::typical_layout();
+    cache.write("repositories", KIB);
+    cache.write("manifest.json", KIB);
+    assert_eq!(cache.prune(&["--unreferenced"]).stdout, "freed 1.0 KiB across 1 blob(s) in [TMP]/oci\n");
 }

@@ -310,6 +310,9 @@ mod tests {
     #[test]
     fn text_is_the_colon_spelling_only() {
         assert_eq!(format!("sha256:{HEX}").parse::<Digest>().unwrap().to_string(), format!("sha256:{HEX}"));
+        for other in [format!("sha256-{HEX}"), format!("sha256:{HEX}.config"), HEX.to_owned()] {
+            assert!(other.parse::<Digest>().is_err(), "{other}");
+        }
         let error = format!("sha256-{HEX}\u{1b}").parse::<Digest>().unwrap_err().to_string();
         assert!(error.contains("sha256:<64 hex digits>") && error.contains("\\u{1b}"), "{error}");
     }

@@ -341,6 +341,24 @@ mod tests {
     }
 
     #[test]
+    fn notes_and_descriptions_say_nothing_about_a_directory() {
+        for name in [
+            ".x",
+            "README",
+            "README.md",
+            "CACHEDIR.TAG",
+            "a-0.2.3.json",
+            "a-b-10.0.0.json",
+            "a-0.2.3-rc.1.json",
+        ] {
+            assert!(is_neutral(name.as_bytes()), "{name}");
+        }
+        for name in ["readme", "CACHEDIR", "a-0.2.json", "a-0.2.x.json", "0.2.3.json", "a-0.2.3", "a.json"] {
+            assert!(!is_neutral(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
     fn an_ingest_directory_has_what_containerd_writes() {
         let is = |names: &[&str]| is_ingest(names.iter().map(|name| name.as_bytes()));
         assert!(is(&["data", "ref"]) && is(&["ref", "data", "startedat", "updatedat", "total"]));

@@ -216,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_is_known_by_any_field_that_lists_blobs() {
+        for manifest in [
+            format!(r#"{{"schemaVersion":1,"name":"x","fsLayers":[{{"blobSum":"{ONE}"}}]}}"#),
+            format!(r#"{{"layers":[{{"digest":"{ONE}"}}]}}"#),
+            format!(r#"{{"config":{{"digest":"{ONE}"}}}}"#),
+        ] {
+            assert!(pinned(&manifest, &[ONE]), "{manifest}");
+        }
+    }
+
+    #[test]
     fn lists_of_tools_are_read() {
         let hex = TWO.strip_prefix("sha256:").unwrap();
         for list in [

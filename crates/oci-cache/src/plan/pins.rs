@@ -187,8 +187,7 @@ pub struct Unmatched {
 impl Unmatched {
     fn add(&mut self, pin: String) {
         const MOST: usize = 20;
-        self.count += 1;
-        self.first.insert(pin);
+        self.count += u64::from(self.first.insert(pin));
         if self.first.len() > MOST {
             self.first.pop_last();
         }

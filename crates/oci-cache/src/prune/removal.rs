@@ -148,6 +148,36 @@ mod tests {
     }
 
     #[test]
+    fn companions_go_if_their_blob_is_gone_already_and_exceptions_are_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |number: u8, ending| directory.path().join(format!("sha256:{number:064x}{ending}"));
+        for number in 1..=4 {
+            write_old(&path(number, ""), "blob");
+            write_old(&path(number, ".json"), "note");
+        }
+        let mut cache = CacheDir::open(directory.path(), &[]).unwrap();
+        let lock = cache.try_lock().unwrap().unwrap();
+        let (everything, now) = (Policy::default(), (used() + HOUR).into());
+        let plan = select(scan(&cache).unwrap(), &everything, now, Space::default()).unwrap();
+        let elsewhere = tempfile::tempdir_in(directory.path().parent().unwrap()).unwrap();
+        fs::rename(path(1, ""), elsewhere.path().join("blob")).unwrap();
+        for number in [2, 3] {
+            fs::write(path(number, ""), "other").unwrap();
+        }
+
+        let report = apply(&plan, &lock, &Progress::default()).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [path(2, ""), path(2, ".json"), path(3, ""), path(3, ".json")]);
+        let mut kept = Kept::default();
+        (0..4).for_each(|_| kept.add(Keep::Changed, 4));
+        assert_eq!((report.blobs_freed, report.kept), (3, kept));
+        let exceptions = &report.notes.exceptions;
+        assert!(exceptions.is_sorted_by_key(|(index, _)| *index) && exceptions.len() == 5, "{exceptions:?}");
+    }
+
+    #[test]
     fn threads_agree_on_what_went() {
         let directory = tempfile::tempdir().unwrap();
         let path = |number: usize| directory.path().join(format!("sha256:{number:064x}"));
