@@ -10,10 +10,12 @@
 
 mod descriptor;
 mod document;
+mod document_reader;
 pub(crate) mod holes;
 pub(crate) mod index;
 pub(crate) mod leftovers;
 mod nearby;
+mod needs;
 mod partials;
 pub(crate) mod references;
 mod refusal;
