@@ -131,6 +131,7 @@ impl Sandbox {
                 json!({"schemaVersion": 2, "config": descriptor(config, 2), "layers": layers}).to_string();
             blob(manifest, &text)?;
             let mut entry = descriptor(manifest, text.len());
+            entry["mediaType"] = json!("application/vnd.oci.image.manifest.v1+json");
             entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
             manifests.push(entry);
         }
