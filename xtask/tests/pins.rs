@@ -251,3 +251,40 @@ fn corrupt_blobs_of_a_pinned_image_stay() {
     assert_eq!(all.cache.prune(&["--corrupt"]).exit, 0);
     assert!(!layer.exists());
 }
+
+/// What an image needs is unknown while its manifest cannot be read. If it must stay, any blob may be its own.
+#[test]
+fn nothing_goes_of_other_images_while_a_kept_one_cannot_be_read() {
+    type ArgumentsOf = fn(&Images) -> String;
+    let cases: [(ArgumentsOf, &[usize]); 5] = [
+        (|_| "--keep=app:1".into(), &[0, 1, 2]),
+        (|all| format!("--keep={}", digest(&all.images[0][1])), &[0, 1, 2]),
+        (|_| "--image=tool".into(), &[0, 1, 2]),
+        (|_| "--keep=tool".into(), &[0, 1]),
+        (|_| "--older-than=1h".into(), &[0]),
+    ];
+    for (arguments, expected) in cases {
+        let all = Images::new();
+        let manifest = all.cache.path().join(support::image::path_of(&all.images[0][0]));
+        let content = fs::read(&manifest).unwrap();
+        let times = fs::metadata(&manifest).unwrap();
+        let set_times = || {
+            let times = fs::FileTimes::new()
+                .set_accessed(times.accessed().unwrap())
+                .set_modified(times.modified().unwrap());
+            fs::File::options().write(true).open(&manifest).unwrap().set_times(times).unwrap();
+        };
+        fs::write(&manifest, &content[..content.len() - 1]).unwrap();
+        set_times();
+        let arguments = arguments(&all);
+        let ran = all.cache.prune(&[&arguments]);
+        assert_eq!(ran.exit, 1, "{}", ran.block());
+        let exists = |blob: &Value| all.cache.path().join(support::image::path_of(blob)).exists();
+        let whole = all.images.iter().map(|image| image.iter().all(&exists));
+        let whole: Vec<usize> = whole.enumerate().filter_map(|(index, is)| is.then_some(index)).collect();
+        // What no other image accounts for stays too.
+        assert_eq!(whole, expected, "{arguments}: {}", ran.block());
+        let is_shared_needed = expected.contains(&1);
+        assert!(exists(&all.shared) == is_shared_needed, "{arguments}: {}", ran.block());
+    }
+}

@@ -267,6 +267,18 @@ fn a_link_in_the_place_of_the_blobs_is_why_nothing_was_found() {
 }
 
 #[test]
+fn a_link_beside_the_blobs_does_not_fail_a_prune_that_is_repeated() {
+    let cache = Cache::layout();
+    cache.write(support::nested(1), KIB);
+    symlink(cache.base.path(), cache.path().join("blobs/sha512")).unwrap();
+    for freed in ["freed 1.0 KiB across 1", "freed 0 B across 0"] {
+        let ran = cache.prune(&[]);
+        assert_eq!((ran.exit, ran.stdout), (0, format!("{freed} blob(s) in [TMP]/oci\n")), "{}", ran.stderr);
+        assert!(ran.stderr.contains("1 symbolic link in the place of blobs not followed"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn links_in_the_place_of_blobs_are_counted() {
     let cache = Cache::layout();
     cache.write("../elsewhere", KIB);

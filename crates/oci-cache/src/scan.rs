@@ -27,7 +27,8 @@ use std::io;
 
 use crate::cache::cache_dir::{CacheDir, INSPECT};
 use crate::cache::idle::Idleness;
-use crate::cache::inventory::{Inventory, Tree};
+use crate::cache::inventory::{Directory, Inventory, Tree};
+use crate::cache::names::Place;
 use crate::cache::references::References;
 use crate::error::{Error, Failure};
 use crate::scan::tree::scan_tree;
@@ -59,7 +60,8 @@ pub(crate) fn scan_again(cache: &CacheDir) -> Result<Inventory, Error> {
         }
         None => Tree::default(),
     };
-    if tree.blobs.is_empty() {
+    let is_algorithm = |directory: &Directory| matches!(directory.place, Place::Algorithm(_));
+    if tree.blobs.is_empty() && !tree.directories.iter().any(is_algorithm) {
         // Nothing was found, and this is why.
         tree.failures.extend(tree.not_entered.drain(..).map(|(path, kind)| {
             let error = format!("it is a {kind}, which is not entered; point at the cache behind it");

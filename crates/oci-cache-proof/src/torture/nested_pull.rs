@@ -57,7 +57,7 @@ impl NestedBlob {
             Err(cause) => return Err(Broken { step: "stat", cause }),
         }
         DirBuilder::new().recursive(true).create(cache).map_err(at("mkdir"))?;
-        let temporary = cache.join(format!("oci-put-blob{}", random().random_range(0..u64::MAX)));
+        let temporary = cache.join(format!("oci-put-blob{}", random().random_range(0..u32::MAX)));
         let mut file = File::create_new(&temporary).map_err(at("create"))?;
         self.write(&mut file).map_err(at("write"))?;
         if random().random_ratio(1, 64) {

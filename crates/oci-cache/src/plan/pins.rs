@@ -114,6 +114,11 @@ impl Pins {
         self.digests.is_empty() && self.names.is_empty() && self.blobs.is_empty()
     }
 
+    /// Whether there are digests among them, so that an image may be pinned by what it needs.
+    pub(crate) fn has_digests(&self) -> bool {
+        !self.digests.is_empty()
+    }
+
     /// Whether a blob of this digest is pinned, whatever needs it.
     pub(crate) fn has_blob(&self, digest: &Digest) -> bool {
         self.digests.contains(digest) || self.blobs.contains(digest)

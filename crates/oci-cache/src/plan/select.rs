@@ -17,6 +17,7 @@ use crate::cache::cache_dir::Space;
 use crate::cache::finding::Finding;
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::references::Image;
 use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::candidate::{Candidate, What};
@@ -194,10 +195,13 @@ impl Selection<'_> {
     }
 
     /// Adds the images that pass the filters as a whole. An incomplete image is kept, because it is
-    /// unknown which blobs belong to it.
+    /// unknown which blobs belong to it. If the policy says that such an image stays, all others stay too: any blob
+    /// may belong to it.
     fn add_images(&mut self, candidates: &mut Vec<Candidate>) {
         let references = &self.plan.inventory.references;
         let shared = references.shared(self.plan.blob_fates.len());
+        let may_need_any =
+            references.images.iter().any(|image| !image.is_complete && self.may_be_kept(image));
         for index in 0..references.images.len() {
             let image = &self.plan.inventory.references.images[index];
             let blobs = || image.blobs.iter().map(|&blob| &self.plan.inventory.tree.blobs[blob]);
@@ -213,7 +217,7 @@ impl Selection<'_> {
                 Some(*reason)
             } else if !self.policy.selects(image) {
                 Some(Keep::Unselected)
-            } else if !image.is_complete {
+            } else if !image.is_complete || may_need_any {
                 Some(Keep::Referenced)
             } else {
                 self.too_recent(last_used)
@@ -230,6 +234,12 @@ impl Selection<'_> {
                 }
             }
         }
+    }
+
+    /// Whether an incomplete image may be one that is pinned, or that the prune is not for.
+    fn may_be_kept(&self, image: &Image) -> bool {
+        let Policy { keep, .. } = self.policy;
+        keep.has_digests() || keep.need(image, &self.plan.inventory) || !self.policy.selects(image)
     }
 
     /// If the policy removes only corrupt blobs, why this blob is not one of them.

@@ -67,7 +67,8 @@ impl Image {
     }
 
     fn write(self, layout: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = layout.join(format!("oci-put-blob{}", self.number));
+        // A file that Go names has a number of 32 bits.
+        let temporary = layout.join(format!("oci-put-blob{}", self.number % (1 << 32)));
         File::create(&temporary)?.write_all(content)?;
         fs::rename(temporary, layout.join(name))
     }
