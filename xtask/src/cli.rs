@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
-use oci_cache_cli::cli::{DirArguments, EXIT_CODES, PruneArguments, UsageArguments, VerifyArguments};
+use oci_cache_cli::cli::{DirArguments, PruneArguments, UsageArguments, VerifyArguments};
+use oci_cache_cli::exit;
 
 /// Prune, inspect and verify a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = EXIT_CODES)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = exit::help())]
 pub(crate) struct Cli {
     /// What to do. Without a command, print this help.
     #[command(subcommand)]
@@ -17,7 +18,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    CachePrune(PruneArguments),
+    CachePrune(Box<PruneArguments>),
     CacheVerify(VerifyArguments),
     CacheUsage(UsageArguments),
     CacheDir(DirArguments),

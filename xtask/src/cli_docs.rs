@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Context as _, bail, ensure};
 use clap::CommandFactory as _;
 use clap_markdown::MarkdownOptions;
-use oci_cache_cli::exit::Exit;
+use oci_cache_cli::exit::{self, Exit};
 
 use crate::cli::{Cli, CliDocsArguments};
 use crate::proof;
@@ -57,14 +57,24 @@ fn document() -> anyhow::Result<String> {
     };
     let program = markdown(&oci_cache_cli::command());
     let all = sections(&program).chain(sections(&own).filter(|section| !is_another(section)));
-    Ok(all.chain(sections(&proof)).fold(INTRODUCTION.to_owned(), |document, section| {
-        format!("{document}\n## {}\n", section.trim_end())
-    }))
+    let introduction = format!("{INTRODUCTION}\n{}", exit_codes());
+    Ok(all
+        .chain(sections(&proof))
+        .fold(introduction, |document, section| format!("{document}\n## {}\n", section.trim_end())))
+}
+
+/// The exit codes, once: the help of every command repeats them.
+fn exit_codes() -> String {
+    exit::CODES.iter().fold(
+        "## Exit codes\n\n| exit code | meaning |\n|---|---|\n".to_owned(),
+        |table, (codes, meaning)| format!("{table}| {codes} | {meaning} |\n"),
+    )
 }
 
 fn markdown(command: &clap::Command) -> String {
     let options = MarkdownOptions::new().show_footer(false).show_table_of_contents(false);
-    clap_markdown::help_markdown_command_custom(command, &options)
+    let repeated = format!("{}\n\n", exit::help());
+    clap_markdown::help_markdown_command_custom(command, &options).replace(&repeated, "")
 }
 
 /// The sections, one per command, each starting with its heading.

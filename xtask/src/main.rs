@@ -11,7 +11,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 use oci_cache_cli::{commands, output, program};
 
 use crate::cli::{Cli, Command};
@@ -19,7 +19,7 @@ use crate::workspace::workspaces;
 
 fn main() -> ExitCode {
     program::run(|| {
-        let cli = Cli::parse();
+        let cli: Cli = program::parse();
         match &cli.command {
             None => output::print(&Cli::command().render_help().to_string()),
             Some(Command::CachePrune(arguments)) => commands::prune::run(arguments, &workspaces()),

@@ -111,5 +111,5 @@ fn metrics_say_what_is_left_and_do_not_hide_why_the_run_failed() {
     let metrics = cache.base.path().join("metrics");
     let ran = run(&metrics, &[]);
     assert_eq!(ran.exit, 0, "{}", ran.block());
-    assert!(fs::read_to_string(&metrics).unwrap().contains("oci_cache_used_bytes 1024\n"));
+    assert!(fs::read_to_string(&metrics).unwrap().contains(",command=\"prune\"} 1024\n"));
 }

@@ -45,12 +45,12 @@ fn older_than() {
     --- stdout
     would free 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): not used recently
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): not used recently
-    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): used recently
-    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): used recently
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): idle for long enough
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): idle for long enough
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): not idle for long enough
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): not idle for long enough
     note: last use is [MOUNT]
-    note: kept 2 blobs, 2.0 KiB: used recently
+    note: kept 2 blobs, 2.0 KiB: not idle for long enough
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--older-than", "7d"]).block(), @"
@@ -58,16 +58,16 @@ fn older_than() {
     --- stdout
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 2 blobs, 2.0 KiB: used recently
+    note: kept 2 blobs, 2.0 KiB: not idle for long enough
     [EOF]
     ");
     assert_eq!(left(&cache), [3, 4]);
     assert_snapshot!(cache.prune(&["--older-than", "1d", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
-    note: kept 1 blob, 1.0 KiB: used recently
+    note: kept 1 blob, 1.0 KiB: not idle for long enough
     [EOF]
     "#);
     assert_eq!(left(&cache), [4]);
@@ -94,7 +94,7 @@ fn max_used_space() {
     assert_snapshot!(cache.prune(&["--max-used-space", "2KiB", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":2048,"available_bytes":[ROOM],"goals":[{"goal":"max_used_space","wanted":2048,"reached":2048,"met":true}],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 2 blobs, 2.0 KiB: goal met
     [EOF]
@@ -120,7 +120,7 @@ fn min_free_space() {
     ");
     assert_eq!(left(&cache), [1, 2, 3, 4]);
     assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "-v", "-n"]).block(), @"
-    exit: 0
+    exit: 3
     --- stdout
     would free 4.0 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
@@ -133,9 +133,9 @@ fn min_free_space() {
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "--format", "json"]).block(), @r#"
-    exit: 0
+    exit: 3
     --- stdout
-    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":4,"used_bytes":0,"available_bytes":[ROOM],"goals":[{"goal":"min_free_space","wanted":16000000000000000000,"reached":[ROOM],"met":false}],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: goal not met: [ROOM]
     [EOF]
@@ -152,9 +152,9 @@ fn keep() {
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): pinned
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): no filter or goal
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): nothing keeps it
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): pinned
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): no filter or goal
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): nothing keeps it
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
     note: kept 2 blobs, 2.0 KiB: pinned
@@ -164,7 +164,7 @@ fn keep() {
     assert_snapshot!(cache.prune(&["--keep", &digest(1), "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 1 blob, 1.0 KiB: pinned
     [EOF]
@@ -241,7 +241,7 @@ fn unreferenced() {
     assert_snapshot!(cache.prune(&["--unreferenced", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":8465,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 11 blobs, 8.3 KiB: referenced
     [EOF]
@@ -264,7 +264,7 @@ fn an_image_goes_as_a_whole() {
     --- stdout
     freed 3.4 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 8 blobs, 5.9 KiB: used recently
+    note: kept 8 blobs, 5.9 KiB: not idle for long enough
     note: removed 1 image from `[TMP]/oci/index.json`
     [EOF]
     ");
@@ -292,7 +292,7 @@ fn a_budget_takes_whole_images_in_the_order_of_their_use() {
     cache.age(&[4, 30, 40, 41], DAY);
     let used = cache.run("cache-usage", &["--format", "json"]).json()["used_bytes"].as_u64().unwrap();
     // The first image frees its layer, config and manifest. The unreferenced blob is next.
-    let budget = (used - 3 * KIB as u64).to_string();
+    let budget = format!("{}B", used - 3 * KIB as u64);
     assert_eq!(cache.prune(&["--max-used-space", &budget]).exit, 0);
     assert_eq!(cache.nested_blobs(), [2, 3, 4, 20, 21, 30, 40, 41]);
     assert_eq!(cache.image_names(), ["app:2", "multi"]);
@@ -399,8 +399,11 @@ fn every_combination_of_two() {
         let mut dry_run = arguments.clone();
         dry_run.push("-n");
         let dry_run = cache.prune(&dry_run);
-        assert_eq!(dry_run.exit, 0, "{}", dry_run.block());
-        let report = cache.prune(&arguments).json();
+        let is_met = dry_run.json()["goals"].as_array().unwrap().iter().all(|goal| goal["met"] == true);
+        assert_eq!(dry_run.exit, if is_met { 0 } else { 3 }, "{}", dry_run.block());
+        let ran = cache.prune(&arguments);
+        assert_eq!(ran.exit, dry_run.exit, "{}", ran.block());
+        let report = ran.json();
         assert_eq!(left(&cache), expected, "{flags}");
         assert_eq!(report["bytes_freed"], dry_run.json()["bytes_freed"], "{flags}");
     };
@@ -433,7 +436,8 @@ fn unreferenced_with_every_other() {
         cache.age(&[99], 30 * DAY);
         let flag = flag.replace("--keep 99", &format!("--keep {} --keep {}", digest(99), digest(98)));
         let arguments: Vec<&str> = flag.split(' ').chain(["--unreferenced"]).collect();
-        assert_eq!(cache.prune(&arguments).exit, 0, "{flag}");
+        let is_goal_missed = flag.starts_with("--max-used-space");
+        assert_eq!(cache.prune(&arguments).exit, if is_goal_missed { 3 } else { 0 }, "{flag}");
         let unreferenced: Vec<u8> = cache.nested_blobs().into_iter().filter(|number| *number > 90).collect();
         assert_eq!(unreferenced, stays, "{flag}");
         assert_eq!(cache.image_names().len(), 3, "{flag}");
@@ -447,7 +451,7 @@ fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
     let empty = cache.base.path().join("../empty");
     for arguments in [
         "--aside --older-than 7d",
-        "--aside --max-used-space 1",
+        "--aside --max-used-space 1B",
         "--save-plan plan",
         "--from-plan plan --older-than 7d",
         "--from-plan plan --aside",
@@ -457,7 +461,14 @@ fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
         "--keep sha256:1",
         "--older-than soon",
         "--max-used-space 5GX",
+        "--max-used-space 50",
+        "--max-used-space 1m",
+        "--max-used-space 101%",
+        "--min-free-space 50",
         "--min-free-space 101%",
+        "--older-than 1M",
+        "--grace 1M",
+        "--wait-timeout 5",
         "--github-summary",
     ] {
         let ran = cache.prune(&arguments.split(' ').collect::<Vec<_>>());
@@ -475,7 +486,7 @@ fn flags_that_do_not_go_together_and_bad_values_touch_nothing() {
     For more information, try '--help'.
     ");
     assert_snapshot!(cache.prune(&["--max-used-space", "5GX"]).stderr, @"
-    error: invalid value '5GX' for '--max-used-space <SIZE>': invalid digit found in string; expected a size such as 5GiB, 500MB, 1.5TiB, 5G (which is 5GB) or plain bytes
+    error: invalid value '5GX' for '--max-used-space <SIZE|PERCENT%>': invalid digit found in string; expected a size such as 5GiB, 500MB, 1.5TiB, 5G (which is 5GB) or 100B, or a percentage such as 10%
 
     For more information, try '--help'.
     ");
@@ -499,7 +510,7 @@ fn times_in_the_future_count_as_just_used() {
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     note: 1 blob has a timestamp in the future, treated as just used
-    note: kept 2 blobs, 2.0 KiB: used recently
+    note: kept 2 blobs, 2.0 KiB: not idle for long enough
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 4]);
@@ -546,7 +557,7 @@ fn a_saved_plan_is_carried_out_exactly() {
     --- stdout
     would free 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
-    note: kept 1 blob, 2.0 KiB: changed since the plan was made
+    note: kept 1 blob, 2.0 KiB: changed meanwhile
     note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     ");
@@ -556,14 +567,14 @@ fn a_saved_plan_is_carried_out_exactly() {
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
     keep `[TMP]/oci/oci-put-blob1` (1.0 KiB): not in the plan
-    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (2.0 KiB): changed since the plan was made
+    keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (2.0 KiB): changed meanwhile
     removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): listed in the plan
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000003` (1.0 KiB): not in the plan
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000004` (1.0 KiB): not in the plan
     keep `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009` (1.0 KiB): not in the plan
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
-    note: kept 1 blob, 2.0 KiB: changed since the plan was made
+    note: kept 1 blob, 2.0 KiB: changed meanwhile
     note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     ");
@@ -571,9 +582,9 @@ fn a_saved_plan_is_carried_out_exactly() {
     assert_snapshot!(cache.prune(&["--from-plan", &plan, "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":6144,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
-    note: kept 2 blobs, 2.0 KiB: changed since the plan was made
+    note: kept 2 blobs, 2.0 KiB: changed meanwhile
     note: kept 4 blobs, 4.0 KiB: not in the plan
     [EOF]
     "#);
@@ -689,6 +700,7 @@ fn what_is_in_use_is_made_up_for() {
     note: confined by Landlock to removals beneath the cache
     note: kept 1 blob, 1.0 KiB: in use
     note: kept 2 blobs, 2.0 KiB: goal met
+    note: a pull may be under way: [TEST] (pid [PID]) has `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` open. Kept what it may count on; run it again once the pull has ended
     [EOF]
     ");
     assert_eq!(left(&cache), [1, 3, 4], "the oldest is in use, so the next goes");
@@ -869,10 +881,13 @@ fn metrics_tell_of_a_prune_that_left_only_what_is_foreign() {
     let ran = cache.prune(&["--metrics-file", metrics.to_str().unwrap()]);
     assert_eq!(ran.exit, 0, "{}", ran.block());
     let metrics = fs::read_to_string(metrics).unwrap();
-    for line in
-        ["oci_cache_prune_freed_bytes 1024\n", "oci_cache_used_bytes 0\n", "oci_cache_prune_exit_status 0\n"]
-    {
-        assert!(metrics.contains(line), "{metrics}");
+    let label = format!("cache_dir=\"{}\"", cache.path().display());
+    for line in [
+        format!("oci_cache_prune_freed_bytes{{{label}}} 1024\n"),
+        format!("oci_cache_used_bytes{{{label},command=\"prune\"}} 0\n"),
+        format!("oci_cache_prune_exit_status{{{label}}} 0\n"),
+    ] {
+        assert!(metrics.contains(&line), "{metrics}");
     }
 }
 
@@ -916,69 +931,84 @@ fn the_summary_and_the_metrics() {
     |---|--:|--:|
     | freed | 1 | 1.0 KiB |
     | kept: in use | 1 | 1.0 KiB |
-    | kept: used recently | 2 | 2.0 KiB |
+    | kept: not idle for long enough | 2 | 2.0 KiB |
     ");
     let metrics_text = fs::read_to_string(&metrics).unwrap();
-    let stable = |line: &&str| {
-        !line.starts_with("oci_cache_prune_duration_seconds ")
-            && !line.starts_with("oci_cache_prune_last_run")
-    };
+    let stable = |line: &&str| line.starts_with('#') || !line.contains("seconds{");
     let lines: Vec<&str> = metrics_text.lines().filter(stable).collect();
-    assert_snapshot!(lines.join("\n").replace("_disk_bytes 4096", "_disk_bytes [DISK]"), @r#"
+    let label = format!("cache_dir=\"{}\"", cache.path().display());
+    let lines = lines.join("\n").replace(&label, "…").replace("_disk_bytes{…} 4096", "_disk_bytes{…} [DISK]");
+    let is_room = |line: &&str| line.starts_with("oci_cache_available_bytes{");
+    let room = lines.lines().find(is_room).unwrap_or_default().to_owned();
+    assert_snapshot!(lines.replace(&room, "[ROOM]"), @r#"
     # HELP oci_cache_prune_freed_bytes Logical size of the files removed.
     # TYPE oci_cache_prune_freed_bytes gauge
-    oci_cache_prune_freed_bytes 1024
+    oci_cache_prune_freed_bytes{…} 1024
     # HELP oci_cache_prune_freed_disk_bytes Disk space of the removed files that have no other links.
     # TYPE oci_cache_prune_freed_disk_bytes gauge
-    oci_cache_prune_freed_disk_bytes [DISK]
+    oci_cache_prune_freed_disk_bytes{…} [DISK]
     # HELP oci_cache_prune_freed_blobs Files removed.
     # TYPE oci_cache_prune_freed_blobs gauge
-    oci_cache_prune_freed_blobs 1
+    oci_cache_prune_freed_blobs{…} 1
     # HELP oci_cache_prune_kept_blobs Blobs kept, by reason.
     # TYPE oci_cache_prune_kept_blobs gauge
-    oci_cache_prune_kept_blobs{reason="in_use"} 1
-    oci_cache_prune_kept_blobs{reason="recent"} 2
-    oci_cache_prune_kept_blobs{reason="referenced"} 0
-    oci_cache_prune_kept_blobs{reason="pinned"} 0
-    oci_cache_prune_kept_blobs{reason="goal_met"} 0
-    oci_cache_prune_kept_blobs{reason="changed"} 0
-    oci_cache_prune_kept_blobs{reason="unlisted"} 0
-    oci_cache_prune_kept_blobs{reason="intact"} 0
-    oci_cache_prune_kept_blobs{reason="unread"} 0
-    oci_cache_prune_kept_blobs{reason="unselected"} 0
+    oci_cache_prune_kept_blobs{…,reason="in_use"} 1
+    oci_cache_prune_kept_blobs{…,reason="spared"} 0
+    oci_cache_prune_kept_blobs{…,reason="recent"} 2
+    oci_cache_prune_kept_blobs{…,reason="referenced"} 0
+    oci_cache_prune_kept_blobs{…,reason="pinned"} 0
+    oci_cache_prune_kept_blobs{…,reason="goal_met"} 0
+    oci_cache_prune_kept_blobs{…,reason="frees_nothing"} 0
+    oci_cache_prune_kept_blobs{…,reason="changed"} 0
+    oci_cache_prune_kept_blobs{…,reason="unlisted"} 0
+    oci_cache_prune_kept_blobs{…,reason="intact"} 0
+    oci_cache_prune_kept_blobs{…,reason="unread"} 0
+    oci_cache_prune_kept_blobs{…,reason="unselected"} 0
     # HELP oci_cache_prune_kept_bytes Logical size of the blobs kept, by reason.
     # TYPE oci_cache_prune_kept_bytes gauge
-    oci_cache_prune_kept_bytes{reason="in_use"} 1024
-    oci_cache_prune_kept_bytes{reason="recent"} 2048
-    oci_cache_prune_kept_bytes{reason="referenced"} 0
-    oci_cache_prune_kept_bytes{reason="pinned"} 0
-    oci_cache_prune_kept_bytes{reason="goal_met"} 0
-    oci_cache_prune_kept_bytes{reason="changed"} 0
-    oci_cache_prune_kept_bytes{reason="unlisted"} 0
-    oci_cache_prune_kept_bytes{reason="intact"} 0
-    oci_cache_prune_kept_bytes{reason="unread"} 0
-    oci_cache_prune_kept_bytes{reason="unselected"} 0
+    oci_cache_prune_kept_bytes{…,reason="in_use"} 1024
+    oci_cache_prune_kept_bytes{…,reason="spared"} 0
+    oci_cache_prune_kept_bytes{…,reason="recent"} 2048
+    oci_cache_prune_kept_bytes{…,reason="referenced"} 0
+    oci_cache_prune_kept_bytes{…,reason="pinned"} 0
+    oci_cache_prune_kept_bytes{…,reason="goal_met"} 0
+    oci_cache_prune_kept_bytes{…,reason="frees_nothing"} 0
+    oci_cache_prune_kept_bytes{…,reason="changed"} 0
+    oci_cache_prune_kept_bytes{…,reason="unlisted"} 0
+    oci_cache_prune_kept_bytes{…,reason="intact"} 0
+    oci_cache_prune_kept_bytes{…,reason="unread"} 0
+    oci_cache_prune_kept_bytes{…,reason="unselected"} 0
     # HELP oci_cache_prune_failures Entries that could not be inspected or removed.
     # TYPE oci_cache_prune_failures gauge
-    oci_cache_prune_failures 0
+    oci_cache_prune_failures{…} 0
     # HELP oci_cache_prune_dry_run 1 for a dry run, else 0.
     # TYPE oci_cache_prune_dry_run gauge
-    oci_cache_prune_dry_run 0
-    # HELP oci_cache_used_bytes Logical size of the cache's files after the run.
+    oci_cache_prune_dry_run{…} 0
+    # HELP oci_cache_exists 1 if the cache's directory exists after the run, else 0.
+    # TYPE oci_cache_exists gauge
+    oci_cache_exists{…,command="prune"} 1
+    # HELP oci_cache_used_bytes What the cache's files use after the run.
     # TYPE oci_cache_used_bytes gauge
-    oci_cache_used_bytes 3072
+    oci_cache_used_bytes{…,command="prune"} 3072
+    # HELP oci_cache_available_bytes Free space of the cache's file system after the run, for unprivileged processes.
+    # TYPE oci_cache_available_bytes gauge
+    [ROOM]
     # HELP oci_cache_prune_duration_seconds How long the run took.
     # TYPE oci_cache_prune_duration_seconds gauge
     # HELP oci_cache_prune_exit_status Exit status of the run.
     # TYPE oci_cache_prune_exit_status gauge
-    oci_cache_prune_exit_status 0
+    oci_cache_prune_exit_status{…} 0
     # HELP oci_cache_prune_last_run_timestamp_seconds Start of the run, in Unix time.
     # TYPE oci_cache_prune_last_run_timestamp_seconds gauge
+    # HELP oci_cache_prune_last_success_timestamp_seconds End of the last run that was done, in Unix time; 0 if none was.
+    # TYPE oci_cache_prune_last_success_timestamp_seconds gauge
     "#);
     // A refused run is recorded too.
     let ran = cache.prune(&["--unreferenced", "--metrics-file", metrics.to_str().unwrap()]);
     assert_eq!(ran.exit, 2);
-    assert!(fs::read_to_string(metrics).unwrap().contains("\noci_cache_prune_exit_status 2\n"));
+    let label = format!("{{cache_dir=\"{}\"}}", cache.path().display());
+    let line = format!("\noci_cache_prune_exit_status{label} 2\n");
+    assert!(fs::read_to_string(metrics).unwrap().contains(&line));
 }
 
 #[test]

@@ -159,7 +159,10 @@ fn a_read_only_file_system() {
         mkdir cache; mount -t tmpfs none cache; blob 1 cache; blob 2 cache; mount -o remount,ro cache
         if prune cache >line 2>error; then exit 1; else expect $? 1; fi
         expect "$(cat line)" "freed 0 B across 0 blob(s) in $T/cache"
-        expect "$(grep -c 'Read-only file system' error)" 2
+        expect "$(grep -c 'Read-only file system (os error 30): 2 entries: ' error)" 1
+        if prune cache --dry-run >line 2>beforehand; then exit 1; else expect $? 1; fi
+        expect "$(cat line)" "would free 0 B across 0 blob(s) in $T/cache"
+        expect "$(cat beforehand)" "$(cat error)"
         "#,
     );
 }
@@ -179,6 +182,30 @@ fn without_proc_opens_cannot_be_watched_so_what_is_young_stays() {
         expect "$(prune cache 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         expect "$(grep -c "$note" error)" 1
         expect "$(prune cache --grace 0s)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+        "#,
+    );
+}
+
+#[test]
+fn what_needs_no_new_index_makes_room_for_one() {
+    in_namespace(
+        r#"
+        hex() { printf %064d "$1"; }
+        mkdir disk; mount -t tmpfs -o size=256k,nr_inodes=40 none disk
+        mkdir -p disk/cache/blobs/sha256; cd disk/cache
+        echo '{"imageLayoutVersion":"1.0.0"}' >oci-layout
+        head -c 4096 /dev/zero >blobs/sha256/$(hex 1)
+        m=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":4096},"layers":[]}' $(hex 1))
+        printf %s "$m" >blobs/sha256/$(hex 2)
+        printf '{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}]}' $(hex 2) ${#m} >index.json
+        head -c 8192 /dev/zero >blobs/sha256/$(hex 3)
+        head -c 8192 /dev/zero >oci-put-blob1
+        head -c 1m /dev/zero >../filler 2>/dev/null || true
+        i=0; while touch "../$i"; do i=$((i+1)); done 2>/dev/null || true
+        touch -d '3 days ago' index.json blobs/sha256/* oci-put-blob1 . blobs blobs/sha256; cd ../..
+        sleep 1.1
+        expect "$(prune disk/cache --older-than 1s 2>error)" "freed 20.2 KiB across 4 blob(s) in $T/disk/cache"
+        expect "$(cat disk/cache/index.json)" '{"manifests":[],"schemaVersion":2}'
         "#,
     );
 }
@@ -210,7 +237,7 @@ fn what_stays_is_armed_so_the_least_recently_read_goes_first() {
         if grep armed error; then exit 1; fi
         for gone in 3 1 5; do
             changed=$(stat -c %z $(name 4))
-            expect "$(prune cache --max-used-space $((1024 * ($(ls cache | wc -l) - 1))) -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
+            expect "$(prune cache --max-used-space $((1024 * ($(ls cache | wc -l) - 1)))B -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
             if [ -e $(name $gone) ]; then ls -lu --full-time cache; exit 1; fi
         done
         # Nothing was read since, so nothing is armed again.

@@ -34,14 +34,14 @@ fn would_free_then_freed() {
     assert_snapshot!(cache.prune(&["--dry-run", "--format", "json", "-q"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":true,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":true,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":47,"used_bytes":0,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     [EOF]
     "#);
     assert_snapshot!(typical().prune(&["--format", "json", "-q"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":1288490148,"blobs_freed":47,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":47,"used_bytes":0,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     [EOF]
     "#);
@@ -72,7 +72,7 @@ fn zero() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":0,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     [EOF]
     "#);
@@ -99,13 +99,15 @@ fn missing_cache() {
     --- stdout
     freed 0 B across 0 blob(s) in [TMP]/oci
     --- stderr
+    note: [TMP]/oci does not exist
     [EOF]
     ");
     assert_snapshot!(Cache::missing().prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":false,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":0,"available_bytes":[ROOM]null,"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
+    note: [TMP]/oci does not exist
     [EOF]
     "#);
 }
@@ -120,14 +122,16 @@ fn in_use_kept() {
     freed 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     note: kept 1 blob, 1.0 KiB: in use
+    note: a pull may be under way: [TEST] (pid [PID]) has `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` open. Kept what it may count on; --aside frees everything
     [EOF]
     ");
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":1,"bytes":1024},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":{"sign":"open","path":"[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002","process":{"name":"[TEST]","pid":[PID]}},"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 1 blob, 1.0 KiB: in use
+    note: a pull may be under way: [TEST] (pid [PID]) has `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` open. Kept what it may count on; --aside frees everything
     [EOF]
     "#);
     assert_snapshot!(cache.prune(&["--verbose"]).block(), @"
@@ -139,6 +143,7 @@ fn in_use_kept() {
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
     note: kept 1 blob, 1.0 KiB: in use
+    note: a pull may be under way: [TEST] (pid [PID]) has `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` open. Kept what it may count on; --aside frees everything
     [EOF]
     ");
 }
@@ -154,8 +159,8 @@ fn foreign_kept() {
     would free 2.0 KiB across 2 blob(s) in [TMP]/oci
     --- stderr
     leave `[TMP]/oci/notes.txt`: foreign, a file
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): no filter or goal
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): nothing keeps it
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000002` (1.0 KiB): nothing keeps it
     leave `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000009`: foreign, a symbolic link
     note: last use is [MOUNT]
     note: left 2 foreign entries alone; 1 symbolic link in the place of blobs not followed
@@ -164,7 +169,7 @@ fn foreign_kept() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":2,"leftovers_freed":0,"failures":[],"interrupted":false}
+    {"bytes_freed":2048,"blobs_freed":2,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":2,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":2,"used_bytes":0,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: left 2 foreign entries alone; 1 symbolic link in the place of blobs not followed
     [EOF]
@@ -188,7 +193,7 @@ fn partial_failure() {
     assert_snapshot!(cache.prune_unprivileged(&["--format", "json"]).block(), @r#"
     exit: 1
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[{"path":"[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002","error":"remove: Permission denied (os error 13)"}],"interrupted":false}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[{"path":"[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002","error":"remove: Permission denied (os error 13)","count":1,"examples":["[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002"]}],"failures_total":1,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     error: remove `[TMP]/oci/blobs/sha256/0000000000000000000000000000000000000000000000000000000000000002`: Permission denied (os error 13)
     [EOF]
@@ -206,13 +211,14 @@ fn refused_directory() {
     error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1 other: `thesis.tex`)
     [EOF]
     ");
-    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @"
+    assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 2
     --- stdout
+    {"error":"refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1 other: `thesis.tex`)","exit_code":2,"cache_dir":"[TMP]/oci","schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     error: refusing `[TMP]/oci`: nothing in it belongs to an OCI blob cache (the first of 1 other: `thesis.tex`)
     [EOF]
-    ");
+    "#);
 }
 
 #[test]
@@ -227,7 +233,7 @@ fn names_are_escaped() {
     freed 1.0 KiB across 1 blob(s) in [TMP]/oci
     --- stderr
     leave `[TMP]/oci/\u{1b}[2Jfreed\n9 GiB\xff`: foreign, a file
-    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
+    removed `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): nothing keeps it
     note: last use is [MOUNT]
     note: confined by Landlock to removals beneath the cache
     note: left 1 foreign entry alone
@@ -248,8 +254,8 @@ fn partials_and_leftovers() {
     would free 4.0 KiB across 4 blob(s) in [TMP]/oci
     --- stderr
     would remove `[TMP]/oci/.pruning-0123456789abcdef` (1 blob, 1.0 KiB): left by a killed prune
-    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): no filter or goal
-    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): no filter or goal
+    would remove `[TMP]/oci/oci-put-blob123` (1.0 KiB): nothing keeps it
+    would remove `[TMP]/oci/sha256:0000000000000000000000000000000000000000000000000000000000000001` (1.0 KiB): nothing keeps it
     would remove `[TMP]/oci.pruning-fedcba9876543210` (1 blob, 1.0 KiB): left by a killed prune
     note: last use is [MOUNT]
     note: would remove 2 leftovers of killed prunes
@@ -258,7 +264,7 @@ fn partials_and_leftovers() {
     assert_snapshot!(cache.prune(&["--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","disk_bytes_freed":[DISK],"partials_freed":1,"kept":{"in_use":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":2,"failures":[],"interrupted":false}
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":1,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":2,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":4,"used_bytes":0,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: removed 2 leftovers of killed prunes
     [EOF]
@@ -304,8 +310,12 @@ fn no_command_prints_help() {
       -h, --help     Print help
       -V, --version  Print version
 
-    Exit codes: 0 done, even if there was nothing to do; 1 incomplete, what was done is reported; 2
-    wrong usage, or the directory was refused; 3 `verify` found corrupt blobs that remain, or `usage
-    --check` found the cache over budget; 130, 143 stopped by SIGINT, SIGTERM.
+    Exit codes:
+      0         done, even if there was nothing to do
+      1         not all could be done; what was done is reported
+      2         wrong usage, or the directory is refused; the cache was not touched
+      3         done, and what was asked about is not so:
+                a goal not met, corrupt or missing blobs, over budget
+      130, 143  interrupted by SIGINT, SIGTERM; what was done is reported
     ");
 }

@@ -243,7 +243,8 @@ fn a_prune_that_emptied_a_cache_can_be_repeated() {
     let open = fs::File::open(cache.write("oci-put-blob42", KIB)).unwrap();
     for freed in ["freed 2.0 KiB across 2", "freed 0 B across 0"] {
         let ran = cache.prune(&["--max-used-space", "0"]);
-        assert_eq!((ran.exit, ran.stdout), (0, format!("{freed} blob(s) in [TMP]/oci\n")), "{}", ran.stderr);
+        // The download is open, so the goal is missed.
+        assert_eq!((ran.exit, ran.stdout), (3, format!("{freed} blob(s) in [TMP]/oci\n")), "{}", ran.stderr);
     }
     drop(open);
 }

@@ -49,11 +49,11 @@ fn a_flat_cache() {
     within 30 days           1    10.0 KiB  #
     older                    1  1000.0 KiB  ##############################
 
-    a prune would free           blobs        size
-    (everything)                     7     1.3 MiB  ##############################
-    --older-than 7d                  3  1011.0 KiB  #######################
-    --older-than 30d                 2  1001.0 KiB  #######################
-    --max-used-space 683008          2  1001.0 KiB  #######################
+    a prune would free            blobs        size
+    (everything)                      7     1.3 MiB  ##############################
+    --older-than 7d                   3  1011.0 KiB  #######################
+    --older-than 30d                  2  1001.0 KiB  #######################
+    --max-used-space 683008B          2  1001.0 KiB  #######################
 
           size    idle for  largest blobs
     1000.0 KiB        100d  sha256:0000000000000000000000000000000000000000000000000000000000000004
@@ -97,12 +97,12 @@ fn a_layout() {
     within 30 days           0         0 B
     older                    0         0 B
 
-    a prune would free         blobs        size
-    (everything)                  12     9.3 KiB  ##############################
-    --older-than 7d                0         0 B
-    --older-than 30d               0         0 B
-    --max-used-space 4744          7     5.8 KiB  ###################
-    --unreferenced                 1     1.0 KiB  ####
+    a prune would free          blobs        size
+    (everything)                   12     9.3 KiB  ##############################
+    --older-than 7d                 0         0 B
+    --older-than 30d                0         0 B
+    --max-used-space 4744B          7     5.8 KiB  ###################
+    --unreferenced                  1     1.0 KiB  ####
 
     image      blobs        size
     app:1          4     3.4 KiB  ##############################
@@ -147,11 +147,11 @@ fn an_empty_and_a_missing_cache() {
     within 30 days           0         0 B
     older                    0         0 B
 
-    a prune would free      blobs        size
-    (everything)                0         0 B
-    --older-than 7d             0         0 B
-    --older-than 30d            0         0 B
-    --max-used-space 0          0         0 B
+    a prune would free       blobs        size
+    (everything)                 0         0 B
+    --older-than 7d              0         0 B
+    --older-than 30d             0         0 B
+    --max-used-space 0B          0         0 B
     --- stderr
     [EOF]
     ");
@@ -162,11 +162,19 @@ fn an_empty_and_a_missing_cache() {
 fn a_check_of_the_budget() {
     let cache = Cache::flat(3, KIB);
     assert_eq!(cache.run("cache-usage", &["--check", "--max-used-space", "3KiB"]).exit, 0);
-    let over = cache.run("cache-usage", &["--check", "--max-used-space", "3071"]);
+    let over = cache.run("cache-usage", &["--check", "--max-used-space", "3071B"]);
     assert_eq!(over.exit, 3);
-    assert_eq!(over.stderr, "over budget by 1 B: 3.0 KiB used, 3.0 KiB allowed\n");
+    assert_eq!(over.stderr, "over budget by 1 B: 3.0 KiB used, 3071B allowed\n");
+    // A share of the file system.
+    for (share, exit) in [("0%", 3), ("100%", 0)] {
+        let ran = cache.run("cache-usage", &["--check", "--max-used-space", share]);
+        assert_eq!(ran.exit, exit, "{}", ran.block());
+    }
+    let over = cache.run("cache-usage", &["--check", "--max-used-space", "0%"]);
+    assert_eq!(over.stderr, "over budget by 3.0 KiB: 3.0 KiB used, 0% (0 B) allowed\n");
     assert_eq!(cache.run("cache-usage", &["--check"]).exit, 2);
-    assert_eq!(cache.run("cache-usage", &["--max-used-space", "1"]).exit, 2);
+    assert_eq!(cache.run("cache-usage", &["--check", "--max-used-space", "50"]).exit, 2);
+    assert_eq!(cache.run("cache-usage", &["--max-used-space", "1B"]).exit, 2);
 }
 
 #[test]

@@ -7,29 +7,24 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use oci_cache::{FreeSpace, Pin};
+use oci_cache::Pin;
 
-use crate::units;
+use crate::exit;
+use crate::units::{self, GivenAmount};
 
 /// Prune, inspect and verify a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
-#[command(name = "oci-cache", version, after_help = EXIT_CODES)]
+#[command(name = "oci-cache", version, after_help = exit::help())]
 pub(crate) struct Cli {
     /// What to do. Without a command, print this help.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
 
-/// The exit codes, as every program that offers the commands prints them in its help.
-pub const EXIT_CODES: &str = "\
-Exit codes: 0 done, even if there was nothing to do; 1 incomplete, what was done is reported; \
-2 wrong usage, or the directory was refused; 3 `verify` found corrupt blobs that remain, or `usage --check` \
-found the cache over budget; 130, 143 stopped by SIGINT, SIGTERM.";
-
 /// The program's commands. The help of each stands above its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Prune(PruneArguments),
+    Prune(Box<PruneArguments>),
     Usage(UsageArguments),
     Verify(VerifyArguments),
     Dir(DirArguments),
@@ -64,7 +59,7 @@ pub(crate) struct CacheArguments {
     /// Print only the result and errors, no notes and no progress.
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// List each entry, its fate and the reason on stderr (prune and verify only).
+    /// List each entry, its fate and the reason on stderr; with --format json, in the object too (prune and verify only).
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// How long to wait for the cache's lock, such as 90s, 5m or 1h: another prune may hold it, or a script under
@@ -84,7 +79,7 @@ pub(crate) enum Format {
 
 /// Free space in the cache, and report in one line what was freed.
 #[derive(Debug, Args)]
-#[command(long_about = PRUNE_ABOUT)]
+#[command(long_about = PRUNE_ABOUT, after_help = exit::help())]
 pub struct PruneArguments {
     /// Only report what would be freed; change nothing.
     #[arg(short = 'n', long)]
@@ -96,20 +91,29 @@ pub struct PruneArguments {
     pub(crate) policy: PolicyArguments,
     #[command(flatten)]
     pub(crate) grace: GraceArguments,
-    /// With --dry-run: write what would be removed to FILE, for --from-plan.
+    /// With --dry-run: write what would be removed to FILE, for --from-plan. If FILE is -, the plan goes to stdout, and
+    /// the result to stderr.
     #[arg(long, value_name = "FILE", requires = "dry_run")]
     pub(crate) save_plan: Option<PathBuf>,
-    /// Remove exactly the entries that FILE lists and that have not changed.
+    /// Remove exactly the entries that FILE lists and that have not changed. FILE must be a regular file that belongs
+    /// to you or to root, and that nobody else can write.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "aside", "save_plan"])]
     pub(crate) from_plan: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) record: RecordArguments,
+    #[command(flatten)]
+    pub(crate) cache: CacheArguments,
+}
+
+/// Where the result goes besides stdout.
+#[derive(Debug, Args)]
+pub(crate) struct RecordArguments {
     /// Append a Markdown table of the result to the file named by $GITHUB_STEP_SUMMARY.
     #[arg(long)]
     pub(crate) github_summary: bool,
-    /// Write the result to FILE as metrics in the Prometheus text format.
+    /// Write the result to FILE as metrics in the Prometheus text format. Use another FILE for each cache and command.
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) cache: CacheArguments,
 }
 
 /// What to keep while a pull is under way.
@@ -155,29 +159,34 @@ pub(crate) struct PolicyArguments {
     /// output of crictl, docker, podman or skopeo; repeatable.
     #[arg(long, value_name = "FILE")]
     pub(crate) keep_from: Vec<PathBuf>,
-    /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB.
-    #[arg(long, value_name = "SIZE", value_parser = units::size)]
-    pub(crate) max_used_space: Option<u64>,
+    /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB, or a share of the file system, such as
+    /// 20%.
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount)]
+    pub(crate) max_used_space: Option<GivenAmount>,
     /// Stop once the file system has at least this much free space, such as 20GB or 10%.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::free_space)]
-    pub(crate) min_free_space: Option<FreeSpace>,
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount)]
+    pub(crate) min_free_space: Option<GivenAmount>,
 }
 
 /// Show what is in the cache, by kind, age and size, and what common policies would free.
 #[derive(Debug, Args)]
+#[command(after_help = exit::help())]
 pub struct UsageArguments {
-    /// With --check: exit with 3 if the cache's files total more than SIZE.
-    #[arg(long, value_name = "SIZE", value_parser = units::size, requires = "check")]
-    pub(crate) max_used_space: Option<u64>,
+    /// With --check: exit with 3 if the cache's files total more than SIZE, or than a share of the file system.
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, requires = "check")]
+    pub(crate) max_used_space: Option<GivenAmount>,
     /// Check the cache against --max-used-space.
     #[arg(long, requires = "max_used_space")]
     pub(crate) check: bool,
+    #[command(flatten)]
+    pub(crate) record: RecordArguments,
     #[command(flatten)]
     pub(crate) cache: CacheArguments,
 }
 
 /// Hash every blob, and list those whose content does not match their digest.
 #[derive(Debug, Args)]
+#[command(after_help = exit::help())]
 pub struct VerifyArguments {
     /// Remove the corrupt blobs, and nothing else.
     #[arg(long)]
@@ -192,11 +201,14 @@ pub struct VerifyArguments {
     #[arg(long)]
     pub(crate) io_idle: bool,
     #[command(flatten)]
+    pub(crate) record: RecordArguments,
+    #[command(flatten)]
     pub(crate) cache: CacheArguments,
 }
 
 /// Print the cache directory that the other commands would use.
 #[derive(Debug, Args)]
+#[command(after_help = exit::help())]
 pub struct DirArguments {
     #[command(flatten)]
     pub(crate) cache: CacheArguments,
@@ -204,6 +216,7 @@ pub struct DirArguments {
 
 /// Print shell completions.
 #[derive(Debug, Args)]
+#[command(after_help = exit::help())]
 pub struct CompletionsArguments {
     /// The shell to complete in.
     #[arg(value_enum)]

@@ -2,16 +2,35 @@
 
 use std::process::ExitCode;
 
+/// The exit codes and their meanings, as the help of every command and the documents give them.
+pub const CODES: [(&str, &str); 5] = [
+    ("0", "done, even if there was nothing to do"),
+    ("1", "not all could be done; what was done is reported"),
+    ("2", "wrong usage, or the directory is refused; the cache was not touched"),
+    ("3", "done, and what was asked about is not so: a goal not met, corrupt or missing blobs, over budget"),
+    ("130, 143", "interrupted by SIGINT, SIGTERM; what was done is reported"),
+];
+
+/// The exit codes as the help of every command ends.
+#[must_use]
+pub fn help() -> String {
+    CODES.iter().fold("Exit codes:".to_owned(), |help, (codes, meaning)| {
+        // Help is 100 columns wide: what follows a colon gets a line of its own.
+        let meaning = meaning.replace(": ", &format!(":\n{:12}", ""));
+        format!("{help}\n  {codes:8}  {meaning}")
+    })
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// 0: done, even if there was nothing to do.
     Done,
-    /// 1: incomplete; what was done has been reported.
+    /// 1: not all could be done; what was done has been reported.
     Incomplete,
     /// 2: wrong usage, or the directory was refused; the cache was not touched.
     Refused,
-    /// 3: a check found what it looks for: corrupt blobs, or a cache over budget.
+    /// 3: done, and what was asked about is not so: a goal not met, corrupt or missing blobs, over budget.
     Found,
     /// 128 plus the signal's number: stopped by a signal after the current blob.
     Signalled(u8),
@@ -23,6 +42,12 @@ impl Exit {
     pub fn of_error(error: &anyhow::Error) -> Self {
         let is_refusal = matches!(error.downcast_ref(), Some(oci_cache::Error::Refused { .. }));
         if is_refusal || error.is::<UsageError>() { Self::Refused } else { Self::Incomplete }
+    }
+
+    /// Whether the command did all that it was asked to do.
+    #[must_use]
+    pub const fn is_done(self) -> bool {
+        matches!(self, Self::Done | Self::Found)
     }
 
     /// The process's exit code.

@@ -1,16 +1,17 @@
 //! `--github-summary`: the result as a Markdown table in a GitHub Actions job's summary.
 //!
-//! Guarantees: if the file cannot be opened for appending, the command fails before it removes anything.
+//! Guarantees: if the file cannot be opened for appending, the command fails before it does anything.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use oci_cache::{PruneReport, escape_path};
+use oci_cache::escape_path;
 
 use crate::exit::UsageError;
 use crate::output_file;
+use crate::report::Report;
 use crate::text::summary;
 
 const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
@@ -38,7 +39,7 @@ impl Summary {
     }
 
     /// Appends the table.
-    pub(crate) fn append(mut self, report: &PruneReport) -> anyhow::Result<()> {
+    pub(crate) fn append(mut self, report: &Report) -> anyhow::Result<()> {
         let written = self.file.write_all(summary::table(report).as_bytes());
         written.with_context(|| format!("append to the summary file `{}`", escape_path(&self.path)))
     }

@@ -6,6 +6,7 @@
 //! Guarantees: a command's output, files and exit code do not depend on the program that offers it. This
 //! crate itself embeds no path of the build machine.
 
+mod answer;
 pub mod cli;
 pub mod clock;
 pub mod commands;
@@ -20,6 +21,7 @@ mod plan_file;
 mod policy;
 pub mod program;
 mod progress_bar;
+mod record;
 mod report;
 pub mod signals;
 mod text;
@@ -27,7 +29,7 @@ mod units;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use crate::cli::{Cli, Command};
 
@@ -35,7 +37,7 @@ use crate::cli::{Cli, Command};
 #[must_use]
 pub fn main() -> ExitCode {
     program::run(|| {
-        let cli = Cli::parse();
+        let cli: Cli = program::parse();
         match &cli.command {
             None => output::print(&Cli::command().render_help().to_string()),
             Some(Command::Prune(arguments)) => commands::prune::run(arguments, &[]),

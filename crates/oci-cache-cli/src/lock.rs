@@ -1,5 +1,7 @@
 //! Takes the cache's lock, and waits while another prune holds it.
 
+use std::path::Path;
+
 use anyhow::anyhow;
 use oci_cache::{CacheDir, Error, Lock, Progress, escape_path};
 
@@ -23,8 +25,12 @@ pub(crate) fn wait(
     };
     let lock = match cache.lock(arguments.wait_timeout, progress, on_wait) {
         Err(Error::Locked { .. }) => {
+            let holder = cache.opened_by().map_or_else(String::new, |process| {
+                let name = escape_path(Path::new(&process.name));
+                format!("; {name} (pid {}) has the directory open", process.pid)
+            });
             return Err(anyhow!(
-                "lock oci cache `{path}`: another process still holds the lock after {limit}"
+                "lock oci cache `{path}`: another process still holds the lock after {limit}{holder}"
             ));
         }
         lock => lock?,

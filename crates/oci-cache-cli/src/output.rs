@@ -5,8 +5,17 @@
 //! done. Everything else goes to stderr, and is dropped if stderr cannot be written.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::exit::Exit;
+
+/// Whether this process has printed a result.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has printed a result.
+pub(crate) fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
+}
 
 /// Prints a result on stdout.
 ///
@@ -14,6 +23,7 @@ use crate::exit::Exit;
 ///
 /// None: the returned exit says whether printing worked.
 pub fn print(text: &str) -> anyhow::Result<Exit> {
+    HAS_PRINTED.store(true, Ordering::Relaxed);
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

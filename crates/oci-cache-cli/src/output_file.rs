@@ -2,15 +2,16 @@
 //!
 //! Guarantees: a regular file is replaced as a whole or not at all; the new file keeps the mode and, for
 //! root, the owner. Symbolic links are followed. A device or a FIFO is written to, never replaced. Nothing is
-//! written into the cache.
+//! written into the cache. Only a small regular file is read again.
 
 use std::fs::{self, Permissions};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::io::{self, BufWriter, Read as _, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use oci_cache::escape_path;
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 use tempfile::NamedTempFile;
 
@@ -18,6 +19,8 @@ use crate::exit::UsageError;
 
 /// The mode of a new file: readable by all, because another user collects the metrics.
 const MODE: u32 = 0o644;
+/// The maximum size of a file to read again, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Refuses a file inside the cache, where it could replace a blob.
 ///
@@ -64,6 +67,19 @@ pub(crate) fn write(path: &Path, content: impl FnOnce(&mut dyn Write) -> io::Res
     drop(writer);
     file.persist(target)?;
     Ok(())
+}
+
+/// Reads what an earlier run wrote into the file; `None` if that is not a small regular file of text.
+pub(crate) fn read_again(path: &Path) -> Option<String> {
+    check_owner(path).ok()?;
+    // Whoever opens a FIFO otherwise waits for a writer.
+    let at_once = i32::try_from(OFlags::NONBLOCK.bits()).ok()?;
+    let file = fs::File::options().read(true).custom_flags(at_once).open(path).ok()?;
+    let status = file.metadata().ok()?;
+    let mut text = String::new();
+    (status.is_file() && status.len() <= MAX_BYTES).then_some(())?;
+    file.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Refuses an entry that another user created in a sticky, world-writable directory: it could lead to a third

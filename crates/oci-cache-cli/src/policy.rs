@@ -32,8 +32,8 @@ pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Res
     policy.keep = keep;
     policy.images.extend(arguments.image.iter().cloned().map(Pin::exact));
     policy.untagged = arguments.untagged;
-    policy.max_used_bytes = arguments.max_used_space;
-    policy.min_free = arguments.min_free_space;
+    policy.max_used = arguments.max_used_space.as_ref().map(|given| given.amount);
+    policy.min_free = arguments.min_free_space.as_ref().map(|given| given.amount);
     policy.grace = grace;
     Ok(policy)
 }

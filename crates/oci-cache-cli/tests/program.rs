@@ -45,9 +45,13 @@ fn the_help() {
       -h, --help     Print help
       -V, --version  Print version
 
-    Exit codes: 0 done, even if there was nothing to do; 1 incomplete, what was done is reported; 2
-    wrong usage, or the directory was refused; 3 `verify` found corrupt blobs that remain, or `usage
-    --check` found the cache over budget; 130, 143 stopped by SIGINT, SIGTERM.
+    Exit codes:
+      0         done, even if there was nothing to do
+      1         not all could be done; what was done is reported
+      2         wrong usage, or the directory is refused; the cache was not touched
+      3         done, and what was asked about is not so:
+                a goal not met, corrupt or missing blobs, over budget
+      130, 143  interrupted by SIGINT, SIGTERM; what was done is reported
     ");
     assert_eq!(stdout(&[]), stdout(&["--help"]));
     assert_eq!(stdout(&["--version"]), "oci-cache 0.1.0\n");
@@ -74,6 +78,18 @@ fn each_command_s_usage_and_what_it_is_about() {
 }
 
 #[test]
+fn every_help_ends_with_the_exit_codes() {
+    let ending = format!("\n\n{}\n", oci_cache_cli::exit::help());
+    for command in ["prune", "usage", "verify", "dir", "completions"] {
+        for help in ["--help", "-h"] {
+            let help = stdout(&[command, help]);
+            assert!(help.ends_with(&ending), "{command}: {help}");
+        }
+    }
+    assert!(stdout(&["--help"]).ends_with(&ending));
+}
+
+#[test]
 fn what_is_wrong_is_told_under_its_name() {
     let told = |arguments: &[&str]| {
         let (exit, stdout, stderr) = run(arguments);
@@ -91,9 +107,9 @@ fn what_is_wrong_is_told_under_its_name() {
     ");
     assert_snapshot!(told(&["usage", "--check"]), @"
     error: the following required arguments were not provided:
-      --max-used-space <SIZE>
+      --max-used-space <SIZE|PERCENT%>
 
-    Usage: oci-cache usage --check --max-used-space <SIZE>
+    Usage: oci-cache usage --check --max-used-space <SIZE|PERCENT%>
 
     For more information, try '--help'.
     ");

@@ -47,10 +47,12 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// The programs that the parts need.
-const PROGRAMS: [Program; 14] = [
+const PROGRAMS: [Program; 16] = [
     ("strace", "strace"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
+    ("btrfs", "btrfs-progs"),
+    ("cp", "coreutils"),
     ("bindfs", "bindfs"),
     ("mkfs.ext4", "e2fsprogs"),
     ("chattr", "e2fsprogs"),
@@ -101,7 +103,7 @@ pub(crate) enum Part {
     Attack,
     /// Names, documents and lists that are meant to do harm
     Hostile,
-    /// Mounts, limits, signals
+    /// Mounts, room on the disk, limits, signals
     Surroundings,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```console
 //! $ cargo run --example json_rpc_server -- /tmp/oci.sock /var/cache/banger/oci
-//! $ echo '{"jsonrpc":"2.0","id":1,"method":"image.cache.prune","params":{"dry_run":true}}' | socat - /tmp/oci.sock
+//! $ echo '{"jsonrpc":"2.0","id":1,"method":"image.cache.prune","params":{"dry_run":true,"older_than_seconds":604800}}' |
+//!       socat - /tmp/oci.sock
 //! ```
 //!
 //! Each request and each response is one line (JSON-RPC 2.0 specification; no batches). The server
@@ -68,7 +69,7 @@ fn respond(line: &[u8], cache_dir: &Path) -> Option<Value> {
     let response = if !METHODS.contains(&method) {
         error(&id, -32601, &format!("method not found; methods: {}", METHODS.join(", ")))
     } else {
-        match serde_json::from_value(params).map(|params| prune(cache_dir, params)) {
+        match policy(params).map(|(policy, dry_run)| prune(cache_dir, &policy, dry_run)) {
             Err(why) => error(&id, -32602, &format!("invalid params: {why}")),
             Ok(Err(why)) => error(&id, -32000, &with_causes(&*why)),
             Ok(Ok(report)) => Some(json!({"jsonrpc": "2.0", "id": id, "result": report})),
@@ -81,10 +82,16 @@ fn with_causes(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", with_causes(cause)))
 }
 
-fn prune(cache_dir: &Path, params: PruneParams) -> Result<PruneReport, Box<dyn Error>> {
+/// The policy, and whether this is a dry run.
+fn policy(params: Value) -> Result<(Policy, bool), Box<dyn Error>> {
+    let params: PruneParams = serde_json::from_value(params)?;
+    Ok((params.policy()?, params.dry_run))
+}
+
+fn prune(cache_dir: &Path, policy: &Policy, dry_run: bool) -> Result<PruneReport, Box<dyn Error>> {
     #[expect(clippy::disallowed_methods, reason = "the server's one clock")]
     let now = SystemTime::now().into();
     let protected: Vec<_> = std::env::home_dir().into_iter().collect();
-    let act = if params.dry_run { oci_cache::preview } else { oci_cache::prune };
-    Ok(act(cache_dir, &protected, &Policy::default(), now, &Progress::default())?)
+    let act = if dry_run { oci_cache::preview } else { oci_cache::prune };
+    Ok(act(cache_dir, &protected, policy, now, &Progress::default())?)
 }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use oci_cache::{CacheDir, Policy, Space, Timestamp, read_references, scan, select};
+use oci_cache::{Amount, CacheDir, Policy, Space, Timestamp, read_references, scan, select};
 
 const BLOBS: u32 = 100_000;
 const ROUNDS: usize = 9;
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     read_references(&mut inventory);
     let budget = inventory.used_bytes() / 2;
     let mut policy = Policy::default();
-    (policy.older_than, policy.max_used_bytes) = (Some(Duration::ZERO), Some(budget));
+    (policy.older_than, policy.max_used) = (Some(Duration::ZERO), Some(Amount::Bytes(budget)));
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
         let started = Instant::now();

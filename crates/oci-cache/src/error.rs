@@ -3,13 +3,14 @@
 //! Guarantees: `Display` never repeats the source. Paths are escaped, so newlines or terminal escapes in
 //! a name cannot forge output.
 
+mod failures;
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::ser::SerializeStruct as _;
-use serde::{Serialize, Serializer};
-
 use crate::escape::escape_path;
+
+pub use self::failures::{Cause, Failure, Failures, MAX_CAUSES, MAX_EXAMPLES};
 
 /// Why a cache could not be inspected or pruned at all.
 ///
@@ -138,40 +139,4 @@ fn directions(nearby: &[PathBuf]) -> String {
         more => format!(" and {more} more"),
     };
     if named.is_empty() { String::new() } else { format!("; try {}{more}", named.join(", ")) }
-}
-
-/// An entry that could not be inspected or removed.
-#[derive(Debug)]
-pub struct Failure {
-    /// The operation that failed.
-    pub operation: &'static str,
-    /// The path that it failed on.
-    pub path: PathBuf,
-    /// The cause.
-    pub error: io::Error,
-}
-
-impl Failure {
-    pub(crate) fn new(operation: &'static str, path: PathBuf, error: impl Into<io::Error>) -> Self {
-        Self { operation, path, error: error.into() }
-    }
-
-    /// Copies the failure; `io::Error` does not implement `Clone`.
-    #[must_use]
-    pub fn duplicate(&self) -> Self {
-        let error = match self.error.raw_os_error() {
-            Some(number) => io::Error::from_raw_os_error(number),
-            None => io::Error::new(self.error.kind(), self.error.to_string()),
-        };
-        Self { operation: self.operation, path: self.path.clone(), error }
-    }
-}
-
-impl Serialize for Failure {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Failure", 2)?;
-        object.serialize_field("path", &escape_path(&self.path))?;
-        object.serialize_field("error", &format!("{}: {}", self.operation, self.error))?;
-        object.end()
-    }
 }

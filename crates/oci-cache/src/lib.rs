@@ -74,12 +74,14 @@ pub use scan::scan;
 
 // Plans.
 pub use plan::PrunePlan;
+pub use plan::amount::Amount;
 pub use plan::fate::{Fate, Keep, Remove};
+pub use plan::goal::{Goal, GoalKind};
 pub use plan::keep_list::{KeepError, parse_keep};
 pub use plan::pins::{ParsePinError, Pin, Pins, Unmatched};
-pub use plan::policy::{DEFAULT_GRACE, FreeSpace, Policy};
+pub use plan::policy::{DEFAULT_GRACE, Policy};
 pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
-pub use plan::select::select;
+pub use plan::select::{estimate, select};
 
 // Data.
 pub use cache::SETTLE;
@@ -95,8 +97,8 @@ pub use usage::{AgeClass, ImageUsage, LargeBlob, Usage, usage};
 pub use verify::{Check, Verification, verify};
 
 // Results.
-pub use error::{Error, Failure, Refusal};
+pub use error::{Cause, Error, Failure, Failures, MAX_CAUSES, MAX_EXAMPLES, Refusal};
 pub use escape::escape_path;
 pub use os::processes::Process;
 pub use os::sys::IdleIo;
-pub use prune::{Kept, Notes, Outcome, PruneParams, PruneReport, Sign};
+pub use prune::{Kept, Notes, Outcome, ParamsError, PruneParams, PruneReport, Room, Sign};

@@ -5,7 +5,9 @@
 //! Guarantees: every call on an entry is relative to an open directory and follows no symbolic link, so no path
 //! is resolved twice. Only [`sys`] contains `unsafe` code.
 
+pub(crate) mod access;
 pub(crate) mod directory;
+pub(crate) mod layer;
 pub(crate) mod lease;
 pub(crate) mod processes;
 pub(crate) mod quiet_read;

@@ -5,18 +5,25 @@
 //! Guarantees: the plan covers every entry of its inventory, and its decisions never change once made. Applying it
 //! removes only what it says. A dry run shows this plan.
 
+pub(crate) mod amount;
 mod candidate;
 pub(crate) mod fate;
+pub(crate) mod foresight;
+pub(crate) mod goal;
 pub(crate) mod keep_list;
+mod meter;
 pub(crate) mod pins;
 pub(crate) mod policy;
 mod saved_entry;
 pub(crate) mod saved_plan;
 pub(crate) mod select;
+pub(crate) mod settled;
+mod take;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cache::cache_dir::Space;
 use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::ledger::Tally;
 use crate::cache::leftover::Leftover;
@@ -24,7 +31,7 @@ use crate::cache::lock::Lock;
 use crate::cache::names::{Place, index_path};
 use crate::cache::partial::Partial;
 use crate::cache::references::Image;
-use crate::error::Error;
+use crate::error::{Error, Failures};
 use crate::os::status::Timestamp;
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::pins::Unmatched;
@@ -41,12 +48,16 @@ pub struct PrunePlan {
     pub(crate) index_change: IndexChange,
     /// Whether unknown references affect the plan, so that its report must list them.
     pub(crate) needs_all_references: bool,
+    /// The space on the file system when the plan was made.
+    pub(crate) space: Space,
     /// The policy that the plan was made for, if it has a goal: further rounds keep to it.
     pub(crate) goal: Option<Policy>,
     /// For how long an entry must certainly have been idle to be removed while a pull is under way.
     pub(crate) grace: Duration,
     /// Whether what stays is to be armed: made to record its next read.
     pub(crate) arms: bool,
+    /// What was to go, but is known not to be removable: it stays.
+    pub(crate) foreseen: Failures,
     /// Pins of the policy that match nothing.
     pub(crate) unmatched: Unmatched,
     /// Entries of a saved plan that no longer exist.
@@ -78,9 +89,11 @@ impl PrunePlan {
             partial_fates: vec![Fate::Keep(reason); inventory.tree.partials.len()],
             leftovers_go: vec![false; inventory.leftovers.len()],
             index_change: IndexChange::Drop(Vec::new()),
+            foreseen: Failures::default(),
             unmatched: Unmatched::default(),
             missing: Tally::default(),
             needs_all_references: true,
+            space: Space::default(),
             goal: None,
             grace: DEFAULT_GRACE,
             arms: false,
@@ -144,6 +157,12 @@ impl PrunePlan {
             IndexChange::Drop(positions) => Some(positions.len()),
         };
         self.needs_index().then(|| (index_path(&root.path), entries))
+    }
+
+    /// Whether it removes neither a blob nor a partial nor an entry of the index.
+    pub(crate) fn removes_nothing(&self) -> bool {
+        !self.blob_fates.iter().chain(&self.partial_fates).any(|fate| fate.goes())
+            && !self.index_change.drops_entries()
     }
 
     /// The positions of the index entries that reference a blob to be removed.

@@ -10,6 +10,7 @@ mod arm;
 mod aside;
 mod beside;
 mod confine;
+mod foresight;
 mod holder;
 mod in_place;
 mod index_rewrite;
@@ -17,6 +18,7 @@ mod last_look;
 mod layout_guard;
 mod leftovers;
 mod look;
+mod params;
 mod partials;
 mod preview;
 mod probing;
@@ -25,6 +27,7 @@ mod queue;
 mod removal;
 mod removed;
 mod report;
+mod sign;
 mod spare;
 mod to_goal;
 mod turns;
@@ -45,8 +48,9 @@ use crate::verify::{Check, Verification, verify};
 
 pub use self::aside::{apply_aside, check_aside};
 pub use self::in_place::apply;
-pub use self::pulls::Sign;
-pub use self::report::{Kept, Notes, Outcome, PruneParams, PruneReport};
+pub use self::params::{ParamsError, PruneParams};
+pub use self::report::{Kept, Notes, Outcome, PruneReport, Room};
+pub use self::sign::Sign;
 pub use self::to_goal::{Pruned, apply_to_goal};
 
 /// Prunes the cache at `path` in place, by `policy`: opens, locks, scans, plans and applies.
@@ -70,7 +74,7 @@ pub fn prune(
         return Err(Error::Locked { path: cache.path().to_owned() });
     };
     let (plan, verification) = plan(&cache, policy, now, progress)?;
-    let report = apply_to_goal(&cache, &lock, plan, progress, |_, _| {})?.report;
+    let report = apply_to_goal(&cache, &lock, plan, progress)?.report;
     Ok(report.after(verification))
 }
 

@@ -14,6 +14,7 @@ mod document_reader;
 pub(crate) mod holes;
 pub(crate) mod index;
 pub(crate) mod leftovers;
+mod lower_layer;
 mod nearby;
 mod needs;
 mod partials;

@@ -45,10 +45,10 @@ pub struct Usage {
     /// Blobs that the index does not reference; `None` if there is no index or some references are
     /// unknown.
     pub unreferenced: Option<Tally>,
-    /// Size of the file system, in bytes.
-    pub file_system_bytes: u64,
-    /// Free space for unprivileged processes, in bytes.
-    pub available_bytes: u64,
+    /// Size of the file system, in bytes; `None` if the cache does not exist.
+    pub file_system_bytes: Option<u64>,
+    /// Free space for unprivileged processes, in bytes; `None` if the cache does not exist.
+    pub available_bytes: Option<u64>,
 }
 
 /// Blobs and partials last used within a period.
@@ -118,8 +118,8 @@ pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
         largest: largest(inventory, now),
         images: references.images.iter().map(|image| image_usage(inventory, image)).collect(),
         unreferenced: unreferenced(inventory, references),
-        file_system_bytes: space.total_bytes,
-        available_bytes: space.available_bytes,
+        file_system_bytes: inventory.exists().then_some(space.total_bytes),
+        available_bytes: inventory.exists().then_some(space.available_bytes),
     }
 }
 
@@ -140,14 +140,18 @@ fn by_age(inventory: &Inventory, now: Timestamp) -> Vec<AgeClass> {
 }
 
 fn largest(inventory: &Inventory, now: Timestamp) -> Vec<LargeBlob> {
-    let mut order: Vec<&Blob> = inventory.blobs().iter().collect();
-    let key = |blob: &&Blob| (std::cmp::Reverse(blob.size_bytes), blob.digest.clone());
-    if order.len() > LARGEST {
-        order.select_nth_unstable_by_key(LARGEST, key);
-        order.truncate(LARGEST);
+    let is_before = |one: &Blob, other: &Blob| {
+        other.size_bytes.cmp(&one.size_bytes).then_with(|| one.digest.cmp(&other.digest)).is_lt()
+    };
+    let mut largest: Vec<&Blob> = Vec::with_capacity(LARGEST + 1);
+    for blob in inventory.blobs() {
+        let place = largest.partition_point(|other| is_before(other, blob));
+        if place < LARGEST {
+            largest.insert(place, blob);
+            largest.truncate(LARGEST);
+        }
     }
-    order.sort_unstable_by_key(key);
-    let large = order.into_iter().map(|blob| LargeBlob {
+    let large = largest.into_iter().map(|blob| LargeBlob {
         digest: blob.digest.clone(),
         bytes: blob.size_bytes,
         idle_seconds: blob.last_used().age_at(now).as_secs(),

@@ -31,7 +31,7 @@ use crate::cache::digest::{Algorithm, Digest, Spelling};
 use crate::cache::finding::Finding;
 use crate::cache::inventory::{Blob, Inventory, Tree};
 use crate::cache::ledger::Tally;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
@@ -66,7 +66,7 @@ pub struct Verification {
     /// writing to them. They did not change for half a second.
     pub unprobed: u64,
     /// Blobs that could not be read, and why.
-    pub failures: Vec<Failure>,
+    pub failures: Failures,
     /// Whether a stop was requested before the end.
     pub interrupted: bool,
 }

@@ -91,11 +91,47 @@ fn a_dry_run_then_a_prune() {
 }
 
 #[test]
+fn the_policy_is_kept_to() {
+    let server = Server::start();
+    let pruned = |params: Value| {
+        let result = server.call("image.cache.prune", &params)["result"].clone();
+        assert_eq!(result["exists"], true, "{params}: {result}");
+        (result["blobs_freed"].clone(), result["kept"].clone(), result["goals"].clone())
+    };
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (params, reason) in [
+        (json!({"older_than_seconds": 3600}), "recent"),
+        (json!({"keep": [digest]}), "pinned"),
+        (json!({"images": ["app:1"]}), "unselected"),
+        (json!({"max_used": {"bytes": 4}}), "goal_met"),
+        (json!({"max_used": {"percent": 100}}), "goal_met"),
+        (json!({"min_free": {"percent": 0}}), "goal_met"),
+    ] {
+        let (freed, kept, goals) = pruned(params.clone());
+        assert_eq!((freed, &kept[reason]["blobs"]), (0.into(), &json!(1)), "{params}");
+        let has_goal = params.get("max_used").or(params.get("min_free")).is_some();
+        assert_eq!(goals.as_array().unwrap().len(), usize::from(has_goal), "{params}");
+    }
+    assert_eq!(server.blobs(), 1);
+    let (freed, _, goals) = pruned(json!({"max_used": {"bytes": 3}, "grace_seconds": 0}));
+    assert_eq!((freed, server.blobs()), (1.into(), 0));
+    assert_eq!(goals, json!([{"goal": "max_used_space", "wanted": 3, "reached": 0, "met": true}]));
+}
+
+#[test]
 fn errors_have_the_standard_codes() {
     let server = Server::start();
     let code = |response: Value| response["error"]["code"].clone();
     assert_eq!(code(server.call("image.cache.purge", &json!({}))), -32601);
-    for params in [json!({"dry_run": "yes"}), json!({"dryrun": true}), json!([1, 2]), json!(3)] {
+    for params in [
+        json!({"dry_run": "yes"}),
+        json!({"dryrun": true}),
+        json!({"older_than_seconds": "7d"}),
+        json!({"keep": ["no name"]}),
+        json!({"max_used": {"percent": 101}}),
+        json!([1, 2]),
+        json!(3),
+    ] {
         assert_eq!(code(server.call("image.cache.prune", &params)), -32602, "{params}");
     }
     assert_eq!(code(server.ask("{")), -32700);

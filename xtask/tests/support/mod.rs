@@ -198,21 +198,22 @@ impl Ran {
         }
     }
 
-    /// Everything in one block, for a snapshot. Replaces what depends on the file system: disk usage, free
-    /// space, and how reads are recorded.
+    /// Everything in one block, for a snapshot. Replaces what depends on the file system, which is disk usage, free
+    /// space and how reads are recorded, and the time that the run took.
     pub fn block(&self) -> String {
         let mut stdout = self.stdout.clone();
-        let field = "\"disk_bytes_freed\":";
-        if let Some(start) = stdout.find(field).map(|position| position + field.len()) {
-            let digits = stdout[start..].bytes().take_while(u8::is_ascii_digit).count();
-            if &stdout[start..start + digits] != "0" {
-                stdout.replace_range(start..start + digits, "[DISK]");
-            }
+        redact(&mut stdout, "disk_bytes_freed", "[DISK]");
+        redact(&mut stdout, "available_bytes", "[ROOM]");
+        redact(&mut stdout, "duration_seconds", "[TIME]");
+        redact(&mut stdout, "pid", "[PID]");
+        stdout = stdout.replace(&own_name(), "[TEST]");
+        if stdout.contains("\"min_free_space\"") {
+            redact(&mut stdout, "reached", "[ROOM]");
         }
         let line = |line: &str| match line {
             line if line.starts_with("note: last use is ") => "note: last use is [MOUNT]\n".to_owned(),
             line if line.contains(" free, ") => "note: goal not met: [ROOM]\n".to_owned(),
-            line => format!("{line}\n"),
+            line => format!("{}\n", without_pid(line)),
         };
         let stderr: String = self.stderr.lines().map(line).collect();
         format!("exit: {}\n--- stdout\n{stdout}--- stderr\n{stderr}[EOF]", self.exit)
@@ -222,6 +223,31 @@ impl Ran {
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.stdout.lines().count(), 1, "{}", self.block());
         serde_json::from_str(&self.stdout).unwrap()
+    }
+}
+
+/// A line in which the number of a process is replaced, and this test's own name.
+fn without_pid(line: &str) -> String {
+    let Some((before, after)) = line.split_once(" (pid ") else { return line.to_owned() };
+    let after = after.split_once(')').map_or(after, |(_, after)| after);
+    format!("{} (pid [PID]){after}", before.replace(&own_name(), "[TEST]"))
+}
+
+/// What the kernel calls this test.
+fn own_name() -> String {
+    fs::read_to_string("/proc/self/comm").unwrap().trim_end().to_owned()
+}
+
+/// Replaces the numbers of a field of a JSON object, but for 0.
+fn redact(json: &mut String, field: &str, by: &str) {
+    let field = format!("\"{field}\":");
+    let starts: Vec<usize> = json.match_indices(&field).map(|(start, _)| start + field.len()).collect();
+    for start in starts.into_iter().rev() {
+        let is_in_number = |byte: &u8| byte.is_ascii_digit() || b".e-".contains(byte);
+        let end = start + json[start..].bytes().take_while(is_in_number).count();
+        if &json[start..end] != "0" {
+            json.replace_range(start..end, by);
+        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! `usage`: shows what is in the cache, and what common policies would free.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use oci_cache::{CacheDir, Inventory, Policy, Space, Tally, Timestamp, read_references, scan, select, usage};
+use oci_cache::{
+    Amount, CacheDir, Failure, Inventory, Policy, Space, Timestamp, estimate, read_references, scan, usage,
+};
 
-use crate::cli::{Format, UsageArguments};
+use crate::cli::UsageArguments;
 use crate::exit::Exit;
+use crate::record::{self, Done};
+use crate::report::Report;
 use crate::report::usage::{UsageReport, WouldFree};
-use crate::{clock, location, output, text};
+use crate::{answer, clock, location, output, text};
 
 /// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
 /// contains one of these.
@@ -17,6 +21,14 @@ use crate::{clock, location, output, text};
 ///
 /// Whatever prevents a result. The caller prints it.
 pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
+    answer::or_problem(&arguments.cache, |started| {
+        record::run("usage", &arguments.record, &arguments.cache.location, || {
+            look(arguments, protected, started)
+        })
+    })
+}
+
+fn look(arguments: &UsageArguments, protected: &[PathBuf], started: Instant) -> anyhow::Result<Done> {
     let directory = location::cache_dir(&arguments.cache.location)?;
     let cache = CacheDir::open(&directory, &location::protected(protected))?;
     let space = cache.space()?;
@@ -24,20 +36,25 @@ pub fn run(arguments: &UsageArguments, protected: &[PathBuf]) -> anyhow::Result<
     let now = clock::now();
     read_references(&mut inventory);
     let usage = usage(&inventory, now, space);
-    let problems = inventory.failures().iter().chain(&inventory.references().problems);
-    let problems: Vec<String> = problems.map(text::failure).collect();
-    output::complain_all(problems.iter().cloned());
+    let mut failures = inventory.failures().clone();
+    failures.extend(inventory.references().problems.iter().map(Failure::duplicate));
+    output::complain_all(text::failures::failures(&failures));
     let would_free = common_policies(inventory, now, space)?;
-    let report = UsageReport { cache_dir: oci_cache::escape_path(cache.path()), usage, would_free };
-    let printed = output::print(&match arguments.cache.format {
-        Format::Human => text::usage::result(&report),
-        Format::Json => format!("{}\n", serde_json::to_string(&report)?),
-    })?;
-    if let Some(limit) = arguments.max_used_space.filter(|limit| report.usage.used_bytes > *limit) {
-        output::complain(&text::usage::over(report.usage.used_bytes, limit));
-        return Ok(Exit::Found);
+    let budget = arguments.max_used_space.as_ref();
+    let budget_bytes = budget.map(|budget| budget.amount.bytes_of(space));
+    let (cache_dir, exists) = (oci_cache::escape_path(cache.path()), cache.exists());
+    let report = UsageReport { cache_dir, exists, usage, would_free, failures, budget_bytes };
+    if !arguments.cache.quiet {
+        output::complain_all(location::absence(&cache));
     }
-    Ok(if problems.is_empty() { printed } else { Exit::Incomplete })
+    let text = || text::usage::result(&report);
+    let printed = answer::print(arguments.cache.format, started, &report, text)?;
+    let mut exit = if report.failures.is_empty() { printed } else { Exit::Incomplete };
+    if let (Some(given), Some(bytes)) = (budget, budget_bytes.filter(|_| report.is_over_budget())) {
+        output::complain(&text::usage::over(report.usage.used_bytes, bytes, given));
+        exit = Exit::Found;
+    }
+    Ok(Done { exit, report: Some(Report::Usage(Box::new(report))) })
 }
 
 fn common_policies(mut inventory: Inventory, now: Timestamp, space: Space) -> anyhow::Result<Vec<WouldFree>> {
@@ -52,17 +69,15 @@ fn common_policies(mut inventory: Inventory, now: Timestamp, space: Space) -> an
         (String::new(), Policy::default()),
         ("--older-than 7d".to_owned(), policy(&|policy| policy.older_than = days(7))),
         ("--older-than 30d".to_owned(), policy(&|policy| policy.older_than = days(30))),
-        (format!("--max-used-space {half}"), policy(&|policy| policy.max_used_bytes = Some(half))),
+        (format!("--max-used-space {half}B"), policy(&|policy| policy.max_used = Some(Amount::Bytes(half)))),
     ];
     if inventory.references().has_index {
         policies.push(("--unreferenced".to_owned(), policy(&|policy| policy.unreferenced = true)));
     }
     let mut would_free = Vec::new();
     for (flags, policy) in policies {
-        let plan = select(inventory, &policy, now, space)?;
-        let report = plan.preview();
-        let tally = Tally { blobs: report.blobs_freed, bytes: report.bytes_freed };
-        would_free.push(WouldFree { flags, tally });
+        let plan = estimate(inventory, &policy, now, space)?;
+        would_free.push(WouldFree { flags, tally: plan.would_free() });
         inventory = plan.into_inventory();
     }
     Ok(would_free)

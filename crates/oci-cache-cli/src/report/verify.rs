@@ -1,17 +1,20 @@
 //! The result of `verify`.
 
 use oci_cache::{
-    CacheDir, Check, Failure, Finding, Hole, Inventory, PruneReport, Tally, Verification, escape_path, holes,
+    CacheDir, Check, Failure, Failures, Finding, Hole, Inventory, PruneReport, Tally, Verification,
+    escape_path, holes,
 };
 use serde::Serialize;
 
 use crate::exit::Exit;
 
 /// The result of `verify`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct VerifyReport {
     /// The directory, absolute and escaped.
     pub(crate) cache_dir: String,
+    /// Whether there is a directory at that path.
+    pub(crate) exists: bool,
     /// Whether only small blobs and those that look truncated were hashed.
     pub(crate) quick: bool,
     /// How many blobs were checked, and their logical size in bytes.
@@ -31,7 +34,8 @@ pub(crate) struct VerifyReport {
     #[serde(skip)]
     pub(crate) unprobed: u64,
     /// What could not be inspected or read.
-    pub(crate) failures: Vec<Failure>,
+    #[serde(flatten)]
+    pub(crate) failures: Failures,
     /// Whether a signal stopped the verification early.
     pub(crate) interrupted: bool,
     /// What was removed, with `--prune`.
@@ -66,6 +70,7 @@ impl VerifyReport {
     ) -> Self {
         let mut report = Self {
             cache_dir: escape_path(cache.path()),
+            exists: cache.exists(),
             quick: check == Check::Quick,
             blobs_verified: verification.checked.blobs,
             bytes_verified: verification.checked.bytes,
@@ -75,14 +80,14 @@ impl VerifyReport {
             changed: Tally::default(),
             unread: Tally::default(),
             unprobed: verification.unprobed,
-            failures: inventory.failures().iter().map(Failure::duplicate).collect(),
+            failures: inventory.failures().clone(),
             interrupted: verification.interrupted,
             pruned: None,
             corrupt_left: 0,
             holes_left: 0,
         };
         report.holes_left = report.holes.len();
-        report.failures.extend(verification.failures);
+        report.failures.merge(verification.failures);
         for (blob, finding) in inventory.findings() {
             match finding {
                 Finding::Corrupt { actual } => report.corrupt.push(CorruptBlob {
@@ -105,6 +110,23 @@ impl VerifyReport {
             problems.filter(|problem| !is_corrupt(&escape_path(&problem.path))).collect();
         report.failures.extend(unread.into_iter().map(Failure::duplicate));
         report
+    }
+
+    /// The result of a verification that was stopped before it began.
+    pub(crate) fn stopped(cache: &CacheDir, check: Check) -> Self {
+        Self {
+            cache_dir: escape_path(cache.path()),
+            exists: cache.exists(),
+            quick: check == Check::Quick,
+            interrupted: true,
+            ..Self::default()
+        }
+    }
+
+    /// How many blobs there were to verify.
+    pub(crate) fn blobs_in_all(&self) -> u64 {
+        let unverified = [self.in_use, self.changed, self.unread];
+        unverified.iter().fold(self.blobs_verified, |sum, tally| sum + tally.blobs)
     }
 
     /// How the command exits. Corrupt blobs and holes that remain take precedence over other failures.

@@ -1,31 +1,27 @@
-//! A prune as text: its result, its notes, and each entry's fate.
+//! A prune as text: its result and its notes.
 //!
 //! Guarantees: pure; names from the disk are escaped.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use banger_fmt::format_bytes;
 use oci_cache::{
-    AccessTimes, Fate, Outcome, Policy, PrunePlan, PruneReport, Sign, Space, Unmatched, escape_path,
+    AccessTimes, Goal, GoalKind, Keep, PrunePlan, PruneReport, Room, Sign, Unmatched, escape_path,
 };
 
-use crate::cli::Format;
-use crate::text::reason::{of_keeping, of_removal};
+use crate::cli::PolicyArguments;
+use crate::text::reason::of_keeping;
 use crate::text::remarks::remarks;
-use crate::text::{amount, count};
+use crate::text::{amount, count, interrupted, paths};
 
 /// The result as one line, including its newline.
-pub(crate) fn result(report: &PruneReport, format: Format) -> anyhow::Result<String> {
-    let mut line = match format {
-        Format::Human => {
-            let size = format_bytes(report.bytes_freed);
-            let (blobs, directory) = (report.blobs_freed, escape_path(&report.cache_dir));
-            format!("{} {size} across {blobs} blob(s) in {directory}", freed(report))
-        }
-        Format::Json => serde_json::to_string(report)?,
-    };
-    line.push('\n');
-    Ok(line)
+pub(crate) fn result(report: &PruneReport) -> String {
+    let size = format_bytes(report.bytes_freed);
+    let (blobs, directory) = (report.blobs_freed, escape_path(&report.cache_dir));
+    // A dry run comes to none of them.
+    let planned = if report.dry_run { 0 } else { report.blobs_planned };
+    let interrupted = interrupted(report.interrupted, blobs, planned);
+    format!("{} {size} across {blobs} blob(s) in {directory}{interrupted}\n", freed(report))
 }
 
 /// What people should know besides the result.
@@ -44,8 +40,13 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         let blobs = count(future, "blob has a timestamp", "blobs have timestamps");
         notes.push(format!("note: {blobs} in the future, treated as just used"));
     }
+    let is_unmet = report.goals.iter().any(|goal| !goal.met);
     for (reason, tally) in report.kept.by_reason().into_iter().filter(|(_, tally)| tally.blobs > 0) {
-        notes.push(format!("note: kept {}: {}", amount(tally), of_keeping(reason)));
+        let why = match reason {
+            Keep::GoalMet if is_unmet => "not needed by the plan",
+            reason => of_keeping(reason),
+        };
+        notes.push(format!("note: kept {}: {why}", amount(tally)));
     }
     notes.extend(unmatched(&report.unmatched));
     notes.extend(pull(plan, report));
@@ -80,9 +81,14 @@ fn notes_on_leftovers(report: &PruneReport) -> Vec<String> {
         let leftovers = count(report.leftovers_freed, "leftover", "leftovers");
         notes.push(format!("note: {} {leftovers} of killed prunes", removed(report)));
     }
-    for path in &report.notes.foreign_in_leftovers {
-        let path = escape_path(path);
-        notes.push(format!("note: a leftover stays because of the foreign entry `{path}` in it"));
+    let foreign = &report.notes.foreign_in_leftovers;
+    let named = paths(foreign, foreign.len() as u64);
+    match foreign.len() {
+        0 => {}
+        1 => notes.push(format!("note: a leftover stays because of the foreign entry {named} in it")),
+        entries => {
+            notes.push(format!("note: leftovers stay because of {entries} foreign entries in them: {named}"))
+        }
     }
     if let Some(path) = &report.notes.index_removed {
         let path = escape_path(path);
@@ -103,6 +109,19 @@ fn notes_on_limits(report: &PruneReport) -> Vec<String> {
     if report.notes.unprobed > 0 {
         let blobs = count(report.notes.unprobed, "blob was", "blobs were");
         notes.push(format!("note: {blobs} removed without an in-use check (leases unavailable)"));
+    }
+    if report.notes.lower > 0 {
+        let blobs = count(report.notes.lower, "blob is", "blobs are");
+        notes.push(format!(
+            "note: {blobs} of a lower layer of an overlay, or copied up from one: how much that frees is not known"
+        ));
+    }
+    if let Some(Room { promised, gained }) = report.notes.room {
+        let (promised, gained) = (format_bytes(promised), format_bytes(gained));
+        notes.push(format!(
+            "note: the removed files occupied {promised}, but only {gained} more are free: snapshots or reflinks may \
+             hold the rest, or others have written meanwhile"
+        ));
     }
     if report.disk_bytes_freed < report.bytes_freed {
         let disk = format_bytes(report.disk_bytes_freed);
@@ -138,7 +157,7 @@ const fn removed(report: &PruneReport) -> &'static str {
 /// Whether the kernel confined the prune, for `-v`.
 pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
     let note = match report.notes.confined {
-        _ if report.dry_run => return None,
+        _ if report.dry_run || !report.exists => return None,
         true => "note: confined by Landlock to removals beneath the cache",
         false => "note: not confined by Landlock, which is unavailable here",
     };
@@ -147,7 +166,7 @@ pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
 
 /// What shows that a pull is under way, and how to free more.
 fn pull(plan: &PrunePlan, report: &PruneReport) -> Option<String> {
-    let sign = match report.notes.pull.as_ref()? {
+    let sign = match report.pull.as_ref()? {
         Sign::Open { path, process: Some(process) } => {
             let name = escape_path(Path::new(&process.name));
             format!("{name} (pid {}) has `{}` open", process.pid, escape_path(path))
@@ -159,14 +178,17 @@ fn pull(plan: &PrunePlan, report: &PruneReport) -> Option<String> {
         Sign::NotInIndex(path) => format!("`{}` is new, and not in the index yet", escape_path(path)),
         Sign::Unwatched => "who opens files cannot be watched here (inotify)".to_owned(),
     };
-    let more = match (plan.has_grace(), plan.was_for_everything()) {
+    let (in_use, spared) = (report.kept.in_use.blobs > 0, report.kept.spared.blobs > 0);
+    if !in_use && !spared {
+        return None;
+    }
+    let more = match (plan.has_grace() && spared, plan.was_for_everything()) {
         (true, true) => "--grace 0s frees all but files in use, --aside frees everything",
         (true, false) => "--grace 0s frees the rest of it but files in use",
         (false, true) => "--aside frees everything",
         (false, false) => "run it again once the pull has ended",
     };
-    (report.kept.in_use.blobs > 0)
-        .then(|| format!("note: a pull may be under way: {sign}. Kept what it may count on; {more}"))
+    Some(format!("note: a pull may be under way: {sign}. Kept what it may count on; {more}"))
 }
 
 /// How many files were armed, for `-v`.
@@ -176,18 +198,18 @@ pub(crate) fn armed(report: &PruneReport) -> Option<String> {
 }
 
 /// The goals that are not met.
-pub(crate) fn unmet_goals(policy: &Policy, used_bytes: u64, space: Space) -> Vec<String> {
-    let mut notes = Vec::new();
-    if let Some(max) = policy.max_used_bytes.filter(|max| used_bytes > *max) {
-        let (used, max) = (format_bytes(used_bytes), format_bytes(max));
-        notes.push(format!("note: goal not met: {used} used, {max} wanted"));
-    }
-    let min = policy.min_free.map_or(0, |free| free.bytes_of(space));
-    if space.available_bytes < min {
-        let (free, min) = (format_bytes(space.available_bytes), format_bytes(min));
-        notes.push(format!("note: goal not met: {free} free, {min} wanted"));
-    }
-    notes
+pub(crate) fn unmet_goals(goals: &[Goal], given: &PolicyArguments) -> Vec<String> {
+    let unmet = goals.iter().filter(|goal| !goal.met).map(|goal| {
+        let (what, given) = match goal.goal {
+            GoalKind::MaxUsedSpace => ("used", &given.max_used_space),
+            GoalKind::MinFreeSpace => ("free", &given.min_free_space),
+        };
+        let reached = format_bytes(goal.reached);
+        let wanted =
+            given.as_ref().map_or_else(|| format_bytes(goal.wanted), |given| given.in_words(goal.wanted));
+        format!("note: goal not met: {reached} {what}, {wanted} wanted")
+    });
+    unmet.collect()
 }
 
 /// What last use means on a mount that records reads this way.
@@ -200,64 +222,4 @@ pub(crate) const fn access_times(access_times: AccessTimes) -> &'static str {
         }
         AccessTimes::Always => "note: last use is the later of write and read: this mount records every read",
     }
-}
-
-/// Each entry with its fate and the reason, sorted by path.
-pub(crate) fn entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
-    sorted_entries(plan, report).into_iter().map(|entry| entry.line).collect()
-}
-
-/// The entries that were removed.
-pub(crate) fn removed_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
-    sorted_entries(plan, report).into_iter().filter(|entry| entry.went).map(|entry| entry.line).collect()
-}
-
-/// The line that `-v` prints for one entry.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Entry {
-    path: PathBuf,
-    line: String,
-    /// Whether the entry was removed, or would be.
-    went: bool,
-}
-
-fn sorted_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    let mut exceptions = report.notes.exceptions.iter().peekable();
-    for (index, (blob, fate)) in plan.blobs().enumerate() {
-        let exception = exceptions.next_if(|(exception, _)| *exception == index).map(|(_, outcome)| *outcome);
-        let path = plan.inventory().path_of(blob);
-        entries.push(entry(path, blob.size_bytes, fate, exception, report.dry_run));
-    }
-    for (index, (partial, fate)) in plan.partials().enumerate() {
-        let outcome = report.notes.partials.get(index).copied();
-        entries.push(entry(partial.path().to_owned(), partial.size_bytes(), fate, outcome, report.dry_run));
-    }
-    let verb = if report.dry_run { "would remove" } else { "remove" };
-    for leftover in plan.leftovers() {
-        let (path, amount) = (leftover.path().to_owned(), amount(leftover.total()));
-        let line = format!("{verb} `{}` ({amount}): left by a killed prune", escape_path(&path));
-        entries.push(Entry { path, line, went: true });
-    }
-    for foreign in plan.inventory().foreign() {
-        let line = format!("leave `{}`: foreign, a {}", escape_path(&foreign.path), foreign.kind);
-        entries.push(Entry { path: foreign.path.clone(), line, went: false });
-    }
-    entries.sort_unstable();
-    entries
-}
-
-/// What happened to one blob or partial. Without an outcome, it went as planned.
-fn entry(path: PathBuf, size_bytes: u64, fate: Fate, outcome: Option<Outcome>, dry_run: bool) -> Entry {
-    let removed = if dry_run { "would remove" } else { "removed" };
-    let (verb, reason, went) = match (outcome, fate) {
-        (Some(Outcome::Kept(reason)), _) | (None, Fate::Keep(reason)) => ("keep", of_keeping(reason), false),
-        (Some(Outcome::Gone), _) => ("missed", "already gone", false),
-        (Some(Outcome::Failed), _) => ("failed", "see the error", false),
-        (Some(Outcome::NotReached), _) => ("missed", "the prune was stopped first", false),
-        (None | Some(Outcome::Removed), Fate::Remove(reason)) => (removed, of_removal(reason), true),
-        (Some(Outcome::Removed), Fate::Keep(_)) => (removed, "removed", true),
-    };
-    let line = format!("{verb} `{}` ({}): {reason}", escape_path(&path), format_bytes(size_bytes));
-    Entry { path, line, went }
 }

@@ -5,8 +5,8 @@ use oci_cache::{Keep, Remove};
 /// Why an entry is removed.
 pub(crate) const fn of_removal(reason: Remove) -> &'static str {
     match reason {
-        Remove::Everything => "no filter or goal",
-        Remove::Old => "not used recently",
+        Remove::Everything => "nothing keeps it",
+        Remove::Old => "idle for long enough",
         Remove::Unreferenced => "unreferenced",
         Remove::OverBudget => "over budget",
         Remove::LowSpace => "low on space",
@@ -20,11 +20,13 @@ pub(crate) const fn of_removal(reason: Remove) -> &'static str {
 pub(crate) const fn of_keeping(reason: Keep) -> &'static str {
     match reason {
         Keep::InUse => "in use",
-        Keep::Recent => "used recently",
+        Keep::Spared => "a pull may need it",
+        Keep::Recent => "not idle for long enough",
         Keep::Referenced => "referenced",
         Keep::Pinned => "pinned",
         Keep::GoalMet => "goal met",
-        Keep::Changed => "changed since the plan was made",
+        Keep::FreesNothing => "would free nothing",
+        Keep::Changed => "changed meanwhile",
         Keep::Unlisted => "not in the plan",
         Keep::Intact => "not corrupt",
         Keep::Unread => "not read, so not known to be corrupt",

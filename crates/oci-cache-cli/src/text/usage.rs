@@ -11,6 +11,7 @@ use oci_cache::{Tally, escape_path};
 
 use crate::report::usage::UsageReport;
 use crate::text::count;
+use crate::units::GivenAmount;
 
 /// The width of the longest bar.
 const BAR: u64 = 30;
@@ -18,14 +19,14 @@ const BAR: u64 = 30;
 /// The whole report.
 pub(crate) fn result(report: &UsageReport) -> String {
     let usage = &report.usage;
-    let mut text = format!(
-        "{} in {}, {} on disk; {} of {} free\n",
-        format_bytes(usage.used_bytes),
-        report.cache_dir,
-        format_bytes(usage.disk_bytes),
-        format_bytes(usage.available_bytes),
-        format_bytes(usage.file_system_bytes),
-    );
+    let room = match (usage.available_bytes, usage.file_system_bytes) {
+        (Some(available), Some(all)) => {
+            format!("; {} of {} free", format_bytes(available), format_bytes(all))
+        }
+        _ => String::new(),
+    };
+    let (used, disk) = (format_bytes(usage.used_bytes), format_bytes(usage.disk_bytes));
+    let mut text = format!("{used} in {}, {disk} on disk{room}\n", report.cache_dir);
     let kinds = [("blobs", usage.blobs), ("partials", usage.partials), ("leftovers", usage.leftovers)];
     let mut kinds: Vec<(String, Tally)> = kinds.map(|(kind, tally)| (kind.to_owned(), tally)).into();
     kinds.extend(usage.unreferenced.map(|tally| ("unreferenced".to_owned(), tally)));
@@ -72,9 +73,9 @@ pub(crate) fn result(report: &UsageReport) -> String {
 }
 
 /// The message for a cache over budget.
-pub(crate) fn over(used_bytes: u64, limit: u64) -> String {
+pub(crate) fn over(used_bytes: u64, limit: u64, given: &GivenAmount) -> String {
     let over = format_bytes(used_bytes.saturating_sub(limit));
-    format!("over budget by {over}: {} used, {} allowed", format_bytes(used_bytes), format_bytes(limit))
+    format!("over budget by {over}: {} used, {} allowed", format_bytes(used_bytes), given.in_words(limit))
 }
 
 /// A table with a bar for the size of each row; nothing if there are no rows.

@@ -8,7 +8,7 @@ use banger_fmt::format_bytes;
 use oci_cache::{Hole, escape_path};
 
 use crate::report::verify::{CorruptBlob, VerifyReport};
-use crate::text::{amount, count};
+use crate::text::{amount, count, interrupted};
 
 /// The result as one line, including its newline.
 pub(crate) fn result(report: &VerifyReport) -> String {
@@ -18,10 +18,11 @@ pub(crate) fn result(report: &VerifyReport) -> String {
         0 => String::new(),
         holes => format!(", {}", count(holes, "hole", "holes")),
     };
+    let corrupt = report.corrupt.len();
+    let interrupted = interrupted(report.interrupted, blobs, report.blobs_in_all());
     format!(
-        "{verb} {size} across {blobs} blob(s) in {}: {} corrupt{holes}\n",
-        report.cache_dir,
-        report.corrupt.len()
+        "{verb} {size} across {blobs} blob(s) in {}: {corrupt} corrupt{holes}{interrupted}\n",
+        report.cache_dir
     )
 }
 

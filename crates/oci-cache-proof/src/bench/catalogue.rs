@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Prune,
     /// They only count it.
     DryRun,
+    /// They summarise it, and only count it.
+    Usage,
     /// They hash every blob, from the page cache.
     Verify,
     /// They remove it. The time between the first and the last removed name counts.
@@ -41,6 +43,7 @@ impl Kind {
         match self {
             Self::Prune => contenders::PRUNE,
             Self::DryRun => contenders::DRY_RUN,
+            Self::Usage => contenders::USAGE,
             Self::Verify => contenders::VERIFY,
             Self::HalfGone => contenders::HALF_GONE,
             Self::UnlinkLimit => contenders::UNLINK_LIMIT,
@@ -49,12 +52,12 @@ impl Kind {
 
     /// Whether each run needs a cache of its own.
     pub(crate) const fn removes(self) -> bool {
-        !matches!(self, Self::DryRun | Self::Verify)
+        !matches!(self, Self::DryRun | Self::Usage | Self::Verify)
     }
 
     /// Whether memory and system calls are measured too.
     pub(crate) const fn is_observed(self) -> bool {
-        matches!(self, Self::Prune | Self::DryRun | Self::Verify)
+        matches!(self, Self::Prune | Self::DryRun | Self::Usage | Self::Verify)
     }
 }
 
@@ -144,6 +147,13 @@ const ALL: &[Benchmark] = &[
         SMALL_100K,
         FileSystem::Disk,
         Kind::DryRun,
+    ),
+    benchmark(
+        "usage-100k",
+        "What is in the cache, and what common policies would free, beside the dry run of one.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::Usage,
     ),
     benchmark(
         "verify",

@@ -54,9 +54,16 @@ pub(crate) const PRUNE: &[Contender] = &[
     program("rmz", &["rmz", "DIR"]),
 ];
 
+const CACHE_DRY_RUN: Contender =
+    own("cache-prune --dry-run", &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]);
+
+/// For summarising a cache.
+pub(crate) const USAGE: &[Contender] =
+    &[own("cache-usage", &["usage", "-q", "--cache-dir", "DIR"]), CACHE_DRY_RUN];
+
 /// For counting a cache.
 pub(crate) const DRY_RUN: &[Contender] = &[
-    own("cache-prune --dry-run", &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]),
+    CACHE_DRY_RUN,
     program("du -sb", &["du", "-sb", "DIR"]),
     program("diskus", &["diskus", "DIR"]),
     program("pdu", &["pdu", "DIR"]),

@@ -43,9 +43,9 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Whether a prune is documented to end with this code when no signal arrives.
+    /// Whether a command is documented to end with this code when no signal arrives.
     pub(crate) fn is_documented(&self) -> bool {
-        matches!(self.code, Some(0..=2))
+        matches!(self.code, Some(0..=3))
     }
 
     /// The report that was printed, if any.

@@ -28,7 +28,12 @@ use crate::smoke::tally::{Failure, Tally};
 const VALIDATOR: &str = "kubernetes-validate==1.37.0";
 /// The program's path in the units.
 const INSTALLED: &str = "/usr/local/bin/oci-cache";
-const UNITS: [&str; 2] = ["oci-cache-prune.service", "oci-cache-prune.timer"];
+const UNITS: [&str; 4] = [
+    "oci-cache-prune.service",
+    "oci-cache-prune.timer",
+    "oci-cache-verify.service",
+    "oci-cache-verify.timer",
+];
 /// The owner of the caches. No process here runs as this user.
 const OTHER_USER: u32 = 65_534;
 
@@ -132,7 +137,7 @@ impl Fleet<'_> {
         }
         // It also checks the machine's own units, and may complain about those.
         let command = cmd!(self.shell, "systemd-analyze verify --man=no {copies...}");
-        expect(command, |line| line.contains("oci-cache-prune"), tally)
+        expect(command, |line| UNITS.iter().any(|unit| line.contains(unit)), tally)
     }
 
     fn check_manifests(&self, tally: &mut Tally) -> anyhow::Result<()> {

@@ -133,9 +133,11 @@ impl Mode {
         process::run(&mut self.command(stage, sandbox), LIMIT)
     }
 
-    /// Whether this mode is documented to end like this when no signal arrives.
+    /// Whether this mode is documented to end like this when no signal arrives. A prune without a goal has nothing to
+    /// find.
     pub(crate) fn may_end_with(self, ended: &Ended) -> bool {
-        ended.is_documented() || self == Self::Verify && ended.code == Some(3)
+        let may_find = matches!(self, Self::Goal | Self::Verify);
+        ended.is_documented() && (may_find || ended.code != Some(3))
     }
 }
 

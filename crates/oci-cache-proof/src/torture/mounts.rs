@@ -97,25 +97,7 @@ pub(crate) fn mount(kind: FileSystem, path: &Path, recording: Recording) -> anyh
         FileSystem::Xfs => mount.image = Some(image("mkfs.xfs", &["-q"], 512)?),
         FileSystem::Btrfs => mount.image = Some(image("mkfs.btrfs", &["-q"], 768)?),
         FileSystem::Tmpfs => tmpfs(path, &format!("{option},size=1g"))?,
-        FileSystem::Overlay => {
-            let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.with_extension(name));
-            for directory in [&lower, &upper, &work] {
-                fs::create_dir_all(directory)?;
-            }
-            let (lower, upper, work) = (lower.display(), upper.display(), work.display());
-            let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
-            run(
-                "mount",
-                &[
-                    "-t".as_ref(),
-                    "overlay".as_ref(),
-                    "-o".as_ref(),
-                    options.as_ref(),
-                    "overlay".as_ref(),
-                    path.as_os_str(),
-                ],
-            )?;
-        }
+        FileSystem::Overlay => overlay(path)?,
         FileSystem::Bindfs => mount.server = Some(bindfs(path)?),
     }
     Ok(mount)
@@ -124,6 +106,18 @@ pub(crate) fn mount(kind: FileSystem, path: &Path, recording: Recording) -> anyh
 /// Mounts a tmpfs.
 pub(crate) fn tmpfs(path: &Path, options: &str) -> anyhow::Result<()> {
     let words = ["-t", "tmpfs", "-o", options, "tmpfs"].map(AsRef::as_ref);
+    run("mount", &[&words[..], &[path.as_os_str()]].concat())
+}
+
+/// Mounts an overlay. Its layers are beside it: `<path>.lower`, which may be there already, and `<path>.upper`.
+pub(crate) fn overlay(path: &Path) -> anyhow::Result<()> {
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| path.with_extension(name));
+    for directory in [&lower, &upper, &work] {
+        fs::create_dir_all(directory)?;
+    }
+    let (lower, upper, work) = (lower.display(), upper.display(), work.display());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let words = ["-t", "overlay", "-o", &options, "overlay"].map(AsRef::as_ref);
     run("mount", &[&words[..], &[path.as_os_str()]].concat())
 }
 

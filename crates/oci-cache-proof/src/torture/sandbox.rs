@@ -66,6 +66,17 @@ impl Sandbox {
         self.path().join("out").join(name)
     }
 
+    /// What a killed prune left beside the cache.
+    pub(crate) fn leftover(&self) -> PathBuf {
+        self.path().join(format!("cache.pruning-{:016x}", 1))
+    }
+
+    /// Moves a file or directory to `out`, for a sandbox without it.
+    pub(crate) fn move_out(&self, path: &Path) -> anyhow::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        fs::rename(path, self.out(&name)).with_context(|| format!("move {}", path.display()))
+    }
+
     /// A snapshot of everything but `out`.
     pub(crate) fn tree(&self) -> anyhow::Result<Tree> {
         let mut tree = Tree::of(self.path())?;
@@ -81,7 +92,7 @@ impl Sandbox {
             write(&root.join("canary").join(flat_name(number)), "canary")?;
             write(&root.join("canary/blobs/sha256").join(hex_name(number)), "canary")?;
         }
-        write(&root.join(format!("cache.pruning-{:016x}", 1)).join(flat_name(90)), "left beside")?;
+        write(&self.leftover().join(flat_name(90)), "left beside")?;
         match shape {
             Shape::Layout => self.fill_layout()?,
             Shape::Flat | Shape::Pure | Shape::Fresh => self.fill_flat(shape)?,
@@ -204,7 +215,8 @@ pub(crate) fn age(path: &Path) -> anyhow::Result<()> {
     set_times(path, TWO_DAYS)
 }
 
-fn set_times(path: &Path, age: Duration) -> anyhow::Result<()> {
+/// Makes a file or directory seem this old.
+pub(crate) fn set_times(path: &Path, age: Duration) -> anyhow::Result<()> {
     while_none_starts(|| File::open(path)?.set_times(times_before(age)))
         .with_context(|| format!("set the times of {}", path.display()))
 }

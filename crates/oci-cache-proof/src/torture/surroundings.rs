@@ -1,11 +1,12 @@
 //! The conditions under which a prune may have to work, and what may obstruct it.
 //!
 //! Guarantees: each case checks what must be gone and what must be left. In every case, the report must match
-//! what is gone.
+//! what is gone. In the cases of `room`, what it says of free space must match what the file system says.
 
 mod exchange;
 mod limits;
 mod mounts;
+mod room;
 mod signals;
 mod trial;
 
@@ -21,6 +22,7 @@ use crate::torture::stage::Stage;
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", mounts::CASES),
+        ("room", room::CASES),
         ("limits and outputs", limits::CASES),
         ("exchanges", exchange::CASES),
         ("signals", signals::CASES),

@@ -7,7 +7,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,15 @@ pub struct Space {
     pub available_bytes: u64,
     /// Size of the file system (`f_blocks`).
     pub total_bytes: u64,
+}
+
+impl Space {
+    /// The space on the file system of a directory.
+    pub(crate) fn at(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let answer = fstatvfs(directory)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
+        Ok(Self { available_bytes: bytes(answer.f_bavail), total_bytes: bytes(answer.f_blocks) })
+    }
 }
 
 /// The open cache directory.
@@ -133,20 +142,20 @@ impl CacheDir {
     /// [`Error::Io`] if the file system does not report them.
     pub fn space(&self) -> Result<Space, Error> {
         let Some(root) = &self.root else { return Ok(Space::default()) };
-        let answer = fstatvfs(&root.descriptor).map_err(Error::io("read the free space of", &self.path))?;
-        let bytes = |blocks: u64| blocks.saturating_mul(answer.f_frsize);
-        Ok(Space { available_bytes: bytes(answer.f_bavail), total_bytes: bytes(answer.f_blocks) })
+        Space::at(root.descriptor.as_fd()).map_err(Error::io("read the free space of", &self.path))
     }
 
-    /// How the mount records the time of the last read.
+    /// How the mount records the time of the last read; `None` if the cache does not exist, or the file system does
+    /// not say.
     #[must_use]
-    pub fn access_times(&self) -> AccessTimes {
-        let flags = self.root.as_ref().and_then(|root| fstatvfs(&root.descriptor).ok());
-        match flags.map(|answer| answer.f_flag) {
-            Some(flags) if flags.contains(StatVfsMountFlags::NOATIME) => AccessTimes::Never,
-            Some(flags) if flags.contains(StatVfsMountFlags::RELATIME) => AccessTimes::Daily,
+    pub fn access_times(&self) -> Option<AccessTimes> {
+        let root = self.root.as_ref()?;
+        let flags = fstatvfs(&root.descriptor).ok()?.f_flag;
+        Some(match flags {
+            flags if flags.contains(StatVfsMountFlags::NOATIME) => AccessTimes::Never,
+            flags if flags.contains(StatVfsMountFlags::RELATIME) => AccessTimes::Daily,
             _ => AccessTimes::Always,
-        }
+        })
     }
 
     /// Opens the same path again.

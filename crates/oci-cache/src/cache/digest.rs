@@ -74,6 +74,16 @@ impl Digest {
         }
     }
 
+    /// The algorithm and how the digest begins, as a number that is not 0. Digests are ordered by this first.
+    pub(crate) fn start(&self) -> u64 {
+        let start = self.as_bytes().first_chunk().map_or(0, |start| u64::from_be_bytes(*start));
+        let rank = match self {
+            Self::Sha256(_) => 1,
+            Self::Sha512(_) => 2,
+        };
+        rank << 62 | start >> 2
+    }
+
     /// Parses the encoded part: exactly the algorithm's number of hex digits, in lower case.
     #[must_use]
     pub(crate) fn from_hex(algorithm: Algorithm, encoded: &[u8]) -> Option<Self> {
@@ -260,6 +270,28 @@ mod tests {
     #[test]
     fn a_digest_is_small() {
         assert_eq!(size_of::<Digest>(), 40);
+    }
+
+    #[test]
+    fn digests_are_ordered_by_their_start_first() {
+        let sha256 = |first: u8, second: u8| {
+            let mut bytes = [0; 32];
+            (bytes[0], bytes[7]) = (first, second);
+            Digest::Sha256(bytes)
+        };
+        let sha512 = |first: u8| Digest::Sha512(Box::new([first; 64]));
+        let ascending = [
+            sha256(0, 0),
+            sha256(0, 1),
+            sha256(0, 255),
+            sha256(1, 0),
+            sha256(127, 9),
+            sha256(255, 255),
+            sha512(0),
+            sha512(255),
+        ];
+        assert!(ascending.is_sorted() && ascending.is_sorted_by_key(Digest::start));
+        assert!(ascending.iter().all(|digest| digest.start() > 0));
     }
 
     #[test]

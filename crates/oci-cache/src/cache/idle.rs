@@ -36,7 +36,8 @@ impl Idleness {
     pub(crate) fn of(cache: &CacheDir) -> Self {
         let kind = cache.root().and_then(|root| fstatfs(&root.descriptor).ok()).map(|answer| answer.f_type);
         let is_trusted = kind.is_some_and(|kind| TRUSTED.contains(&kind));
-        Self { access_times: if is_trusted { cache.access_times() } else { AccessTimes::Never } }
+        let access_times = cache.access_times().filter(|_| is_trusted);
+        Self { access_times: access_times.unwrap_or(AccessTimes::Never) }
     }
 
     /// Since when an entry with these times has certainly been idle, at the latest `now`.

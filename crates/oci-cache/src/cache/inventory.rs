@@ -6,21 +6,23 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
+use crate::cache::cache_dir::Space;
 use crate::cache::companions::Companions;
 use crate::cache::digest::{Digest, Spelling};
 use crate::cache::finding::Finding;
 use crate::cache::idle::{Idleness, Times};
+use crate::cache::ledger::UsedLedger;
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
 use crate::cache::own_reads::OwnReads;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
-use crate::error::Failure;
+use crate::error::Failures;
 use crate::os::status::{Status, Timestamp};
 
 /// A blob: a regular file whose name is a digest.
@@ -45,9 +47,23 @@ pub struct Blob {
     pub(crate) links: u32,
     pub(crate) directory: u16,
     pub(crate) spelling: Spelling,
+    /// Whether it is on a lower layer of an overlay, so that removing it frees nothing.
+    pub(crate) is_lower: bool,
 }
 
 impl Blob {
+    /// What it uses of the disk, in bytes: the smaller of its size and its blocks. A sparse or compressed file uses less
+    /// than its size, and a file's last block more.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.size_bytes.min(self.disk_bytes)
+    }
+
+    /// The disk space that is free once its last name is gone, in bytes.
+    pub(crate) const fn freeable_bytes(&self) -> u64 {
+        if self.is_lower { 0 } else { self.disk_bytes }
+    }
+
     pub(crate) const fn times(&self) -> Times {
         Times { modified: self.modified, accessed: self.accessed, changed: self.changed }
     }
@@ -95,7 +111,7 @@ pub(crate) struct Tree {
     pub(crate) foreign: Vec<Foreign>,
     /// The links and mounts in the place of directories of blobs, and which of the two each is.
     pub(crate) not_entered: Vec<(PathBuf, &'static str)>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Failures,
     /// Names of directories in the root that have the name of a leftover.
     pub(crate) leftover_names: Vec<CString>,
     /// The number of leftovers in the root that a running prune holds locked.
@@ -146,12 +162,28 @@ impl Inventory {
         self.tree.directories.first().map_or((0, 0), |root| root.status.id.device)
     }
 
-    /// Total logical size of the blobs and partials, in bytes.
+    /// The space on the cache's file system now, if there is a cache and that can be told.
+    pub(crate) fn space(&self) -> Option<Space> {
+        let root = self.tree.directories.first()?;
+        Space::at(root.descriptor.as_fd()).ok()
+    }
+
+    /// What the blobs and partials use, in bytes: each file once, the smaller of its size and its blocks.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        let blobs = self.tree.blobs.iter().map(|blob| blob.size_bytes);
-        let partials = self.tree.partials.iter().map(Partial::size_bytes);
-        blobs.chain(partials).fold(0, u64::saturating_add)
+        self.used(|_| true, |_| true).used_bytes()
+    }
+
+    /// What those of the blobs and partials use that are chosen by index.
+    pub(crate) fn used(&self, blobs: impl Fn(usize) -> bool, partials: impl Fn(usize) -> bool) -> UsedLedger {
+        let mut used = UsedLedger::default();
+        for (_, blob) in self.tree.blobs.iter().enumerate().filter(|(index, _)| blobs(*index)) {
+            used.add_name(blob.inode, blob.links, blob.used_bytes());
+        }
+        for (_, partial) in self.tree.partials.iter().enumerate().filter(|(index, _)| partials(*index)) {
+            partial.add_to(&mut used);
+        }
+        used
     }
 
     /// What the layout's index references.
@@ -177,7 +209,7 @@ impl Inventory {
 
     /// Entries that could not be inspected.
     #[must_use]
-    pub fn failures(&self) -> &[Failure] {
+    pub const fn failures(&self) -> &Failures {
         &self.tree.failures
     }
 

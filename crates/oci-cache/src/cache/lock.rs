@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use crate::cache::cache_dir::CacheDir;
 use crate::error::Error;
 use crate::os::directory::OPEN_DIRECTORY;
+use crate::os::processes::{Process, process_with};
 use crate::os::status::FileId;
 use crate::progress::Progress;
 
@@ -131,6 +132,13 @@ impl CacheDir {
             }
             thread::sleep(POLL);
         }
+    }
+
+    /// A process that has the cache's directory open, as whoever holds its lock does. Others may have it open too, and
+    /// without privilege, those of other users are not seen.
+    #[must_use]
+    pub fn opened_by(&self) -> Option<Process> {
+        process_with(self.root()?.status.id)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::ledger::{DiskLedger, Tally, UsedLedger};
 use crate::os::status::{Status, Timestamp};
 
 /// A temporary file of a download, or a directory of such files.
@@ -45,6 +45,20 @@ impl Partial {
         // Listing a directory updates its access time, so that time is ignored.
         let own = self.status.modified.max(self.status.changed);
         self.files.iter().map(|file| of(&file.status)).fold(own, Timestamp::max)
+    }
+
+    /// Adds its files to what is used.
+    pub(crate) fn add_to(&self, used: &mut UsedLedger) {
+        for PartialFile { status, .. } in &self.files {
+            used.add_name(status.id.inode, status.links, status.size_bytes.min(status.disk_bytes));
+        }
+    }
+
+    /// Removes its files from what is used.
+    pub(crate) fn remove_from(&self, used: &mut UsedLedger) {
+        for PartialFile { status, .. } in &self.files {
+            used.remove_name(status.id.inode, status.links, status.size_bytes.min(status.disk_bytes));
+        }
     }
 
     pub(crate) fn count_into(&self, tally: &mut Tally, disk: &mut DiskLedger) {

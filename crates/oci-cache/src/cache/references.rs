@@ -109,6 +109,14 @@ impl References {
         self.problems.is_empty() && !self.has_unseen
     }
 
+    /// Forgets the entries at these positions, in ascending order, which left the index.
+    pub(crate) fn drop_entries(&mut self, positions: &[usize]) {
+        self.images.retain(|image| positions.binary_search(&image.position).is_err());
+        for image in &mut self.images {
+            image.position -= positions.partition_point(|position| *position < image.position);
+        }
+    }
+
     /// How many holes an image has: what it leads to, and is not there, or not as it is described.
     pub(crate) fn holes_of(&self, image: &Image) -> usize {
         let absent = image.documents.iter().filter_map(|document| self.absent.get(document)).map(Vec::len);

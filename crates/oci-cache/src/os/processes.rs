@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use serde::Serialize;
 
 use crate::os::status::FileId;
 
@@ -18,7 +19,7 @@ use crate::os::status::FileId;
 const MOST: usize = 100_000;
 
 /// A process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Process {
     /// Its command's name, as the kernel keeps it: at most 15 bytes.
     pub name: String,

@@ -74,6 +74,9 @@ pub(crate) struct Status {
     pub(crate) modified: Timestamp,
     pub(crate) accessed: Timestamp,
     pub(crate) changed: Timestamp,
+    /// Whether it is immutable or append-only: then neither its own name nor, of a directory, the names in it can be
+    /// removed.
+    pub(crate) is_fixed: bool,
     pub(crate) is_mount_root: bool,
     /// Whether the kernel reports mount roots (Linux 5.8).
     pub(crate) knows_mount_roots: bool,
@@ -124,6 +127,7 @@ impl From<&Statx> for Status {
             modified: Timestamp::from_statx(statx.stx_mtime),
             accessed: Timestamp::from_statx(statx.stx_atime),
             changed: Timestamp::from_statx(statx.stx_ctime),
+            is_fixed: statx.stx_attributes.intersects(StatxAttributes::IMMUTABLE | StatxAttributes::APPEND),
             is_mount_root: statx.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
             knows_mount_roots: statx.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT),
         }

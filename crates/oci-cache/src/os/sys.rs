@@ -1,8 +1,9 @@
 //! System calls that no safe crate offers; the only module with `unsafe` code.
 //!
-//! Guarantees: each function passes only integers and descriptors to the kernel, and no system call
-//! touches the memory of the process.
+//! Guarantees: each function passes only integers, descriptors and names to the kernel. No system call touches the memory
+//! of the process, except [`file_handle`], which lends the kernel a buffer.
 
+use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
@@ -45,6 +46,45 @@ fn fcntl(descriptor: BorrowedFd<'_>, command: libc::c_int, argument: libc::c_int
     // memory of this process.
     let result = unsafe { libc::fcntl(descriptor.as_raw_fd(), command, argument) };
     if result == -1 { Err(errno_of(&io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// A file's handle (`name_to_handle_at(2)`, `AT_HANDLE_FID`): only what identifies the file, without the header.
+///
+/// # Errors
+///
+/// `EOPNOTSUPP` or `EINVAL` where there are no such handles.
+#[expect(unsafe_code, reason = "name_to_handle_at is in no safe crate")]
+pub(crate) fn file_handle(directory: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
+    /// `AT_HANDLE_FID` in Linux's `include/uapi/linux/fcntl.h`.
+    const IDENTIFIES_ONLY: libc::c_int = 0x200;
+    /// `MAX_HANDLE_SZ` in Linux's `include/uapi/linux/fcntl.h`.
+    const MOST: u8 = 128;
+    /// `struct file_handle`, with room for the handle.
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: i32,
+        content: [u8; MOST as usize],
+    }
+    let mut handle = Handle { bytes: u32::from(MOST), kind: 0, content: [0; MOST as usize] };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the descriptor and the name are valid during the call, and the kernel writes at most `bytes` bytes after
+    // the two numbers, for which there is room.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            directory.as_raw_fd(),
+            name.as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            IDENTIFIES_ONLY,
+        )
+    };
+    if result == -1 {
+        return Err(errno_of(&io::Error::last_os_error()));
+    }
+    let length = usize::try_from(handle.bytes).unwrap_or(0).min(handle.content.len());
+    Ok(handle.content[..length].to_vec())
 }
 
 /// Closes all descriptors, with one system call for each run of consecutive numbers (`close_range(2)`,

@@ -144,12 +144,6 @@ impl Watch {
         !seen.used.is_empty() && seen.used.contains(&(*descriptor, name.to_owned()))
     }
 
-    /// Whether another process used any file, as of the last update.
-    pub(crate) fn saw_any(&self) -> bool {
-        let seen = self.lock();
-        seen.has_overflowed || !seen.used.is_empty()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,7 @@
 //! The fate of an entry: removed or kept, and the reason.
 
+use serde::Serialize;
+
 /// The fate of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -7,6 +9,12 @@ pub enum Fate {
     Remove(Remove),
     /// It will be kept.
     Keep(Keep),
+    /// An earlier round of the prune removed it.
+    Removed(Remove),
+    /// It was gone when an earlier round of the prune came to it.
+    Gone,
+    /// An earlier round of the prune could not remove it; the failure in the report says why.
+    Failed,
 }
 
 impl Fate {
@@ -15,10 +23,16 @@ impl Fate {
     pub const fn goes(self) -> bool {
         matches!(self, Self::Remove(_))
     }
+
+    /// Whether an earlier round of the prune left nothing of it.
+    pub(crate) const fn is_past(self) -> bool {
+        matches!(self, Self::Removed(_) | Self::Gone)
+    }
 }
 
 /// Why an entry is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Remove {
     /// The prune removes everything.
     Everything,
@@ -41,8 +55,10 @@ pub enum Remove {
 /// Why an entry is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// A process has it open, or a pull in progress may depend on it.
+    /// A process has it open, or used it while the prune looked for pulls.
     InUse,
+    /// A pull is in progress, and may depend on it.
+    Spared,
     /// It was used too recently.
     Recent,
     /// The layout's index references it.
@@ -51,7 +67,9 @@ pub enum Keep {
     Pinned,
     /// The goal is met without removing it.
     GoalMet,
-    /// It has changed since the plan was made.
+    /// Removing it brings no goal nearer: its file has other names, or belongs to a lower layer of an overlay.
+    FreesNothing,
+    /// It changed after it was looked at, or is gone.
     Changed,
     /// The saved plan does not list it.
     Unlisted,
@@ -69,10 +87,12 @@ impl Keep {
     pub const fn name(self) -> &'static str {
         match self {
             Self::InUse => "in_use",
+            Self::Spared => "spared",
             Self::Recent => "recent",
             Self::Referenced => "referenced",
             Self::Pinned => "pinned",
             Self::GoalMet => "goal_met",
+            Self::FreesNothing => "frees_nothing",
             Self::Changed => "changed",
             Self::Unlisted => "unlisted",
             Self::Intact => "intact",

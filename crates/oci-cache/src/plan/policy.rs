@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::cache::cache_dir::Space;
 use crate::cache::references::Image;
 use crate::os::status::Timestamp;
+use crate::plan::amount::Amount;
 use crate::plan::fate::Remove;
 use crate::plan::pins::Pins;
 
@@ -33,10 +33,10 @@ pub struct Policy {
     pub images: Pins,
     /// Remove only images without a name, and those in `images`.
     pub untagged: bool,
-    /// Stop when the total logical size of the cache's files is at most this, in bytes.
-    pub max_used_bytes: Option<u64>,
+    /// Stop when the total logical size of the cache's files is at most this.
+    pub max_used: Option<Amount>,
     /// Stop when the file system has at least this much free space.
-    pub min_free: Option<FreeSpace>,
+    pub min_free: Option<Amount>,
     /// While a pull is under way, remove only entries that have certainly been idle for this long: neither written
     /// nor read, where a read would have been recorded. With zero, keep only files that are open, or that are used
     /// from the moment when the prune begins to look for pulls.
@@ -52,32 +52,9 @@ impl Default for Policy {
             keep: Pins::default(),
             images: Pins::default(),
             untagged: false,
-            max_used_bytes: None,
+            max_used: None,
             min_free: None,
             grace: DEFAULT_GRACE,
-        }
-    }
-}
-
-/// An amount of free space on a file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FreeSpace {
-    /// A number of bytes.
-    Bytes(u64),
-    /// A percentage of the file system's size; a goal above 100 is never met.
-    Percent(u8),
-}
-
-impl FreeSpace {
-    /// The amount in bytes, on a file system of the size in `space`.
-    #[must_use]
-    pub fn bytes_of(self, space: Space) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => {
-                let bytes = u128::from(space.total_bytes) * u128::from(percent) / 100;
-                u64::try_from(bytes).unwrap_or(u64::MAX)
-            }
         }
     }
 }
@@ -105,7 +82,7 @@ impl Policy {
     /// Whether the policy has a goal.
     #[must_use]
     pub const fn has_goal(&self) -> bool {
-        self.max_used_bytes.is_some() || self.min_free.is_some()
+        self.max_used.is_some() || self.min_free.is_some()
     }
 
     /// Whether the policy depends on the index's references. A prune of everything does not.
@@ -122,7 +99,7 @@ impl Policy {
     pub(crate) fn reason(&self) -> Remove {
         if self.corrupt {
             Remove::Corrupt
-        } else if self.max_used_bytes.is_some() {
+        } else if self.max_used.is_some() {
             Remove::OverBudget
         } else if self.min_free.is_some() {
             Remove::LowSpace

@@ -22,6 +22,7 @@ use crate::escape::escape_path;
 use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
+use crate::plan::foresight::Foresight;
 use crate::plan::saved_entry::{Kind, SavedEntry, identity, relative};
 use crate::scan::references::read_references;
 
@@ -147,6 +148,7 @@ impl SavedPlan {
             plan.leftovers_go[index] = is_same;
             found += usize::from(is_same);
         }
+        plan.keep_what_cannot_go(&Foresight::of(&plan.inventory));
         plan.missing = self.missing(found);
         plan.index_change = plan.entries_without_their_blobs();
         plan

@@ -10,19 +10,20 @@
 //! all, and a blob that any other image references stays. An image was last used when its manifests, or the
 //! blobs that no other image leads to, were last used.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::finding::Finding;
 use crate::cache::inventory::{Blob, Inventory, Tree};
-use crate::cache::ledger::{DiskLedger, Tally};
 use crate::cache::references::Image;
 use crate::error::Error;
 use crate::os::status::Timestamp;
 use crate::plan::candidate::{Candidate, What};
 use crate::plan::fate::{Fate, Keep, Remove};
+use crate::plan::foresight::Foresight;
 use crate::plan::policy::Policy;
+use crate::plan::settled::Settled;
+use crate::plan::take::take_until_met;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::scan::references::read_references;
 
@@ -31,8 +32,8 @@ const NOT_YET_ENTERED: Duration = Duration::from_secs(3600);
 
 /// Decides for each entry of the inventory whether it goes or stays, as of `now` and with such space.
 ///
-/// Reads the index's references first, if the policy depends on them and they were not read yet. From
-/// then on it is pure.
+/// Reads the index's references first, if the policy depends on them and they were not read yet, and asks what cannot be
+/// removed. From then on it is pure.
 ///
 /// # Errors
 ///
@@ -43,18 +44,37 @@ pub fn select(
     now: Timestamp,
     space: Space,
 ) -> Result<PrunePlan, Error> {
+    // If something cannot be removed, the images that need it stay.
+    if policy.wants_references() || !Foresight::of(&inventory).is_clear() {
+        read_references(&mut inventory);
+    }
+    let foresight = Foresight::of(&inventory);
+    select_around(inventory, policy, &foresight, &Settled::default(), now, space)
+}
+
+/// As [`select`], as if every entry could be removed, by whomever.
+///
+/// # Errors
+///
+/// As [`select`].
+pub fn estimate(
+    mut inventory: Inventory,
+    policy: &Policy,
+    now: Timestamp,
+    space: Space,
+) -> Result<PrunePlan, Error> {
     if policy.wants_references() {
         read_references(&mut inventory);
     }
-    select_around(inventory, policy, &HashMap::new(), now, space)
+    select_around(inventory, policy, &Foresight::default(), &Settled::default(), now, space)
 }
 
-/// As [`select`], for an inventory whose references have been read; it fails in the same case. Also keeps the files in `held`, by
-/// inode number, for the given reason.
+/// As [`select`], for an inventory whose references have been read; it fails in the same case. What is settled stays so.
 pub(crate) fn select_around(
     inventory: Inventory,
     policy: &Policy,
-    held: &HashMap<u64, Keep>,
+    foresight: &Foresight,
+    settled: &Settled,
     now: Timestamp,
     space: Space,
 ) -> Result<PrunePlan, Error> {
@@ -65,19 +85,20 @@ pub(crate) fn select_around(
     plan.goal = policy.has_goal().then(|| policy.clone());
     plan.blob_fates.fill(Fate::Remove(Remove::Everything));
     plan.partial_fates.fill(Fate::Remove(Remove::Everything));
-    plan.leftovers_go.fill(true);
+    plan.leftovers_go.fill(!settled.are_leftovers_done);
     plan.index_change = IndexChange::Empty;
     plan.grace = policy.grace;
+    plan.space = space;
     // The next prune with such a policy judges what stays by its last use.
     plan.arms = policy.has_goal() || policy.older_than.is_some();
-    if policy.is_everything() {
+    if policy.is_everything() && foresight.is_clear() {
         return Ok(plan);
     }
-    let mut candidates = Selection { plan: &mut plan, policy, held, now }.candidates();
+    let mut candidates = Selection { plan: &mut plan, policy, settled, now }.candidates();
     if policy.has_goal() {
         candidates.sort_unstable_by(|left, right| left.compare(right, &plan));
     }
-    take_until_met(&mut plan, &candidates, policy, space);
+    take_until_met(&mut plan, &candidates, policy, foresight, space);
     plan.index_change = plan.entries_without_their_blobs();
     if policy.selects_images() {
         // An entry may have all its blobs in common with others.
@@ -110,7 +131,7 @@ pub(crate) fn select_around(
 struct Selection<'a> {
     plan: &'a mut PrunePlan,
     policy: &'a Policy,
-    held: &'a HashMap<u64, Keep>,
+    settled: &'a Settled,
     now: Timestamp,
 }
 
@@ -126,6 +147,13 @@ impl Selection<'_> {
             if companions.owner(index).is_some() {
                 continue;
             }
+            if let Some(fate) = companions.unit(index).find_map(|index| self.settled.blob(index)) {
+                let fates = &mut self.plan.blob_fates;
+                companions
+                    .unit(index)
+                    .for_each(|index| fates[index] = self.settled.blob(index).unwrap_or(fate));
+                continue;
+            }
             let blob = &blobs[index];
             let unit = || companions.unit(index).map(|index| &blobs[index]);
             let last_used = unit().map(Blob::last_used).max().unwrap_or(self.now).min(self.now);
@@ -134,8 +162,6 @@ impl Selection<'_> {
             let is_referenced = *count > 0 || !all_known && self.plan.is_nested(blob);
             let keep = if pinned[index] || self.policy.keep.has_blob(&blob.digest) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = unit().find_map(|blob| self.held.get(&blob.inode)) {
-                Some(*reason)
             } else if let Some(reason) = self.not_corrupt(index) {
                 Some(reason)
             } else if is_referenced && (!self.policy.corrupt || self.policy.unreferenced) {
@@ -152,7 +178,7 @@ impl Selection<'_> {
                     let fates = &mut self.plan.blob_fates;
                     companions.unit(index).for_each(|index| fates[index] = Fate::Keep(reason));
                 }
-                None => candidates.push(Candidate { last_used, size_bytes, what: What::Blob(index) }),
+                None => candidates.push(Candidate::new(self.plan, last_used, size_bytes, What::Blob(index))),
             }
         }
         self.add_partials(&mut candidates);
@@ -176,20 +202,24 @@ impl Selection<'_> {
 
     fn add_partials(&mut self, candidates: &mut Vec<Candidate>) {
         for index in 0..self.plan.partial_fates.len() {
+            if let Some(fate) = self.settled.partial(index) {
+                self.plan.partial_fates[index] = fate;
+                continue;
+            }
             let partial = &self.plan.inventory.tree.partials[index];
             let (last_used, size_bytes) = (partial.last_used().min(self.now), partial.size_bytes());
             let keep = if self.policy.corrupt {
                 Some(Keep::Intact)
             } else if self.policy.selects_images() {
                 Some(Keep::Unselected)
-            } else if let Some(reason) = self.held.get(&partial.status.id.inode) {
-                Some(*reason)
             } else {
                 self.too_recent(last_used)
             };
             match keep {
                 Some(reason) => self.plan.partial_fates[index] = Fate::Keep(reason),
-                None => candidates.push(Candidate { last_used, size_bytes, what: What::Partial(index) }),
+                None => {
+                    candidates.push(Candidate::new(self.plan, last_used, size_bytes, What::Partial(index)))
+                }
             }
         }
     }
@@ -213,8 +243,8 @@ impl Selection<'_> {
             let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
             let keep = if self.policy.keep.need(image, &self.plan.inventory) {
                 Some(Keep::Pinned)
-            } else if let Some(reason) = blobs().find_map(|blob| self.held.get(&blob.inode)) {
-                Some(*reason)
+            } else if let Some(fate) = image.blobs.iter().find_map(|blob| self.settled.blob(*blob)) {
+                Some(if let Fate::Keep(reason) = fate { reason } else { Keep::Referenced })
             } else if !self.policy.selects(image) {
                 Some(Keep::Unselected)
             } else if !image.is_complete || may_need_any {
@@ -223,13 +253,14 @@ impl Selection<'_> {
                 self.too_recent(last_used)
             };
             let Some(reason) = keep else {
-                candidates.push(Candidate { last_used, size_bytes, what: What::Image(index) });
+                candidates.push(Candidate::new(self.plan, last_used, size_bytes, What::Image(index)));
                 continue;
             };
             for &blob in &self.plan.inventory.references.images[index].blobs {
                 let fate = &mut self.plan.blob_fates[blob];
                 // The strongest reason wins: a pin, then recent use, then a reference.
-                if *fate == Fate::Keep(Keep::Referenced) || reason == Keep::Pinned {
+                let is_pinned = reason == Keep::Pinned && self.settled.blob(blob).is_none();
+                if *fate == Fate::Keep(Keep::Referenced) || is_pinned {
                     *fate = Fate::Keep(reason);
                 }
             }
@@ -268,60 +299,6 @@ impl Selection<'_> {
     }
 }
 
-/// Applies the goals: removes candidates in order until all goals are met.
-fn take_until_met(plan: &mut PrunePlan, candidates: &[Candidate], policy: &Policy, space: Space) {
-    let reason = policy.reason();
-    let mut counts = plan.inventory.references.counts(plan.blob_fates.len());
-    let mut used_bytes = plan.inventory.used_bytes();
-    let mut disk = DiskLedger::default();
-    let min_free = policy.min_free.map_or(0, |free| free.bytes_of(space));
-    for candidate in candidates {
-        let is_used_met = policy.max_used_bytes.is_none_or(|max| used_bytes <= max);
-        let is_free_met = space.available_bytes.saturating_add(disk.freed_bytes()) >= min_free;
-        let is_met = policy.has_goal() && is_used_met && is_free_met;
-        let fate = if is_met { Fate::Keep(Keep::GoalMet) } else { Fate::Remove(reason) };
-        let blobs = match candidate.what {
-            What::Partial(index) => {
-                plan.partial_fates[index] = fate;
-                if !is_met {
-                    let mut gone = Tally::default();
-                    plan.inventory.tree.partials[index].count_into(&mut gone, &mut disk);
-                    used_bytes = used_bytes.saturating_sub(gone.bytes);
-                }
-                continue;
-            }
-            What::Blob(index) => plan.inventory.tree.companions.unit(index).collect(),
-            What::Image(index) => image_blobs(plan, index, &mut counts, is_met),
-        };
-        for index in blobs {
-            let blob = &plan.inventory.tree.blobs[index];
-            // A layer that was read recently stays, even if all its images go.
-            let is_recent = policy.is_too_recent(blob.last_used().min(plan.planned_at), plan.planned_at);
-            plan.blob_fates[index] = if is_recent { Fate::Keep(Keep::Recent) } else { fate };
-            if !is_met && !is_recent {
-                used_bytes = used_bytes.saturating_sub(blob.size_bytes);
-                disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
-            }
-        }
-    }
-}
-
-/// The blobs that share the fate of the image. These are never pinned blobs and, if the image is
-/// removed, only blobs that no remaining image references.
-fn image_blobs(plan: &PrunePlan, index: usize, counts: &mut [u32], stays: bool) -> Vec<usize> {
-    let mut own = Vec::new();
-    for &blob in &plan.inventory.references.images[index].blobs {
-        if !stays {
-            counts[blob] -= 1;
-        }
-        let is_pinned = plan.blob_fates[blob] == Fate::Keep(Keep::Pinned);
-        if !is_pinned && (stays || counts[blob] == 0) {
-            own.push(blob);
-        }
-    }
-    own
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,8 +310,8 @@ mod tests {
     use crate::cache::names::Place;
     use crate::cache::references::References;
     use crate::os::status::Status;
+    use crate::plan::amount::Amount;
     use crate::plan::pins::{Pin, Pins};
-    use crate::plan::policy::FreeSpace;
     use proptest::prelude::*;
     use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -358,6 +335,7 @@ mod tests {
                 links: 1,
                 directory: 0,
                 spelling: Spelling::Colon,
+                is_lower: false,
             }
         };
         let blobs = blobs.iter().enumerate().map(blob).collect();
@@ -382,8 +360,8 @@ mod tests {
         fates.filter(|(_, (_, fate))| fate.goes()).map(|(index, _)| index).collect()
     }
 
-    fn budget(max_used_bytes: u64) -> Policy {
-        Policy { max_used_bytes: Some(max_used_bytes), ..Policy::default() }
+    fn budget(bytes: u64) -> Policy {
+        Policy { max_used: Some(Amount::Bytes(bytes)), ..Policy::default() }
     }
 
     fn older_than(nanoseconds: u64) -> Policy {
@@ -419,13 +397,27 @@ mod tests {
         let space = Space { available_bytes: 10_000, total_bytes: 100_000 };
         let free =
             |min_free| goes(&plan(&blobs, &Policy { min_free: Some(min_free), ..Policy::default() }, space));
-        assert_eq!(free(FreeSpace::Bytes(10_000)), [0; 0]);
-        assert_eq!(free(FreeSpace::Bytes(10_001)), [0]);
-        assert_eq!(free(FreeSpace::Bytes(14_096)), [0]);
-        assert_eq!(free(FreeSpace::Bytes(14_097)), [0, 1]);
-        assert_eq!(free(FreeSpace::Percent(10)), [0; 0]);
-        assert_eq!(free(FreeSpace::Percent(15)), [0, 1]);
-        assert_eq!(free(FreeSpace::Percent(100)), [0, 1, 2]);
+        assert_eq!(free(Amount::Bytes(10_000)), [0; 0]);
+        assert_eq!(free(Amount::Bytes(10_001)), [0]);
+        assert_eq!(free(Amount::Bytes(14_096)), [0]);
+        assert_eq!(free(Amount::Bytes(14_097)), [0, 1]);
+        assert_eq!(free(Amount::Percent(10)), [0; 0]);
+        assert_eq!(free(Amount::Percent(15)), [0, 1]);
+        assert_eq!(free(Amount::Percent(100)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_share_of_the_file_system_is_a_budget_too() {
+        let blobs = [(1, 100), (2, 100), (3, 100)];
+        let space = Space { available_bytes: 0, total_bytes: 1000 };
+        let used = |percent| {
+            let policy = Policy { max_used: Some(Amount::Percent(percent)), ..Policy::default() };
+            goes(&plan(&blobs, &policy, space))
+        };
+        assert_eq!(used(30), [0; 0]);
+        assert_eq!(used(29), [0]);
+        assert_eq!(used(10), [0, 1]);
+        assert_eq!(used(0), [0, 1, 2]);
     }
 
     #[test]
@@ -435,7 +427,7 @@ mod tests {
             (blob.inode, blob.links) = (7, 2);
         }
         let space = Space { available_bytes: 0, total_bytes: 100_000 };
-        let policy = Policy { min_free: Some(FreeSpace::Bytes(1)), ..Policy::default() };
+        let policy = Policy { min_free: Some(Amount::Bytes(1)), ..Policy::default() };
         assert_eq!(goes(&select(inventory, &policy, NOW, space).unwrap()), [0, 1]);
     }
 
@@ -446,19 +438,17 @@ mod tests {
     fn any_policy() -> impl Strategy<Value = Policy> {
         let age = prop::option::of(0..1_000_000u64);
         let free = prop::option::of(0..300_000u64);
-        (age, prop::option::of(0..200_000u64), free, prop::bool::ANY).prop_map(
-            |(age, max_used_bytes, free, pins)| {
-                let mut keep = Pins::default();
-                keep.extend(pins.then(|| Pin { digests: vec![Digest::Sha256([0; 32])], ..Pin::default() }));
-                Policy {
-                    older_than: age.map(Duration::from_nanos),
-                    keep,
-                    max_used_bytes,
-                    min_free: free.map(FreeSpace::Bytes),
-                    ..Policy::default()
-                }
-            },
-        )
+        (age, prop::option::of(0..200_000u64), free, prop::bool::ANY).prop_map(|(age, used, free, pins)| {
+            let mut keep = Pins::default();
+            keep.extend(pins.then(|| Pin { digests: vec![Digest::Sha256([0; 32])], ..Pin::default() }));
+            Policy {
+                older_than: age.map(Duration::from_nanos),
+                keep,
+                max_used: used.map(Amount::Bytes),
+                min_free: free.map(Amount::Bytes),
+                ..Policy::default()
+            }
+        })
     }
 
     const SPACE: Space = Space { available_bytes: 50_000, total_bytes: 1_000_000 };
@@ -476,11 +466,11 @@ mod tests {
         #[test]
         fn goals_are_met_and_not_overshot(blobs in any_blobs(), policy in any_policy()) {
             prop_assume!(policy.has_goal());
-            let everything = plan(&blobs, &Policy { max_used_bytes: None, min_free: None, ..policy.clone() }, SPACE);
+            let everything = plan(&blobs, &Policy { max_used: None, min_free: None, ..policy.clone() }, SPACE);
             let plan = plan(&blobs, &policy, SPACE);
             let used = |report: &PruneReport| blobs.iter().map(|(_, size)| size).sum::<u64>() - report.bytes_freed;
             let is_met = |report: &PruneReport| {
-                policy.max_used_bytes.is_none_or(|max| used(report) <= max)
+                policy.max_used.is_none_or(|max| used(report) <= max.bytes_of(SPACE))
                     && policy.min_free.is_none_or(|free| SPACE.available_bytes + report.disk_bytes_freed >= free.bytes_of(SPACE))
             };
             let preview = plan.preview();
@@ -522,7 +512,7 @@ mod tests {
         #[test]
         fn a_met_goal_frees_nothing(blobs in any_blobs(), room in 0..1000u64) {
             let used = blobs.iter().map(|(_, size)| size).sum::<u64>();
-            let policy = Policy { min_free: Some(FreeSpace::Bytes(SPACE.available_bytes - room)), ..budget(used + room) };
+            let policy = Policy { min_free: Some(Amount::Bytes(SPACE.available_bytes - room)), ..budget(used + room) };
             prop_assert_eq!(plan(&blobs, &policy, SPACE).preview().blobs_freed, 0);
         }
     }

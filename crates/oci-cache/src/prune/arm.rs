@@ -15,13 +15,14 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{AtFlags, chownat};
 
 use crate::plan::PrunePlan;
+use crate::plan::fate::Fate;
 use crate::prune::report::Outcome;
 
 /// Arms the blobs that stay, by the plan or as an exception to it, and whose next read would leave no trace. Returns
 /// how many it armed.
 pub(crate) fn arm(plan: &PrunePlan, exceptions: &[(usize, Outcome)]) -> u64 {
     let (tree, idleness) = (&plan.inventory.tree, plan.inventory.idleness);
-    let by_plan = plan.blobs().filter(|(_, fate)| !fate.goes()).map(|(blob, _)| blob);
+    let by_plan = plan.blobs().filter(|(_, fate)| matches!(fate, Fate::Keep(_))).map(|(blob, _)| blob);
     let kept = exceptions.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Kept(_)));
     let stays = by_plan.chain(kept.map(|(index, _)| &tree.blobs[*index]));
     let armed = stays.filter(|blob| idleness.can_be_armed(blob.times(), plan.planned_at)).filter(|blob| {

@@ -10,7 +10,7 @@
 //!
 //! What it does not guarantee: that a pull in progress succeeds; its directory is removed while it runs.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{
@@ -26,13 +26,14 @@ use crate::cache::names;
 use crate::error::Failure;
 use crate::error::{Error, Refusal};
 use crate::escape::escape_path;
+use crate::os::access::Removals;
 use crate::os::directory::open_directory;
 use crate::os::status::Status;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::prune::confine::confined;
 use crate::prune::leftovers;
-use crate::prune::report::PruneReport;
+use crate::prune::report::{Outcome, PruneReport};
 
 /// Applies a plan that removes everything, by the aside strategy.
 ///
@@ -60,7 +61,13 @@ pub fn apply_aside(
     let (report, is_confined) = confined(plan, beside, progress, || prune(cache, plan, progress));
     report.map(|mut report| {
         report.notes.confined = is_confined;
-        report
+        if report.notes.left_aside.is_some() {
+            tell_what_is_left(plan, &mut report);
+        }
+        let is_untouched = report.interrupted && report.blobs_freed == 0;
+        let report = report.measured(plan);
+        let used_bytes = if is_untouched { plan.inventory.used_bytes() } else { report.used_bytes };
+        PruneReport { used_bytes, ..report }
     })
 }
 
@@ -110,6 +117,10 @@ pub fn check_aside(cache: &CacheDir, plan: &PrunePlan) -> Result<(), Error> {
 /// The cache and its parent; `None` if there is no cache.
 fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, &'a Surroundings)>, Error> {
     let Some(root) = cache.root() else { return Ok(None) };
+    if let Some(cause) = plan.foreseen.causes().first() {
+        let (path, error) = (escape_path(cause.first()), &cause.error);
+        return Err(refused(cache, format!("{} `{path}`: {error}", cause.operation)));
+    }
     if !plan.is_everything() {
         return Err(refused(cache, "it removes the whole cache, but some entries are to be kept".to_owned()));
     }
@@ -128,17 +139,22 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
     if plan.inventory.tree.live_leftovers > 0 {
         return Err(refused(cache, "another prune is removing a leftover in the cache".to_owned()));
     }
-    if let Some(failure) = plan.inventory.failures().first() {
-        let path = escape_path(&failure.path);
+    if let Some(cause) = plan.inventory.failures().causes().first() {
+        let path = escape_path(cause.first());
         return Err(refused(
             cache,
-            format!("`{path}` cannot be inspected and would be removed with the cache ({})", failure.error),
+            format!("`{path}` cannot be inspected and would be removed with the cache ({})", cause.error),
         ));
     }
-    let surroundings = cache.surroundings();
-    surroundings
-        .map(|surroundings| Some((root, surroundings)))
-        .ok_or_else(|| refused(cache, "its parent directory cannot be opened".to_owned()))
+    let Some(surroundings) = cache.surroundings() else {
+        return Err(refused(cache, "its parent directory cannot be opened".to_owned()));
+    };
+    let removals = Removals::from(surroundings.parent.as_fd());
+    match removals.refuse(|| Ok(root.status)) {
+        None => Ok(Some((root, surroundings))),
+        Some(errno) if matches!(removals, Removals::None(_)) => Err(refused_beside(cache, errno)),
+        Some(errno) => Err(refused_name(cache, errno)),
+    }
 }
 
 /// Renames the cache aside and removes it.
@@ -166,8 +182,35 @@ fn take_aside(
     Ok(())
 }
 
+/// Tells which entries are still there, under the new name.
+fn tell_what_is_left(plan: &PrunePlan, report: &mut PruneReport) {
+    let outcome = if report.interrupted { Outcome::NotReached } else { Outcome::Failed };
+    let tree = &plan.inventory.tree;
+    let is_left = |directory: u16, name: &CStr| {
+        Status::of_entry(tree.directory(directory).descriptor.as_fd(), name).is_ok()
+    };
+    for (index, blob) in tree.blobs.iter().enumerate() {
+        if is_left(blob.directory, blob.digest.file_name(blob.spelling).as_c_str()) {
+            report.notes.exceptions.push((index, outcome));
+        }
+    }
+    let partials = tree.partials.iter();
+    report.notes.partials = partials
+        .map(|partial| if is_left(partial.directory, &partial.name) { outcome } else { Outcome::Removed })
+        .collect();
+}
+
 fn refused(cache: &CacheDir, why: String) -> Error {
     Error::Refused { path: cache.path().to_owned(), reason: Refusal::NotAside(why) }
+}
+
+fn refused_name(cache: &CacheDir, errno: Errno) -> Error {
+    refused(cache, format!("the cache cannot be renamed ({})", std::io::Error::from(errno)))
+}
+
+fn refused_beside(cache: &CacheDir, errno: Errno) -> Error {
+    let error = std::io::Error::from(errno);
+    refused(cache, format!("no directory can be created beside the cache ({error})"))
 }
 
 /// An unused name beside the cache.
@@ -188,10 +231,7 @@ struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     fn make(cache: &CacheDir, root: &Root, surroundings: &'a Surroundings) -> Result<Self, Error> {
         let name = fresh_name(cache, surroundings)?;
-        let refuse = |errno: Errno| {
-            let error = std::io::Error::from(errno);
-            refused(cache, format!("no directory can be created beside the cache ({error})"))
-        };
+        let refuse = |errno| refused_beside(cache, errno);
         mkdirat(&surroundings.parent, &name, Mode::RWXU).map_err(refuse)?;
         let made = open_directory(surroundings.parent.as_fd(), &name).and_then(|(descriptor, status)| {
             let (owner, group) = (root.status.owner, root.status.group);
@@ -222,7 +262,7 @@ impl<'a> Prepared<'a> {
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.rename_and_recreate(cache),
             Err(errno) => {
                 self.discard();
-                Err(refused(cache, format!("the cache cannot be renamed ({})", std::io::Error::from(errno))))
+                Err(refused_name(cache, errno))
             }
         }
     }

@@ -18,16 +18,17 @@ use std::os::fd::AsFd as _;
 use crate::cache::lock::Lock;
 use crate::cache::partial::Partial;
 use crate::error::{Error, Failure};
-use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
+use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
 use crate::prune::arm::arm;
 use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::confine::confined;
 use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
 use crate::prune::look::Look;
-use crate::prune::pulls::{Pulls, Sign};
-use crate::prune::report::{Outcome, PruneReport};
+use crate::prune::pulls::{Pulls, Seen, open_blob, open_partial};
+use crate::prune::report::{Notes, Outcome, PruneReport};
+use crate::prune::sign::Sign;
 use crate::prune::spare::Idle;
 use crate::prune::units::remove_blobs;
 
@@ -38,58 +39,106 @@ use crate::prune::units::remove_blobs;
 /// [`Error::OtherLock`] if the lock is on another directory; then nothing was changed. Failures of
 /// single entries are in [`PruneReport::failures`].
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
-    apply_knowing(plan, lock, None, progress)
+    plan.check_lock(lock)?;
+    let Round { mut report, left, .. } = carry_out(plan, None, progress);
+    finish(plan, left.as_ref(), progress, &mut report);
+    Ok(report.measured(plan))
 }
 
-/// As [`apply`]. If a pull was under way in an earlier round, the rule is in force from the start.
-pub(crate) fn apply_knowing(
-    plan: &PrunePlan,
-    lock: &Lock,
-    pull: Option<&Sign>,
-    progress: &Progress,
-) -> Result<PruneReport, Error> {
-    plan.check_lock(lock)?;
+/// What one round did.
+pub(crate) struct Round {
+    pub(crate) report: PruneReport,
+    /// What it saw of pulls, if it looked for any.
+    pub(crate) seen: Option<Seen>,
+    /// The layout's index, if the round changed it.
+    pub(crate) left: Option<LeftIndex>,
+}
+
+/// Removes what the plan says. If an earlier round looked for pulls, what it saw holds on.
+pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progress) -> Round {
     let work = plan.work();
     progress.begin(work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
-    let needs_look = pull.is_some() || Guard::of(plan).is_some() || idle.is_in_doubt();
     // Before the confinement: a confined process cannot see what other processes have open.
-    let pulls = needs_look.then(|| {
-        idle.read_references();
-        Pulls::look(plan, idle.references(), pull, progress)
-    });
+    let pulls = match seen {
+        Some(seen) => Some(Pulls::again(&plan.inventory.tree, seen)),
+        None if Guard::of(plan).is_some() || idle.is_in_doubt() => {
+            idle.read_references();
+            Some(Pulls::look(plan, idle.references(), progress))
+        }
+        None => None,
+    };
     let beside = pulls.as_ref().map(|pulls| Beside { pulls, idle: &idle });
-    let (mut report, is_confined) = confined(plan, None, progress, || prune(plan, beside, progress));
+    let ((mut report, left), is_confined) = confined(plan, None, progress, || prune(plan, beside, progress));
     report.notes.confined = is_confined;
-    Ok(report)
+    report.interrupted = progress.is_stopped();
+    // A confined process could not see whose they are.
+    report.pull = report.pull.or_else(|| first_in_use(plan, &report.notes));
+    Round { report, left, seen: pulls.map(Pulls::into_seen) }
 }
 
-fn prune(plan: &PrunePlan, beside: Option<Beside<'_>>, progress: &Progress) -> PruneReport {
+/// If something stays because a process has it open, what that is.
+fn first_in_use(plan: &PrunePlan, notes: &Notes) -> Option<Sign> {
+    let is_open = |outcome: &Outcome| *outcome == Outcome::Kept(Keep::InUse);
+    let blob = notes.exceptions.iter().find(|(_, outcome)| is_open(outcome));
+    if let Some((index, _)) = blob {
+        return Some(open_blob(&plan.inventory.tree, *index));
+    }
+    let partial = notes.partials.iter().position(is_open)?;
+    plan.inventory.tree.partials.get(partial).map(open_partial)
+}
+
+/// What comes after the last round: looks whether a pull wrote back entries of the index, and arms what stays.
+pub(crate) fn finish(
+    plan: &PrunePlan,
+    left: Option<&LeftIndex>,
+    progress: &Progress,
+    report: &mut PruneReport,
+) {
+    if let Some(left) = left {
+        let removed = Guard::removed_digests(plan, report);
+        let clean_up = || Guard::new(plan).map(|guard| guard.clean_up(left, &removed, progress));
+        if let (Some(Err(failure)), _) = confined(plan, None, progress, clean_up) {
+            report.failures.push(failure);
+        }
+    }
+    if plan.arms && !progress.is_stopped() {
+        report.notes.armed = arm(plan, &report.notes.exceptions);
+    }
+    report.interrupted |= progress.is_stopped();
+}
+
+/// First removes what needs no change of the layout's index: on a full disk, that makes room for a new one.
+fn prune(
+    plan: &PrunePlan,
+    beside: Option<Beside<'_>>,
+    progress: &Progress,
+) -> (PruneReport, Option<LeftIndex>) {
     let mut report = plan.report_of_kept();
-    let guard = Guard::of(plan);
-    let left_index = remove_planned_blobs(plan, guard.as_ref(), beside, progress, &mut report);
-    remove_planned_partials(plan, beside, progress, &mut report);
+    let removal = BlobRemoval { plan, guard: Guard::of(plan), beside, progress };
+    let (bound, free): (Vec<usize>, Vec<usize>) = plan.doomed_blobs().into_iter().partition(plan.is_bound());
+    let unchanged = removal.remove(free, Part::Free, &mut report);
+    match beside {
+        Some(Beside { pulls, .. }) => {
+            pulls.while_removing_partials(|| remove_planned_partials(plan, beside, progress, &mut report));
+            let is_open = |outcome: &Outcome| *outcome == Outcome::Kept(Keep::InUse);
+            if let Some(partial) = report.notes.partials.iter().position(is_open) {
+                pulls.found(open_partial(&plan.inventory.tree.partials[partial]));
+            }
+        }
+        None => remove_planned_partials(plan, beside, progress, &mut report),
+    }
     for leftover in plan.leftovers() {
         if !progress.is_stopped() {
             leftover.remove(progress, &mut report);
         }
     }
-    if let (Some(guard), Some(left)) = (guard, left_index) {
-        guard.clean_up(&left, progress, &mut report);
-    }
-    if plan.arms && !progress.is_stopped() {
-        report.notes.armed = arm(plan, &report.notes.exceptions);
-    }
-    // No update of the watch from here on: this prune has opened partials and the index, unannounced.
+    let left = removal.remove(bound, Part::Bound, &mut report).or(unchanged);
+    // No update of the watch from here on: this prune has opened the index, unannounced.
     if let Some(Beside { pulls, .. }) = beside {
-        report.notes.pull = report.notes.pull.or_else(|| pulls.sign().cloned());
-        // Only further rounds need to know.
-        if plan.goal.is_some() {
-            report.notes.used = pulls.used();
-        }
+        report.pull = report.pull.or_else(|| pulls.sign().cloned());
     }
-    report.interrupted = progress.is_stopped();
-    report
+    (report, left)
 }
 
 impl PrunePlan {
@@ -97,59 +146,95 @@ impl PrunePlan {
         let fates = self.blob_fates.iter().enumerate();
         fates.filter(|(_, fate)| fate.goes()).map(|(index, _)| index).collect()
     }
+
+    /// Whether the index must change before the blob at an index goes: it leads to the blob, or may do so.
+    pub(crate) fn is_bound(&self) -> impl Fn(&usize) -> bool {
+        let references = &self.inventory.references;
+        let is_known = references.is_complete() && self.index_change != IndexChange::Empty;
+        let counts = if is_known { references.counts(self.blob_fates.len()) } else { Vec::new() };
+        move |&index| {
+            self.is_nested(&self.inventory.tree.blobs[index])
+                && counts.get(index).is_none_or(|count| *count > 0)
+        }
+    }
 }
 
-/// Removes the planned blobs, or what the rule leaves of them; those of a layout only if the layout is ready.
-/// Returns the index that is left in the layout.
-fn remove_planned_blobs(
-    plan: &PrunePlan,
-    guard: Option<&Guard<'_>>,
-    beside: Option<Beside<'_>>,
-    progress: &Progress,
-    report: &mut PruneReport,
-) -> Option<LeftIndex> {
-    let (mut doomed, mut index_change) = (plan.doomed_blobs(), plan.index_change.clone());
-    if let Some(Beside { pulls, idle }) = beside
-        && pulls.sign().is_some()
-    {
+/// Which of the planned blobs are removed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Those that the index does not lead to.
+    Free,
+    /// Those that the index leads to.
+    Bound,
+}
+
+/// Removes planned blobs, or what the rule leaves of them; those of a layout only if the layout is ready.
+struct BlobRemoval<'a> {
+    plan: &'a PrunePlan,
+    guard: Option<Guard<'a>>,
+    beside: Option<Beside<'a>>,
+    progress: &'a Progress,
+}
+
+impl BlobRemoval<'_> {
+    /// Returns the layout's index, if it was changed.
+    fn remove(&self, doomed: Vec<usize>, part: Part, report: &mut PruneReport) -> Option<LeftIndex> {
+        let (plan, tree) = (self.plan, &self.plan.inventory.tree);
+        let (mut doomed, mut index_change) = self.spare(doomed, report);
+        if part == Part::Free {
+            index_change = IndexChange::Drop(Vec::new());
+        }
+        let is_nested = |index: &usize| plan.is_nested(&tree.blobs[*index]);
+        let needs_index = index_change.drops_entries() || doomed.iter().any(is_nested);
+        let readiness = match (&self.guard, self.beside) {
+            _ if self.progress.is_stopped() => Readiness::Stopped,
+            (Some(guard), Some(Beside { pulls, .. })) if needs_index => {
+                guard.prepare_on_any_disk(&index_change, pulls)
+            }
+            _ => Readiness::Ready(None),
+        };
+        let mut kept = Vec::new();
+        // The same directory may also be a flat cache: its blobs are removed in any case.
+        if !matches!(readiness, Readiness::Ready(_)) {
+            (kept, doomed) = doomed.into_iter().partition(is_nested);
+        }
+        let mut removal = remove_blobs(tree, doomed, OpenFiles::Spare(self.beside), self.progress);
+        report.notes.exceptions.append(&mut removal.exceptions);
+        removal.count_into(report);
+        let (outcome, left) = match readiness {
+            Readiness::Ready(left) => {
+                (Outcome::Removed, left.map(|status| LeftIndex { status, index_change }))
+            }
+            Readiness::Stopped => (Outcome::NotReached, None),
+            Readiness::PullUnderWay(sign) => {
+                report.pull = Some(sign);
+                (Outcome::Kept(Keep::Spared), None)
+            }
+            Readiness::Failed(failure) => {
+                report.failures.push(failure);
+                (Outcome::Failed, None)
+            }
+        };
+        if let Some(LeftIndex { status, index_change }) = &left {
+            report.notes.index_changed = plan.index_change(index_change);
+            report.notes.index_removed =
+                self.guard.as_ref().filter(|_| status.is_none()).map(Guard::index_path);
+        }
+        keep_planned_blobs(plan, kept, outcome, self.progress, report);
+        left
+    }
+
+    /// Leaves out what stays because a pull is under way. Returns what goes, and the change of the layout's index.
+    fn spare(&self, doomed: Vec<usize>, report: &mut PruneReport) -> (Vec<usize>, IndexChange) {
+        let sign_and_idle = self.beside.and_then(|Beside { pulls, idle }| Some((pulls, pulls.sign()?, idle)));
+        let Some((pulls, _, idle)) = sign_and_idle else { return (doomed, self.plan.index_change.clone()) };
         let spared = idle.spare(|index| pulls.is_in_use(index));
-        (doomed, index_change) = (spared.doomed, spared.index_change);
-        keep_planned_blobs(plan, spared.kept, Outcome::Kept(Keep::InUse), progress, report);
+        let (doomed, kept): (_, Vec<usize>) = doomed.into_iter().partition(|index| spared.goes[*index]);
+        let (in_use, spare) = kept.into_iter().partition(|&index| pulls.is_in_use(index));
+        keep_planned_blobs(self.plan, in_use, Outcome::Kept(Keep::InUse), self.progress, report);
+        keep_planned_blobs(self.plan, spare, Outcome::Kept(Keep::Spared), self.progress, report);
+        (doomed, spared.index_change)
     }
-    let tree = &plan.inventory.tree;
-    let needs_index =
-        index_change.drops_entries() || doomed.iter().any(|&index| plan.is_nested(&tree.blobs[index]));
-    let readiness = match (guard, beside) {
-        _ if progress.is_stopped() => Readiness::Stopped,
-        (Some(guard), Some(Beside { pulls, .. })) if needs_index => guard.prepare(&index_change, pulls),
-        _ => Readiness::Ready(None),
-    };
-    let mut kept = Vec::new();
-    // The same directory may also be a flat cache: its blobs are removed in any case.
-    if !matches!(readiness, Readiness::Ready(_)) {
-        (doomed, kept) = doomed.into_iter().partition(|&index| !plan.is_nested(&tree.blobs[index]));
-    }
-    let mut removal = remove_blobs(tree, doomed, OpenFiles::Spare(beside), progress);
-    report.notes.exceptions.append(&mut removal.exceptions);
-    removal.count_into(report);
-    let (outcome, left) = match readiness {
-        Readiness::Ready(left) => {
-            report.notes.index_changed =
-                guard.filter(|_| needs_index).and_then(|_| plan.index_change(&index_change));
-            (Outcome::Removed, left)
-        }
-        Readiness::Stopped => (Outcome::NotReached, None),
-        Readiness::PullUnderWay(sign) => {
-            report.notes.pull = Some(sign);
-            (Outcome::Kept(Keep::InUse), None)
-        }
-        Readiness::Failed(failure) => {
-            report.failures.push(failure);
-            (Outcome::Failed, None)
-        }
-    };
-    keep_planned_blobs(plan, kept, outcome, progress, report);
-    left
 }
 
 fn keep_planned_blobs(
@@ -176,17 +261,20 @@ fn remove_planned_partials(
     progress: &Progress,
     report: &mut PruneReport,
 ) {
-    let idle = beside.filter(|beside| beside.pulls.update().is_some()).map(|beside| beside.idle);
-    for (partial, fate) in plan.partials() {
-        let is_spared = idle.is_some_and(|idle| idle.is_partial_spared(partial));
+    let beside = beside.filter(|beside| beside.pulls.update().is_some());
+    for (index, (partial, fate)) in plan.partials().enumerate() {
+        let spared = beside.filter(|beside| beside.idle.is_partial_spared(partial));
         let outcome = match fate {
             Fate::Keep(reason) => Outcome::Kept(reason),
+            Fate::Removed(_) => Outcome::Removed,
+            Fate::Gone => Outcome::Gone,
+            Fate::Failed => Outcome::Failed,
             Fate::Remove(_) if progress.is_stopped() => Outcome::NotReached,
             Fate::Remove(_) => {
-                let outcome = if is_spared {
-                    Outcome::Kept(Keep::InUse)
-                } else {
-                    remove_partial(plan, partial, report)
+                let outcome = match spared {
+                    Some(Beside { pulls, .. }) if pulls.is_partial_open(index) => Outcome::Kept(Keep::InUse),
+                    Some(_) => Outcome::Kept(Keep::Spared),
+                    None => remove_partial(plan, partial, report),
                 };
                 if let Outcome::Kept(reason) = outcome {
                     report.kept.add(reason, partial.size_bytes());
@@ -245,7 +333,7 @@ mod tests {
             let (now, space) = (SystemTime::now().into(), Space::default());
             let plan = select(scan(&cache).unwrap(), &Policy::default(), now, space).unwrap();
             let (idle, progress) = (Idle::of(&plan), Progress::default());
-            let pulls = Pulls::look(&plan, idle.references(), None, &progress);
+            let pulls = Pulls::look(&plan, idle.references(), &progress);
             assert_eq!(pulls.sign(), None);
             if is_used {
                 drop(File::open(blob).unwrap());
@@ -253,7 +341,7 @@ mod tests {
             let mut report = PruneReport::default();
             let beside = Beside { pulls: &pulls, idle: &idle };
             remove_planned_partials(&plan, Some(beside), &progress, &mut report);
-            let outcome = if is_used { Outcome::Kept(Keep::InUse) } else { Outcome::Removed };
+            let outcome = if is_used { Outcome::Kept(Keep::Spared) } else { Outcome::Removed };
             assert_eq!((report.notes.partials, partial.exists()), (vec![outcome], is_used));
         }
     }

@@ -57,6 +57,11 @@ pub(crate) fn change_index(
     }
 }
 
+/// Whether the index has anything to change.
+pub(crate) fn would_change(root: BorrowedFd<'_>, change: &IndexChange) -> Result<bool, Errno> {
+    Ok(read_index(root)?.is_some_and(|(content, _)| changed(&content, change).is_some()))
+}
+
 /// The content of the index after the change; `None` if it stays the same. A prune of everything
 /// replaces a malformed index by an empty one.
 fn changed(content: &[u8], change: &IndexChange) -> Option<Vec<u8>> {

@@ -9,20 +9,23 @@ use std::collections::HashSet;
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
+use rustix::fs::syncfs;
 use rustix::io::Errno;
 
 use crate::cache::SETTLE;
 use crate::cache::digest::Digest;
 use crate::cache::inventory::Directory;
-use crate::cache::names::index_path;
+use crate::cache::names::{INDEX, index_path};
 use crate::error::Failure;
+use crate::os::access::Removals;
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::prune::index_rewrite::{Changed, change_index};
-use crate::prune::pulls::{Pulls, Sign};
+use crate::prune::index_rewrite::{Changed, change_index, would_change};
+use crate::prune::pulls::Pulls;
 use crate::prune::report::PruneReport;
+use crate::prune::sign::Sign;
 use crate::scan::index::index_status;
 use crate::scan::references::read_tree;
 use crate::scan::tree::scan_tree;
@@ -33,8 +36,9 @@ const ATTEMPTS: usize = 16;
 /// Whether blobs of a layout may be removed.
 #[derive(Debug)]
 pub(crate) enum Readiness {
-    /// They may: the index no longer leads to them.
-    Ready(Option<LeftIndex>),
+    /// They may: the index no longer leads to them. If it changed, what is left of it; `None` within if it had to be
+    /// removed.
+    Ready(Option<Option<Status>>),
     /// A stop was requested.
     Stopped,
     /// A pull is under way: this shows it.
@@ -43,9 +47,21 @@ pub(crate) enum Readiness {
     Failed(Failure),
 }
 
-/// The index as the prune left it; `None` if it had to be removed.
+/// The index as the prune left it.
 #[derive(Debug)]
-pub(crate) struct LeftIndex(Option<Status>);
+pub(crate) struct LeftIndex {
+    /// `None` if it had to be removed.
+    pub(crate) status: Option<Status>,
+    /// What left it.
+    pub(crate) index_change: IndexChange,
+}
+
+impl LeftIndex {
+    /// The same index, once it is known what left it.
+    pub(crate) fn with_nothing_to_drop(self) -> Self {
+        Self { index_change: IndexChange::Drop(Vec::new()), ..self }
+    }
+}
 
 /// Guards a layout while a plan removes blobs from it.
 #[derive(Debug)]
@@ -59,46 +75,86 @@ impl<'a> Guard<'a> {
     pub(crate) fn of(plan: &'a PrunePlan) -> Option<Self> {
         let tree = &plan.inventory.tree;
         let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
-        let root = tree.directories.first()?;
-        (is_layout && plan.needs_index()).then_some(Self { plan, root })
+        if is_layout && plan.needs_index() { Self::new(plan) } else { None }
+    }
+
+    /// The guard for a layout whose index was changed.
+    pub(crate) fn new(plan: &'a PrunePlan) -> Option<Self> {
+        plan.inventory.tree.directories.first().map(|root| Self { plan, root })
+    }
+
+    /// As [`prepare`](Self::prepare). If the disk is full, tries once more when the file system has given back what was
+    /// removed before.
+    pub(crate) fn prepare_on_any_disk(&self, change: &IndexChange, pulls: &Pulls<'_>) -> Readiness {
+        let is_full = |failure: &Failure| {
+            let full = [Errno::NOSPC, Errno::DQUOT].map(|errno| Some(errno.raw_os_error()));
+            full.contains(&failure.error.raw_os_error())
+        };
+        match self.prepare(change, pulls) {
+            Readiness::Failed(failure) if is_full(&failure) && syncfs(&self.root.descriptor).is_ok() => {
+                self.prepare(change, pulls)
+            }
+            readiness => readiness,
+        }
     }
 
     /// Makes the layout ready for the removal of its blobs: changes its index.
     pub(crate) fn prepare(&self, change: &IndexChange, pulls: &Pulls<'_>) -> Readiness {
-        let fail = |errno| Readiness::Failed(Failure::new("rewrite the index", self.index_path(), errno));
-        let tree = &self.plan.inventory.tree;
-        let Some(index) = &tree.index else {
-            // A link or a mount in place of the index may reference the blobs, and cannot be changed.
-            let is_odd = tree.foreign.iter().any(|foreign| foreign.path == self.index_path());
-            let odd = tree.index_unknown.or(is_odd.then_some(Errno::NOTSUP));
-            return odd.map_or(Readiness::Ready(None), fail);
+        let fail = |errno| Readiness::Failed(self.failure(errno));
+        let Some(index) = &self.plan.inventory.tree.index else {
+            return self.odd().map_or(Readiness::Ready(None), fail);
         };
         match pulls.while_changing_index(|| change_index(self.root.descriptor.as_fd(), index, change)) {
-            Ok(Changed::To(status)) => Readiness::Ready(Some(LeftIndex(status))),
+            Ok(Changed::To(status)) => Readiness::Ready(Some(status)),
             Ok(Changed::NotTheOneSeen) => Readiness::PullUnderWay(Sign::Used(self.index_path())),
             Err(errno) => fail(errno),
         }
     }
 
-    fn index_path(&self) -> PathBuf {
+    /// Why [`prepare`](Self::prepare) would fail, as far as that is known without changing anything.
+    pub(crate) fn foresee(&self, change: &IndexChange) -> Option<Failure> {
+        let root = self.root.descriptor.as_fd();
+        if self.plan.inventory.tree.index.is_none() {
+            return self.odd().map(|errno| self.failure(errno));
+        }
+        let refused = || Removals::from(root).refuse(|| Status::of_entry(root, INDEX));
+        let errno = would_change(root, change).map_or_else(Some, |changes| refused().filter(|_| changes));
+        errno.map(|errno| self.failure(errno))
+    }
+
+    /// Why the index cannot be changed, if it is none that can be read: a link or a mount in its place may reference
+    /// the blobs.
+    fn odd(&self) -> Option<Errno> {
+        let tree = &self.plan.inventory.tree;
+        let is_odd = tree.foreign.iter().any(|foreign| foreign.path == self.index_path());
+        tree.index_unknown.or(is_odd.then_some(Errno::NOTSUP))
+    }
+
+    fn failure(&self, errno: Errno) -> Failure {
+        Failure::new("rewrite the index", self.index_path(), errno)
+    }
+
+    /// Where the layout's index is.
+    pub(crate) fn index_path(&self) -> PathBuf {
         index_path(&self.root.path)
     }
 
     /// Waits for half a second. Then removes the entries that lead to removed blobs, if a pull wrote such entries back
     /// into the index.
-    pub(crate) fn clean_up(&self, left: &LeftIndex, progress: &Progress, report: &mut PruneReport) {
-        if left.0.is_none() {
-            report.notes.index_removed = Some(self.index_path());
-        }
+    ///
+    /// # Errors
+    ///
+    /// That the index could not be checked.
+    pub(crate) fn clean_up(
+        &self,
+        left: &LeftIndex,
+        removed: &HashSet<&Digest>,
+        progress: &Progress,
+    ) -> Result<(), Failure> {
         progress.wait(SETTLE);
-        if let Err(errno) = self.drop_dangling(left, report) {
-            report.failures.push(Failure::new("check the index", self.index_path(), errno));
-        }
-    }
-
-    fn drop_dangling(&self, left: &LeftIndex, report: &PruneReport) -> Result<(), Errno> {
         for _ in 0..ATTEMPTS {
-            if self.try_drop_dangling(left, report)? {
+            let is_clean = self.try_drop_dangling(left, removed);
+            if is_clean.map_err(|errno| Failure::new("check the index", self.index_path(), errno))? {
                 break;
             }
         }
@@ -106,16 +162,15 @@ impl<'a> Guard<'a> {
     }
 
     /// Returns false if another pull changed the index meanwhile.
-    fn try_drop_dangling(&self, left: &LeftIndex, report: &PruneReport) -> Result<bool, Errno> {
+    fn try_drop_dangling(&self, left: &LeftIndex, removed: &HashSet<&Digest>) -> Result<bool, Errno> {
         let root = self.root.descriptor.as_fd();
-        let is_as_left = match (left.0, index_status(root)?) {
+        let is_as_left = match (left.status, index_status(root)?) {
             (Some(left), Some(found)) => found.is_same_content(&left),
             (_, found) => found.is_none(),
         };
         if is_as_left {
             return Ok(true);
         }
-        let removed = self.removed_digests(report);
         let again = root.try_clone_to_owned().map_err(|error| errno_of(&error))?;
         let tree = scan_tree(again, &self.root.path, None).map_err(|_| Errno::IO)?;
         let images = read_tree(&tree).images;
@@ -129,11 +184,12 @@ impl<'a> Guard<'a> {
         }
     }
 
-    /// The digests of the layout's blobs that were removed.
-    fn removed_digests(&self, report: &PruneReport) -> HashSet<&Digest> {
+    /// The digests of the layout's blobs that were removed, by this round or an earlier one.
+    pub(crate) fn removed_digests(plan: &'a PrunePlan, report: &PruneReport) -> HashSet<&'a Digest> {
         let stayed: HashSet<usize> = report.notes.exceptions.iter().map(|(index, _)| *index).collect();
-        let went = self.plan.blobs().enumerate().filter(|(index, (blob, fate))| {
-            fate.goes() && self.plan.is_nested(blob) && !stayed.contains(index)
+        let went = plan.blobs().enumerate().filter(|(index, (blob, fate))| {
+            let went = fate.is_past() || fate.goes() && !stayed.contains(index);
+            went && plan.is_nested(blob)
         });
         went.map(|(_, (blob, _))| &blob.digest).collect()
     }

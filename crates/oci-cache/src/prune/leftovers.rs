@@ -48,7 +48,10 @@ impl Leftover {
                 false
             }
         };
-        report.leftovers_freed += u64::from(is_gone);
+        if is_gone {
+            report.leftovers_freed += 1;
+            report.notes.leftovers.push(self.path.clone());
+        }
         is_gone
     }
 }
@@ -82,9 +85,9 @@ fn sweep(
     for round in 0..ROUNDS {
         let again = descriptor.try_clone().map_err(|error| errno_of(&error))?;
         let tree = scan_tree(again, path, None).map_err(errno_of_scan)?;
-        let failures = report.failures.len();
+        let failures = report.failures.total();
         empty(&tree, progress, report)?;
-        if progress.is_stopped() || report.failures.len() > failures {
+        if progress.is_stopped() || report.failures.total() > failures {
             return Ok(false);
         }
         if !tree.foreign.is_empty() {
@@ -106,7 +109,7 @@ fn sweep(
 fn empty(tree: &Tree, progress: &Progress, report: &mut PruneReport) -> Result<(), Errno> {
     let doomed = (0..tree.blobs.len()).collect();
     remove_blobs(tree, doomed, OpenFiles::Disregard, progress).count_into(report);
-    report.failures.extend(tree.failures.iter().map(Failure::duplicate));
+    report.failures.merge(tree.failures.clone());
     let Some(root) = tree.directories.first() else { return Ok(()) };
     for partial in &tree.partials {
         let directory = tree.directory(partial.directory).descriptor.as_fd();

@@ -83,10 +83,11 @@ impl Partial {
     }
 }
 
-/// Whether this is the scanned file, unchanged.
+/// Whether this is the scanned file, unchanged. A file that lost another of its names is the same: that moves its change
+/// time too.
 pub(crate) fn is_same(now: &Status, scanned: &Status) -> bool {
-    let stamps = |status: &Status| (status.id, status.size_bytes, status.modified, status.changed);
-    stamps(now) == stamps(scanned)
+    let stamps = |status: &Status| (status.id, status.size_bytes, status.modified);
+    stamps(now) == stamps(scanned) && (now.changed == scanned.changed || now.links < scanned.links)
 }
 
 #[cfg(test)]

@@ -67,8 +67,9 @@ fn remove_file(
     }
     report.blobs_freed += 1;
     report.partials_freed += 1;
-    report.bytes_freed += status.size_bytes;
-    report.disk_bytes_freed += if status.links == 1 && !is_in_use { status.disk_bytes } else { 0 };
+    report.bytes_freed = report.bytes_freed.saturating_add(status.size_bytes);
+    let disk_bytes = if status.links == 1 && !is_in_use { status.disk_bytes } else { 0 };
+    report.disk_bytes_freed = report.disk_bytes_freed.saturating_add(disk_bytes);
     Ok(None)
 }
 

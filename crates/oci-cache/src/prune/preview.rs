@@ -1,10 +1,15 @@
 //! Reports what a plan would do: the dry run, and the initial report of every prune.
 
+use std::collections::HashSet;
+
 use crate::cache::ledger::{DiskLedger, Tally};
+use crate::cache::leftover::Leftover;
 use crate::error::Failure;
 use crate::plan::PrunePlan;
 use crate::plan::fate::Fate;
-use crate::prune::report::{Kept, PruneReport};
+use crate::plan::foresight::Foresight;
+use crate::prune::layout_guard::Guard;
+use crate::prune::report::{Kept, Outcome, PruneReport};
 
 impl PrunePlan {
     /// The report before anything is done: entries that the plan keeps, foreign entries, and entries
@@ -20,43 +25,131 @@ impl PrunePlan {
         }
         kept.changed += self.missing;
         let problems = if self.needs_all_references { &self.inventory.references.problems[..] } else { &[] };
-        let failures = self.inventory.tree.failures.iter().chain(problems);
+        let mut failures = self.inventory.tree.failures.clone();
+        failures.merge(self.foreseen.clone());
+        failures.extend(problems.iter().map(Failure::duplicate));
         PruneReport {
             cache_dir: self.inventory.path.clone(),
+            exists: self.inventory.exists(),
             kept,
             unmatched: self.unmatched.clone(),
             foreign: self.inventory.tree.foreign.len() as u64,
-            failures: failures.map(Failure::duplicate).collect(),
+            failures,
+            blobs_planned: self.would_free().blobs + self.foreseen.total(),
             ..PruneReport::default()
         }
     }
 
+    /// What applying the plan would remove on a cache that nobody uses, if it could remove everything: the number of
+    /// files, and their logical size.
+    #[must_use]
+    pub fn would_free(&self) -> Tally {
+        let mut total = self.work();
+        for (partial, _) in self.partials().filter(|(_, fate)| fate.goes()) {
+            partial.count_into(&mut total, &mut DiskLedger::default());
+        }
+        total
+    }
+
     /// Reports what applying the plan would do on a cache that nobody uses: the dry run.
+    ///
+    /// What it is known that this process could not remove, for want of permission or on a read-only file system, is
+    /// in [`PruneReport::failures`].
     #[must_use]
     pub fn preview(&self) -> PruneReport {
-        let mut report = self.report_of_kept();
-        let (mut freed, mut disk) = (Tally::default(), DiskLedger::default());
-        for (partial, _) in self.partials().filter(|(_, fate)| fate.goes()) {
-            partial.count_into(&mut freed, &mut disk);
-        }
-        report.partials_freed = freed.blobs;
-        for (blob, _) in self.blobs().filter(|(_, fate)| fate.goes()) {
-            freed.add(blob.size_bytes);
-            disk.remove_name(blob.inode, blob.links, blob.disk_bytes);
-        }
+        let mut preview = Preview {
+            report: PruneReport { dry_run: true, ..self.report_of_kept() },
+            freed: Tally::default(),
+            disk: DiskLedger::default(),
+        };
+        let foresight = Foresight::of(&self.inventory);
+        let index = Guard::of(self).and_then(|guard| guard.foresee(&self.index_change));
+        preview.remove_blobs(self, &foresight, index.is_some());
+        preview.remove_partials(self, &foresight);
         for leftover in self.leftovers() {
-            leftover.count_into(&mut freed, &mut disk);
-            report.leftovers_freed += u64::from(leftover.foreign().is_empty());
-            report.foreign += leftover.foreign().len() as u64;
-            report.notes.foreign_in_leftovers.extend_from_slice(leftover.foreign());
+            preview.remove_leftover(leftover);
         }
-        report.notes.index_changed = self.index_change(&self.index_change);
-        PruneReport {
-            dry_run: true,
-            bytes_freed: freed.bytes,
-            blobs_freed: freed.blobs,
-            disk_bytes_freed: disk.freed_bytes(),
-            ..report
+        match index {
+            None => preview.report.notes.index_changed = self.index_change(&self.index_change),
+            Some(failure) => preview.report.failures.push(failure),
+        }
+        let stays: HashSet<usize> = preview.report.notes.exceptions.iter().map(|(index, _)| *index).collect();
+        let goes =
+            self.blobs().enumerate().filter(|(index, (_, fate))| fate.goes() && !stays.contains(index));
+        preview.report.notes.lower = goes.filter(|(_, (blob, _))| blob.is_lower).count() as u64;
+        let report = PruneReport {
+            bytes_freed: preview.freed.bytes,
+            blobs_freed: preview.freed.blobs,
+            disk_bytes_freed: preview.disk.freed_bytes(),
+            ..preview.report
+        };
+        report.measured(self)
+    }
+}
+
+/// The report of a dry run, while it is made.
+struct Preview {
+    report: PruneReport,
+    freed: Tally,
+    disk: DiskLedger,
+}
+
+impl Preview {
+    fn remove_blobs(&mut self, plan: &PrunePlan, foresight: &Foresight, index_stays: bool) {
+        let is_bound = plan.is_bound();
+        for (index, (blob, _)) in plan.blobs().enumerate().filter(|(_, (_, fate))| fate.goes()) {
+            let stays_with_index = index_stays && is_bound(&index);
+            let refused = if stays_with_index { None } else { foresight.of_blob(&plan.inventory.tree, blob) };
+            if let Some(errno) = refused {
+                self.report.failures.push(Failure::new("remove", plan.inventory.path_of(blob), errno));
+            }
+            if stays_with_index || refused.is_some() {
+                self.report.notes.exceptions.push((index, Outcome::Failed));
+            } else {
+                self.freed.add(blob.size_bytes);
+                self.disk.remove_name(blob.inode, blob.links, blob.freeable_bytes());
+            }
+        }
+    }
+
+    fn remove_partials(&mut self, plan: &PrunePlan, foresight: &Foresight) {
+        for (partial, fate) in plan.partials() {
+            let outcome = match (fate, foresight.of_partial(&plan.inventory.tree, partial)) {
+                (Fate::Keep(reason), _) => Outcome::Kept(reason),
+                (Fate::Removed(_), _) => Outcome::Removed,
+                (Fate::Gone, _) => Outcome::Gone,
+                (Fate::Failed, _) => Outcome::Failed,
+                (Fate::Remove(_), Some(errno)) => {
+                    self.report.failures.push(Failure::new("remove", partial.path.clone(), errno));
+                    Outcome::Failed
+                }
+                (Fate::Remove(_), None) => {
+                    self.report.partials_freed += partial.files.len() as u64;
+                    partial.count_into(&mut self.freed, &mut self.disk);
+                    Outcome::Removed
+                }
+            };
+            self.report.notes.partials.push(outcome);
+        }
+    }
+
+    fn remove_leftover(&mut self, leftover: &Leftover) {
+        self.report.foreign += leftover.foreign().len() as u64;
+        self.report.notes.foreign_in_leftovers.extend_from_slice(leftover.foreign());
+        if let Some(failure) = leftover.foresee_files() {
+            self.report.failures.push(failure);
+            return;
+        }
+        leftover.count_into(&mut self.freed, &mut self.disk);
+        if !leftover.foreign().is_empty() {
+            return;
+        }
+        match leftover.foresee_directory() {
+            Some(failure) => self.report.failures.push(failure),
+            None => {
+                self.report.leftovers_freed += 1;
+                self.report.notes.leftovers.push(leftover.path.clone());
+            }
         }
     }
 }

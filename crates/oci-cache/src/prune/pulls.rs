@@ -24,39 +24,18 @@ use crate::cache::names::{self, Place};
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::os::lease::{Opened, Probe, ask_patiently, is_locked, probe};
-use crate::os::processes::{Process, process_with};
+use crate::os::processes::process_with;
 use crate::os::status::{Status, Timestamp};
 use crate::os::watch::{Sighting, Watch};
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::prune::look::Look;
+use crate::prune::sign::Sign;
 
 /// If the index does not lead to a blob that is younger than this, a pull has just written it.
 const NEW: Duration = Duration::from_secs(60);
 /// How many blobs a thread probes at a time. Those that look open are open here too for so long.
 const BATCH: usize = 64;
-
-/// What shows that a pull is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sign {
-    /// A process has a file open.
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// Which process, if that can be told.
-        process: Option<Process>,
-    },
-    /// A file was opened, closed, created or renamed while the prune looked.
-    Used(PathBuf),
-    /// A directory changed since the scan.
-    Changed(PathBuf),
-    /// A puller holds a lock.
-    Locked(PathBuf),
-    /// A blob is new, and the layout's index does not lead to it.
-    NotInIndex(PathBuf),
-    /// The prune cannot tell who opens what: inotify is unavailable, or its queue has overflowed.
-    Unwatched,
-}
 
 /// What is known about pulls; the watch adds to it while blobs are removed.
 #[derive(Debug)]
@@ -66,26 +45,45 @@ pub(crate) struct Pulls<'a> {
     sign: OnceLock<Sign>,
     /// The blobs that processes had open when the prune looked. In a cache without images, at most one a thread.
     open: Mutex<HashSet<usize>>,
+    /// The partials that processes had open when the prune looked.
+    open_partials: Mutex<HashSet<usize>>,
+}
+
+/// What was seen of pulls in a cache, for a later round.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    watch: Option<Watch>,
+    sign: OnceLock<Sign>,
+    open: Mutex<HashSet<usize>>,
+    open_partials: Mutex<HashSet<usize>>,
 }
 
 impl<'a> Pulls<'a> {
-    /// Looks for pulls in the whole cache: for half a second, or until the first sign. A sign that is known from an
-    /// earlier look holds on.
-    pub(crate) fn look(
-        plan: &'a PrunePlan,
-        references: &References,
-        known: Option<&Sign>,
-        progress: &Progress,
-    ) -> Self {
+    /// Goes on with what was seen in the same tree.
+    pub(crate) fn again(tree: &'a Tree, Seen { watch, sign, open, open_partials }: Seen) -> Self {
+        Self { tree, watch, sign, open, open_partials }
+    }
+
+    /// What was seen.
+    pub(crate) fn into_seen(self) -> Seen {
+        let Self { watch, sign, open, open_partials, .. } = self;
+        Seen { watch, sign, open, open_partials }
+    }
+
+    /// Looks for pulls in the whole cache: for half a second, or until the first sign.
+    pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
         let tree = &plan.inventory.tree;
         let not_in_index = blob_not_in_index(tree, references, plan.planned_at);
         let directories = tree.directories.iter();
         let watch =
             Watch::start(directories.map(|directory| directory.descriptor.as_fd()), names::is_own_temporary);
-        let pulls = Self { tree, watch, sign: OnceLock::new(), open: Mutex::default() };
-        if let Some(known) = known {
-            pulls.found(known.clone());
-        }
+        let pulls = Self {
+            tree,
+            watch,
+            sign: OnceLock::new(),
+            open: Mutex::default(),
+            open_partials: Mutex::default(),
+        };
         if let Some(path) = not_in_index {
             pulls.found(Sign::NotInIndex(path));
         }
@@ -133,6 +131,18 @@ impl<'a> Pulls<'a> {
         done
     }
 
+    /// Does work that opens and removes partials. What happens to these meanwhile counts as this process's own doing.
+    pub(crate) fn while_removing_partials<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.update();
+        let done = work();
+        if let Some(watch) = &self.watch {
+            let names: HashSet<&CStr> =
+                self.tree.partials.iter().map(|partial| partial.name.as_c_str()).collect();
+            watch.update_but(|name| names.contains(name));
+        }
+        done
+    }
+
     /// Records a sign, if it is the first.
     pub(crate) fn found(&self, sign: Sign) {
         let _ = self.sign.set(sign);
@@ -154,16 +164,21 @@ impl<'a> Pulls<'a> {
             || self.saw_blob(&self.tree.blobs[index])
     }
 
+    /// Whether a process had this partial open when the prune looked.
+    pub(crate) fn is_partial_open(&self, index: usize) -> bool {
+        self.open_partials.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+    }
+
     fn saw_blob(&self, blob: &Blob) -> bool {
         self.saw(usize::from(blob.directory), blob.digest.file_name(blob.spelling).as_c_str())
     }
 
-    /// The inodes of the blobs that other processes used, as of the last update.
-    pub(crate) fn used(&self) -> Vec<u64> {
-        if !self.watch.as_ref().is_some_and(Watch::saw_any) {
-            return Vec::new();
-        }
-        self.tree.blobs.iter().filter(|blob| self.saw_blob(blob)).map(|blob| blob.inode).collect()
+    /// The blobs that are in use, by index into the inventory: all that are open, and those that other processes used
+    /// since the look.
+    pub(crate) fn in_use(&self, progress: &Progress) -> Vec<usize> {
+        self.probe_all(true, progress);
+        self.update();
+        (0..self.tree.blobs.len()).filter(|&index| self.is_in_use(index)).collect()
     }
 
     fn path(&self, directory: usize, name: &CStr) -> PathBuf {
@@ -207,11 +222,12 @@ impl<'a> Pulls<'a> {
     /// Probes every partial, then every blob, but unless `to_the_end` only until there is a sign.
     fn probe_all(&self, to_the_end: bool, progress: &Progress) {
         let tree = self.tree;
-        for partial in &tree.partials {
+        for (index, partial) in tree.partials.iter().enumerate() {
             let directory = tree.directory(partial.directory).descriptor.as_fd();
             match partial.look(directory, self.watch_of(partial.directory)) {
                 Look::InUse => {
-                    self.found(Sign::Open { path: partial.path.clone(), process: process_of(partial) });
+                    self.open_partials.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                    self.found(open_partial(partial));
                 }
                 Look::Changed => self.found(Sign::Changed(partial.path.clone())),
                 Look::Idle { .. } | Look::Gone | Look::Failed(_) => {}
@@ -268,12 +284,22 @@ impl<'a> Pulls<'a> {
         if self.sign().is_some() {
             return;
         }
-        let blob = &self.tree.blobs[index];
-        let directory = self.tree.directory(blob.directory).descriptor.as_fd();
-        let status = Status::of_entry(directory, blob.digest.file_name(blob.spelling).as_c_str()).ok();
-        let process = status.and_then(|status| process_with(status.id));
-        self.found(Sign::Open { path: self.tree.path_of(blob), process });
+        self.found(open_blob(self.tree, index));
     }
+}
+
+/// The sign that a process has a blob open.
+pub(crate) fn open_blob(tree: &Tree, index: usize) -> Sign {
+    let blob = &tree.blobs[index];
+    let directory = tree.directory(blob.directory).descriptor.as_fd();
+    let status = Status::of_entry(directory, blob.digest.file_name(blob.spelling).as_c_str()).ok();
+    Sign::Open { path: tree.path_of(blob), process: status.and_then(|status| process_with(status.id)) }
+}
+
+/// The sign that a process has a partial open.
+pub(crate) fn open_partial(partial: &Partial) -> Sign {
+    let process = partial.files.iter().find_map(|file| process_with(file.status.id));
+    Sign::Open { path: partial.path.clone(), process }
 }
 
 /// A new blob of a layout that the index does not lead to. Before the first pull is done, there may be no index: skopeo
@@ -286,11 +312,6 @@ fn blob_not_in_index(tree: &Tree, references: &References, now: Timestamp) -> Op
     let found =
         tree.blobs.iter().zip(counts).find(|(blob, count)| *count == 0 && is_new(blob) && is_nested(blob));
     found.map(|(blob, _)| tree.path_of(blob))
-}
-
-/// A process that has one of the partial's files open.
-fn process_of(partial: &Partial) -> Option<Process> {
-    partial.files.iter().find_map(|file| process_with(file.status.id))
 }
 
 #[cfg(test)]
@@ -320,7 +341,7 @@ mod tests {
         let directories = tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = Watch::start(directories, names::is_own_temporary);
         assert!(watch.is_some());
-        Pulls { tree, watch, sign: OnceLock::new(), open: Mutex::default() }
+        Pulls { tree, watch, sign: OnceLock::new(), open: Mutex::default(), open_partials: Mutex::default() }
     }
 
     #[test]
@@ -339,7 +360,7 @@ mod tests {
                 inotify::Reader::new(&closes, &mut [MaybeUninit::uninit(); 512]).next().unwrap();
                 flock(&lock, FlockOperation::LockExclusive).unwrap();
             });
-            Pulls::look(&plan, &References::default(), None, &Progress::default())
+            Pulls::look(&plan, &References::default(), &Progress::default())
         });
         assert_eq!(pulls.sign(), Some(&Sign::Locked(path)));
     }
@@ -380,6 +401,25 @@ mod tests {
     }
 
     #[test]
+    fn a_prune_that_goes_on_knows_all_that_is_in_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> =
+            (0..3 * BATCH).map(|number| directory.path().join(format!("sha256:{number:064x}"))).collect();
+        for path in &paths {
+            fs::write(path, "content").unwrap();
+        }
+        let plan = plan(directory.path());
+        let open: Vec<File> = paths[1..].iter().map(|path| File::open(path).unwrap()).collect();
+        let progress = Progress::default();
+        // In a cache without images, the look ends with the first sign.
+        let pulls = Pulls::look(&plan, &References::default(), &progress);
+        assert!(matches!(pulls.sign(), Some(Sign::Open { .. })), "{:?}", pulls.sign());
+        assert_eq!(pulls.in_use(&progress).len(), open.len());
+        drop(File::open(&paths[0]).unwrap());
+        assert_eq!(pulls.in_use(&progress).len(), paths.len(), "one was used meanwhile");
+    }
+
+    #[test]
     fn if_the_kernel_cannot_tell_of_all_uses_every_file_counts_as_used() {
         let directory = tempfile::tempdir().unwrap();
         let [used, other] = [1, 2].map(|number| directory.path().join(format!("sha256:{number:064x}")));
@@ -399,7 +439,6 @@ mod tests {
         assert_eq!(pulls.update(), Some(&Sign::Unwatched));
         let name = std::ffi::CString::new(other.file_name().unwrap().as_bytes()).unwrap();
         assert!(pulls.saw(0, &name));
-        let inodes: Vec<u64> = plan.inventory.blobs().iter().map(|blob| blob.inode).collect();
-        assert_eq!(pulls.used(), inodes);
+        assert!((0..plan.inventory.blobs().len()).all(|index| pulls.is_in_use(index)));
     }
 }

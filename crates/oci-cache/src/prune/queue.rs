@@ -89,6 +89,7 @@ mod tests {
             links: 1,
             directory: 0,
             spelling: Spelling::Nested,
+            is_lower: false,
         }
     }
 

@@ -9,10 +9,11 @@
 use std::collections::VecDeque;
 use std::thread;
 
-use rustix::fs::{FsWord, fstatfs};
+use rustix::fs::fstatfs;
 use rustix::process::{Resource, getrlimit};
 
 use crate::cache::inventory::Tree;
+use crate::os::layer::OVERLAY;
 use crate::os::sys::OwnDescriptors;
 use crate::progress::Progress;
 use crate::prune::beside::OpenFiles;
@@ -25,8 +26,6 @@ use crate::prune::worker::Worker;
 /// time where no removal waits for the disk. Where removals wait, as with ext4's `discard`, they save
 /// most of it.
 const THREADS: usize = 16;
-/// `OVERLAYFS_SUPER_MAGIC` in Linux's `include/uapi/linux/magic.h`.
-const OVERLAY: FsWord = 0x794c_7630;
 /// The workers may use the open-file limit divided by this.
 const SHARE_OF_OPEN_FILES: u64 = 8;
 

@@ -1,7 +1,7 @@
 //! The counts of a removal.
 
 use crate::cache::ledger::Tally;
-use crate::error::Failure;
+use crate::error::Failures;
 use crate::prune::report::{Kept, Outcome, PruneReport};
 
 /// What a removal did.
@@ -9,20 +9,23 @@ use crate::prune::report::{Kept, Outcome, PruneReport};
 pub(crate) struct Removal {
     pub(crate) freed: Tally,
     pub(crate) disk_bytes: u64,
+    /// How many of the removed blobs were on a lower layer of an overlay.
+    pub(crate) lower: u64,
     pub(crate) kept: Kept,
     pub(crate) unprobed: u64,
     pub(crate) exceptions: Vec<(usize, Outcome)>,
-    pub(crate) failures: Vec<Failure>,
+    pub(crate) failures: Failures,
 }
 
 impl Removal {
     pub(crate) fn merge(&mut self, other: Self) {
         self.freed += other.freed;
-        self.disk_bytes += other.disk_bytes;
+        self.disk_bytes = self.disk_bytes.saturating_add(other.disk_bytes);
+        self.lower += other.lower;
         self.kept += other.kept;
         self.unprobed += other.unprobed;
         self.exceptions.extend(other.exceptions);
-        self.failures.extend(other.failures);
+        self.failures.merge(other.failures);
     }
 
     /// Counts what became of the blob at this index.
@@ -40,10 +43,11 @@ impl Removal {
     /// Adds the result to a report.
     pub(crate) fn count_into(self, report: &mut PruneReport) {
         report.blobs_freed += self.freed.blobs;
-        report.bytes_freed += self.freed.bytes;
-        report.disk_bytes_freed += self.disk_bytes;
+        report.bytes_freed = report.bytes_freed.saturating_add(self.freed.bytes);
+        report.disk_bytes_freed = report.disk_bytes_freed.saturating_add(self.disk_bytes);
+        report.notes.lower += self.lower;
         report.kept += self.kept;
         report.notes.unprobed += self.unprobed;
-        report.failures.extend(self.failures);
+        report.failures.merge(self.failures);
     }
 }

@@ -12,7 +12,6 @@ use crate::cache::names::Place;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::os::status::Timestamp;
-use crate::plan::fate::Keep;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::scan::references::read_tree;
 
@@ -31,25 +30,10 @@ pub(crate) struct Idle<'a> {
 /// What goes and what stays while a pull is under way.
 #[derive(Debug)]
 pub(crate) struct Spared {
-    /// The blobs that go: indexes into the inventory.
-    pub(crate) doomed: Vec<usize>,
-    /// The blobs that the plan would remove, and that stay.
-    pub(crate) kept: Vec<usize>,
+    /// For each blob of the inventory, whether it goes.
+    pub(crate) goes: Vec<bool>,
     /// The change of the layout's index.
     pub(crate) index_change: IndexChange,
-}
-
-/// The files that stay while a pull is under way, by inode number.
-pub(crate) fn spared_files(
-    inventory: &Inventory,
-    now: Timestamp,
-    grace: Duration,
-) -> impl Iterator<Item = (u64, Keep)> {
-    let blobs = inventory.tree.blobs.iter().filter(move |blob| !is_idle_for(inventory, blob, now, grace));
-    let partials =
-        inventory.tree.partials.iter().filter(move |partial| !is_partial_idle_for(partial, now, grace));
-    let inodes = blobs.map(|blob| blob.inode).chain(partials.map(|partial| partial.status.id.inode));
-    inodes.map(|inode| (inode, Keep::InUse))
 }
 
 /// Whether the blob has certainly been idle for this long.
@@ -143,11 +127,7 @@ impl<'a> Idle<'a> {
         let loses_a_blob =
             references.images.iter().filter(|image| image.blobs.iter().any(|&blob| goes[blob]));
         let index_change = IndexChange::Drop(loses_a_blob.map(|image| image.position).collect());
-        if planned == goes && plan.index_change == IndexChange::Empty {
-            let doomed = (0..goes.len()).filter(|&index| goes[index]).collect();
-            return Spared { doomed, kept: Vec::new(), index_change: IndexChange::Empty };
-        }
-        let (doomed, kept) = (0..goes.len()).filter(|&index| planned[index]).partition(|&index| goes[index]);
-        Spared { doomed, kept, index_change }
+        let is_empty = planned == goes && plan.index_change == IndexChange::Empty;
+        Spared { index_change: if is_empty { IndexChange::Empty } else { index_change }, goes }
     }
 }

@@ -1,29 +1,35 @@
-//! Prunes to a goal: if an entry cannot be removed, another one is removed instead.
+//! Prunes to a goal: if an entry cannot be removed, or frees less than it promised, others are removed instead.
 //!
-//! Guarantees: the goal is missed only if nothing more may be removed, or [`MAX_ROUNDS`] rounds were not
-//! enough. An entry that one round could not remove is not tried again. Once a pull was under way in a round, later
+//! Guarantees: one scan. The room on the file system is measured after each round. The goal is missed only if nothing
+//! more may be removed, or the room cannot be measured. What one round could not remove is not tried again. Once a blob
+//! turned out to be in use, all blobs are probed before the next round; once a pull was under way in a round, later
 //! rounds take only what has certainly been idle for the grace.
 
-use std::collections::HashMap;
-use std::io;
-use std::time::Instant;
+use std::os::fd::AsFd as _;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::syncfs;
 
 use crate::cache::cache_dir::{CacheDir, Space};
-use crate::cache::inventory::Inventory;
 use crate::cache::lock::Lock;
-use crate::error::{Error, Failure};
-use crate::plan::PrunePlan;
-use crate::plan::fate::Keep;
+use crate::error::{Error, Failures};
+use crate::os::status::{Status, Timestamp};
+use crate::plan::fate::{Fate, Keep};
+use crate::plan::foresight::Foresight;
+use crate::plan::policy::Policy;
 use crate::plan::select::select_around;
+use crate::plan::settled::Settled;
+use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::prune::in_place::{apply, apply_knowing};
-use crate::prune::report::{Outcome, PruneReport};
-use crate::prune::spare::spared_files;
-use crate::scan::references::read_references;
-use crate::scan::scan_again;
+use crate::prune::in_place::{Round, carry_out, finish};
+use crate::prune::layout_guard::LeftIndex;
+use crate::prune::pulls::{Pulls, Seen};
+use crate::prune::report::{Outcome, PruneReport, Room};
+use crate::prune::spare::Idle;
 
-/// Maximum number of rounds of scanning and removing.
-const MAX_ROUNDS: usize = 256;
+/// How long a prune waits for room that the file system gives back in the background.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plan that was applied or previewed.
 #[derive(Debug)]
@@ -32,8 +38,6 @@ pub struct Pruned {
     pub plan: PrunePlan,
     /// The report of all rounds together.
     pub report: PruneReport,
-    /// Total logical size of the cache's files after the prune, or after it would be applied, in bytes.
-    pub used_bytes: u64,
 }
 
 impl Pruned {
@@ -41,97 +45,190 @@ impl Pruned {
     #[must_use]
     pub fn preview(plan: PrunePlan) -> Self {
         let report = plan.preview();
-        Self::new(plan, report)
-    }
-
-    /// A plan and the report of applying it.
-    #[must_use]
-    pub fn new(plan: PrunePlan, report: PruneReport) -> Self {
-        let left_by_prunes: u64 = plan.leftovers().map(|leftover| leftover.total().bytes).sum();
-        let freed = report.bytes_freed.saturating_sub(left_by_prunes);
-        let used_bytes = plan.inventory().used_bytes().saturating_sub(freed);
-        Self { plan, report, used_bytes }
+        Self { plan, report }
     }
 }
 
 /// Applies a plan in place.
 ///
-/// If the plan's policy has a goal and some entries could not be removed, makes and applies further plans
-/// by the same policy without them. Calls `each_round` after every round but the last.
+/// If the plan's policy has a goal that is not met, makes and applies further plans by the same policy, for what is left.
 ///
 /// # Errors
 ///
-/// As [`apply`]. The failure of a later round is only recorded in the report, because the report must
-/// tell what was removed.
+/// As [`apply`](crate::apply()).
 pub fn apply_to_goal(
     cache: &CacheDir,
     lock: &Lock,
     plan: PrunePlan,
     progress: &Progress,
-    mut each_round: impl FnMut(&PrunePlan, &PruneReport),
 ) -> Result<Pruned, Error> {
-    let (planned_at, started, grace) = (plan.planned_at, Instant::now(), plan.grace);
-    let space = cache.space()?;
-    let report = apply(&plan, lock, progress)?;
-    let mut done = Pruned::new(plan, report);
-    // Looking for corrupt blobs again would take too long.
-    let Some(policy) = done.plan.goal.clone().filter(|policy| !policy.corrupt) else { return Ok(done) };
-    let mut all_held = HashMap::new();
-    for _ in 1..MAX_ROUNDS {
-        let held = held(&done.plan, &done.report);
-        if held.is_empty() || progress.is_stopped() {
+    plan.check_lock(lock)?;
+    let policy = plan.goal.clone();
+    let leftovers_go = plan.leftovers_go.clone();
+    let (started, planned_at, before) = (Instant::now(), plan.planned_at, cache.space()?);
+    let Round { report, seen, left } = carry_out(&plan, None, progress);
+    // Each round settles at least one entry.
+    let most = plan.blob_fates.len() + plan.partial_fates.len();
+    let (settled, before) = (Settled::default(), before.available_bytes);
+    let mut rounds = Rounds { plan, report, seen, left, settled, before, patience: PATIENCE };
+    for _ in 0..most {
+        let Some(policy) = &policy else { break };
+        let Some(space) = rounds.is_to_go_on(policy, cache, progress) else { break };
+        let now = planned_at.after(started.elapsed());
+        rounds.settle();
+        rounds.look_at_uses(progress);
+        rounds = rounds.plan_again(policy, now, space)?;
+        if rounds.plan.removes_nothing() {
+            rounds.report = rounds.report.followed_by(rounds.plan.report_of_kept());
             break;
         }
-        each_round(&done.plan, &done.report);
-        all_held.extend(held);
-        all_held.extend(done.report.notes.used.iter().map(|&inode| (inode, Keep::Recent)));
-        // Some file systems give the room back later.
-        let available_bytes = space.available_bytes.saturating_add(done.report.disk_bytes_freed);
-        let space = Space { available_bytes, ..space };
-        let now = planned_at.after(started.elapsed());
-        let pull = done.report.notes.pull.clone();
-        let next = inventory_again(cache).and_then(|inventory| {
-            // A pull is under way: do not try what it may count on, even if it is new.
-            if pull.is_some() {
-                all_held.extend(spared_files(&inventory, now, grace));
+        rounds.carry_out(progress);
+    }
+    let Rounds { mut plan, mut report, left, .. } = rounds;
+    plan.leftovers_go = leftovers_go;
+    finish(&plan, left.as_ref(), progress, &mut report);
+    report = report.measured(&plan);
+    if policy.is_some_and(|policy| policy.min_free.is_some()) {
+        let gained = report.available_bytes.unwrap_or(0).saturating_sub(before);
+        report.notes.room = Room::missed(report.disk_bytes_freed, gained);
+    }
+    Ok(Pruned { plan, report })
+}
+
+/// What the rounds did so far.
+struct Rounds {
+    plan: PrunePlan,
+    report: PruneReport,
+    seen: Option<Seen>,
+    left: Option<LeftIndex>,
+    settled: Settled,
+    /// The free space before the first round, in bytes.
+    before: u64,
+    /// How long to wait for room, in all rounds together.
+    patience: Duration,
+}
+
+impl Rounds {
+    /// The space on the file system, if another round may bring a goal nearer.
+    fn is_to_go_on(&mut self, policy: &Policy, cache: &CacheDir, progress: &Progress) -> Option<Space> {
+        if progress.is_stopped() {
+            return None;
+        }
+        let space = if policy.min_free.is_some() { self.room(policy, cache)? } else { cache.space().ok()? };
+        let goals = policy.goals(self.report.used_after(&self.plan), space);
+        goals.iter().any(|goal| !goal.met).then_some(space)
+    }
+
+    /// Measures the room, once the file system has given back what it holds for later. Some do that in the background:
+    /// while what the last round promised is missing, waits for it, for a moment.
+    fn room(&mut self, policy: &Policy, cache: &CacheDir) -> Option<Space> {
+        const SLICE: Duration = Duration::from_millis(20);
+        let root = cache.root()?;
+        // If it fails, the room is measured as it is.
+        let _ = syncfs(&root.descriptor);
+        loop {
+            let space = cache.space().ok()?;
+            let is_met = policy.min_free.is_none_or(|free| space.available_bytes >= free.bytes_of(space));
+            let promised = self.before.saturating_add(self.report.disk_bytes_freed);
+            if is_met || space.available_bytes >= promised || self.patience.is_zero() {
+                return Some(space);
             }
-            let plan = select_around(inventory, &policy, &all_held, now, space)?;
-            apply_knowing(&plan, lock, pull.as_ref(), progress).map(|report| Pruned::new(plan, report))
-        });
-        match next {
-            Ok(next) => done = Pruned { report: done.report.followed_by(next.report), ..next },
-            Err(error) => {
-                let error = io::Error::other(with_source(&error));
-                let path = cache.path().to_owned();
-                done.report.failures.push(Failure::new("run another round on oci cache", path, error));
-                break;
+            self.patience = self.patience.saturating_sub(SLICE);
+            thread::sleep(SLICE);
+        }
+    }
+
+    /// Settles what the last round did.
+    fn settle(&mut self) {
+        self.settled.are_leftovers_done = true;
+        for directory in &mut self.plan.inventory.tree.directories {
+            // They changed by what this prune removed.
+            directory.status =
+                Status::of_descriptor(directory.descriptor.as_fd()).unwrap_or(directory.status);
+        }
+        let mut exceptions = self.report.notes.exceptions.iter().peekable();
+        for (index, fate) in self.plan.blob_fates.iter().enumerate() {
+            let exception = exceptions.next_if(|(exception, _)| *exception == index);
+            let outcome = exception.map_or(Outcome::Removed, |(_, outcome)| *outcome);
+            if let Some(fate) = settled(*fate, outcome) {
+                self.settled.settle_blob(index, fate);
+            }
+        }
+        for (index, fate) in self.plan.partial_fates.iter().enumerate() {
+            let outcome = self.report.notes.partials.get(index).copied().unwrap_or(Outcome::Removed);
+            if let Some(fate) = settled(*fate, outcome) {
+                self.settled.settle_partial(index, fate);
             }
         }
     }
-    Ok(done)
+
+    /// If something turned out to be in use, finds out what else is, and what stays while a pull is under way.
+    fn look_at_uses(&mut self, progress: &Progress) {
+        let is_use = |outcome| matches!(outcome, Outcome::Kept(Keep::InUse | Keep::Spared | Keep::Recent));
+        let notes = &self.report.notes;
+        let partials = notes.partials.iter().zip(&self.plan.partial_fates);
+        let partials = partials.filter(|(_, fate)| fate.goes()).map(|(outcome, _)| *outcome);
+        let mut outcomes = notes.exceptions.iter().map(|(_, outcome)| *outcome).chain(partials);
+        if !outcomes.any(is_use) {
+            return;
+        }
+        let mut idle = Idle::of(&self.plan);
+        idle.read_references();
+        let pulls = match self.seen.take() {
+            Some(seen) => Pulls::again(&self.plan.inventory.tree, seen),
+            None => Pulls::look(&self.plan, idle.references(), progress),
+        };
+        for index in pulls.in_use(progress) {
+            self.settled.settle_blob(index, Fate::Keep(Keep::InUse));
+        }
+        if pulls.sign().is_some() {
+            let blobs = 0..self.plan.blob_fates.len();
+            for index in blobs.filter(|&index| idle.is_spared(index)) {
+                self.settled.settle_blob(index, Fate::Keep(Keep::Spared));
+            }
+            let partials = self.plan.partials().enumerate();
+            for (index, _) in partials.filter(|(_, (partial, _))| idle.is_partial_spared(partial)) {
+                self.settled.settle_partial(index, Fate::Keep(Keep::Spared));
+            }
+        }
+        self.seen = Some(pulls.into_seen());
+    }
+
+    /// Plans the next round, for what is left.
+    fn plan_again(self, policy: &Policy, now: Timestamp, space: Space) -> Result<Self, Error> {
+        let mut inventory = self.plan.into_inventory();
+        if let Some(LeftIndex { status, index_change: IndexChange::Drop(positions) }) = &self.left {
+            inventory.tree.index = *status;
+            inventory.references.drop_entries(positions);
+        }
+        // These are told already.
+        inventory.tree.failures = Failures::default();
+        let foresight = Foresight::of(&inventory);
+        let mut plan = select_around(inventory, policy, &foresight, &self.settled, now, space)?;
+        plan.needs_all_references = false;
+        let left = self.left.map(LeftIndex::with_nothing_to_drop);
+        Ok(Self { plan, left, ..self })
+    }
+
+    fn carry_out(&mut self, progress: &Progress) {
+        let Round { report, seen, left } = carry_out(&self.plan, self.seen.take(), progress);
+        self.report = std::mem::take(&mut self.report).followed_by(report);
+        self.seen = seen;
+        self.left = left.or(self.left.take());
+    }
 }
 
-fn inventory_again(cache: &CacheDir) -> Result<Inventory, Error> {
-    let mut inventory = scan_again(cache)?;
-    read_references(&mut inventory);
-    Ok(inventory)
-}
-
-/// The entries that could not be removed: inode number and reason.
-fn held(plan: &PrunePlan, report: &PruneReport) -> HashMap<u64, Keep> {
-    let tree = &plan.inventory.tree;
-    let blobs = report.notes.exceptions.iter().map(|(index, outcome)| (tree.blobs[*index].inode, *outcome));
-    let partials = tree.partials.iter().map(|partial| partial.status.id.inode);
-    let partials = partials.zip(report.notes.partials.iter().copied()).zip(&plan.partial_fates);
-    let partials = partials.filter(|(_, fate)| fate.goes()).map(|(partial, _)| partial);
-    let held = blobs.chain(partials).filter_map(|(inode, outcome)| match outcome {
-        Outcome::Kept(reason) => Some((inode, reason)),
-        _ => None,
-    });
-    held.collect()
-}
-
-/// The error and its causes on one line.
-fn with_source(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {}", with_source(source)))
+/// The fate of an entry after a round in which this was its outcome, if it was to go.
+const fn settled(fate: Fate, outcome: Outcome) -> Option<Fate> {
+    let reason = match fate {
+        Fate::Remove(reason) => reason,
+        Fate::Failed => return Some(fate),
+        _ => return None,
+    };
+    Some(match outcome {
+        Outcome::Removed => Fate::Removed(reason),
+        Outcome::Kept(reason) => Fate::Keep(reason),
+        Outcome::Gone => Fate::Gone,
+        Outcome::Failed | Outcome::NotReached => Fate::Failed,
+    })
 }

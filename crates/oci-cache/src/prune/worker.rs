@@ -243,8 +243,10 @@ impl<'a> Worker<'a> {
             Err(Errno::NOENT) => return Outcome::Gone,
             Err(errno) => return self.fail("remove", index, errno),
         }
-        if status.links == 1 && !matches!(holder, Holder::Somebody) {
-            self.removal.disk_bytes += status.disk_bytes;
+        if self.blob(index).is_lower {
+            self.removal.lower += 1;
+        } else if status.links == 1 && !matches!(holder, Holder::Somebody) {
+            self.removal.disk_bytes = self.removal.disk_bytes.saturating_add(status.disk_bytes);
         }
         self.removal.unprobed += u64::from(matches!(holder, Holder::Unknown));
         Outcome::Removed
@@ -266,7 +268,7 @@ impl<'a> Worker<'a> {
         if pulls.saw(usize::from(self.blob(index).directory), name) {
             return Some(Keep::Recent);
         }
-        (sign.is_some() && idle.is_spared(index)).then_some(Keep::InUse)
+        (sign.is_some() && idle.is_spared(index)).then_some(Keep::Spared)
     }
 }
 
@@ -333,7 +335,7 @@ mod tests {
         /// Looks for pulls, finds none, and lets a worker act, which has its turn if the directory's mutex is free.
         fn with_worker(&self, act: impl FnOnce(&mut Worker<'_>, &Turns)) -> Removal {
             let idle = Idle::of(&self.plan);
-            let pulls = Pulls::look(&self.plan, idle.references(), None, &self.progress);
+            let pulls = Pulls::look(&self.plan, idle.references(), &self.progress);
             assert_eq!(pulls.sign(), None);
             let tree = &self.plan.inventory.tree;
             let (queue, turns) = (Queue::new(tree, Vec::new()), Turns::in_directories_of(tree, 0));
@@ -373,7 +375,7 @@ mod tests {
             worker.remove_file(used, Holder::NotProbed);
             worker.remove_file(other, Holder::NotProbed);
         });
-        let expected = [(used[0], Outcome::Kept(Keep::Recent)), (other[0], Outcome::Kept(Keep::InUse))];
+        let expected = [(used[0], Outcome::Kept(Keep::Recent)), (other[0], Outcome::Kept(Keep::Spared))];
         assert_eq!(removal.exceptions, expected);
         assert!(fixture.path(1).exists() && fixture.path(2).exists());
     }

@@ -93,7 +93,7 @@ impl Leftover {
         let (mut total, mut files) = (Tally::default(), Vec::new());
         for blob in &tree.blobs {
             total.add(blob.size_bytes);
-            files.push((blob.inode, blob.links, blob.disk_bytes));
+            files.push((blob.inode, blob.links, blob.freeable_bytes()));
         }
         for PartialFile { status, .. } in tree.partials.iter().flat_map(|partial| &partial.files) {
             total.add(status.size_bytes);

@@ -20,6 +20,7 @@ use crate::os::directory::{list, open_directory};
 use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::scan::index;
+use crate::scan::lower_layer;
 use crate::scan::partials;
 use crate::scan::statuses::{Named, read_statuses};
 
@@ -32,6 +33,7 @@ pub(crate) fn scan_tree(root: OwnedFd, path: &Path, cache_name: Option<&[u8]>) -
     let root = Directory { descriptor: root, path: path.to_owned(), place: Place::Root, status };
     scanner.scan_directory(root).map_err(Error::io(INSPECT, path))?;
     let mut tree = scanner.tree;
+    lower_layer::mark(&mut tree);
     tree.companions =
         Companions::among(tree.blobs.iter().map(|blob| (blob.directory, &blob.digest, blob.spelling)));
     Ok(tree)
@@ -201,6 +203,7 @@ impl OwnDevice {
                 links: status.links,
                 directory: index,
                 spelling,
+                is_lower: false,
             }),
             status => Sight::Other(Box::new(((digest, spelling), status))),
         }

@@ -11,7 +11,7 @@ use crate::kit::image;
 use crate::kit::process::{self, wrapped};
 use crate::torture::mounts;
 use crate::torture::nobody::{as_nobody, give, give_entries};
-use crate::torture::sandbox::{Sandbox, Shape, fill, flat_name, write};
+use crate::torture::sandbox::{Sandbox, Shape, fill, flat_name, hex_name, write};
 use crate::torture::surroundings::trial::{Case, Trial, blobs_in};
 
 /// The cases with mounts and permissions.
@@ -165,7 +165,7 @@ fn immutable_directory(trial: &mut Trial<'_>) -> anyhow::Result<()> {
 }
 
 /// Fills a file system completely.
-fn fill_disk(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn fill_disk(path: &Path) -> anyhow::Result<()> {
     let mut file = File::create(path)?;
     for size in [1 << 16, 1 << 12, 1] {
         while std::io::Write::write_all(&mut file, &vec![0; size]).is_ok() {}
@@ -179,10 +179,16 @@ fn full_disk(trial: &mut Trial<'_>) -> anyhow::Result<()> {
         fs::create_dir_all(&mount)?;
         mounts::tmpfs(&mount, "size=1m")?;
         let sandbox = Sandbox::new(&mount, Shape::Layout)?;
-        fill_disk(&mount.join("filler"))?;
         let cache = sandbox.cache();
-        // If an image stays, the new index cannot be written. Then the layout stays, and the prune says so.
+        // If an image stays, and nothing goes that needs no new index, that cannot be written. Then the layout stays, and
+        // the prune says so.
         let stays = !flags.is_empty();
+        if stays {
+            sandbox.move_out(&cache.join("blobs/sha256").join(hex_name(40)))?;
+            sandbox.move_out(&cache.join("oci-put-blob1234"))?;
+            sandbox.move_out(&sandbox.leftover())?;
+        }
+        fill_disk(&mount.join("filler"))?;
         let before = fs::read_dir(cache.join("blobs/sha256"))?.count();
         trial.prune(&cache, flags, i32::from(stays))?;
         let left = fs::read_dir(cache.join("blobs/sha256"))?.count();
