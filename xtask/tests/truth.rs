@@ -261,13 +261,26 @@ fn a_saved_plan_leaves_images_that_cannot_go_in_the_index() {
     assert_eq!((cache.image_names(), &dry_run.stderr), (names, &ran.stderr));
 }
 
-/// The prune opens downloads before it removes images. That is no sign of a pull.
+/// The prune opens downloads, and what killed prunes left, before it removes images. That is no sign of a pull.
 #[test]
 fn what_it_opens_itself_is_no_pull() {
     let cache = Cache::typical_layout();
     cache.age(&[1, 2, 3, 4, 10, 11, 20, 21, 30, 40, 41, 99], 30 * MINUTE);
     set_age(&cache.write("oci-put-blob1", KIB), 30 * MINUTE);
+    cache.write(format!(".pruning-0123456789abcdef/{}", flat(7)), KIB);
     let ran = cache.prune(&["--format", "json"]);
     assert_eq!((ran.exit, &ran.json()["kept"]["spared"]["blobs"]), (0, &json!(0)), "{}", ran.block());
     assert!(cache.nested_blobs().is_empty() && ran.json()["pull"].is_null(), "{}", ran.block());
+}
+
+/// Neither does a prune of one image take an entry out of the index whose blobs cannot go.
+#[test]
+fn an_image_that_cannot_go_is_left_in_the_index() {
+    let cache = Cache::typical_layout();
+    fs::set_permissions(cache.path().join("blobs/sha256"), Permissions::from_mode(0o555)).unwrap();
+    let before = cache.tree();
+    let run = |more: &[&str]| cache.prune_unprivileged(&[&["--image", "app:1"], more].concat());
+    let [dry_run, ran] = [run(&["--dry-run"]), run(&[])];
+    assert_eq!((dry_run.exit, ran.exit, cache.tree()), (1, 1, before), "{}", ran.block());
+    assert_eq!((cache.image_names().len(), &dry_run.stderr), (3, &ran.stderr), "{}", ran.block());
 }

@@ -170,11 +170,13 @@ impl PrunePlan {
         IndexChange::Drop(self.images_that_go().map(|image| image.position).collect())
     }
 
-    /// Also drops the index entries of these images.
+    /// Also drops the index entries of these images, but for those of which a blob cannot be removed.
     pub(crate) fn drop_entries(&mut self, images: Vec<usize>) {
         if let IndexChange::Drop(positions) = &mut self.index_change {
-            let all = &self.inventory.references.images;
-            positions.extend(images.into_iter().map(|index| all[index].position));
+            let all = images.into_iter().map(|index| &self.inventory.references.images[index]);
+            let cannot_go =
+                |image: &&Image| image.blobs.iter().any(|&blob| self.blob_fates[blob] == Fate::Failed);
+            positions.extend(all.filter(|image| !cannot_go(image)).map(|image| image.position));
             positions.sort_unstable();
             positions.dedup();
         }
