@@ -24,6 +24,13 @@ impl Fate {
         matches!(self, Self::Remove(_))
     }
 
+    /// Keeps the entry after all, if it was to go.
+    pub(crate) const fn stay(&mut self, reason: Keep) {
+        if self.goes() {
+            *self = Self::Keep(reason);
+        }
+    }
+
     /// Whether an earlier round of the prune left nothing of it.
     pub(crate) const fn is_past(self) -> bool {
         matches!(self, Self::Removed(_) | Self::Gone)

@@ -84,8 +84,13 @@ impl PrunePlan {
         true
     }
 
-    /// Keeps the blobs that cannot be removed, and with them the images that need them.
+    /// Keeps what cannot be removed, and with it the images that need it.
     pub(crate) fn keep_what_cannot_go(&mut self, foresight: &Foresight) {
+        for index in 0..self.partial_fates.len() {
+            if self.partial_fates[index].goes() {
+                self.is_partial_refused(index, foresight);
+            }
+        }
         if foresight.is_clear() {
             return;
         }
@@ -97,9 +102,7 @@ impl PrunePlan {
         let Self { inventory, blob_fates, .. } = self;
         for image in &inventory.references.images {
             if image.blobs.iter().any(|&blob| blob_fates[blob] == Fate::Failed) {
-                for &blob in image.blobs.iter().filter(|blob| blob_fates[**blob].goes()).collect::<Vec<_>>() {
-                    blob_fates[blob] = Fate::Keep(Keep::Referenced);
-                }
+                image.blobs.iter().for_each(|&blob| blob_fates[blob].stay(Keep::Referenced));
             }
         }
         self.tie_units();

@@ -44,11 +44,11 @@ pub fn select(
     now: Timestamp,
     space: Space,
 ) -> Result<PrunePlan, Error> {
+    let foresight = Foresight::of(&inventory);
     // If something cannot be removed, the images that need it stay.
-    if policy.wants_references() || !Foresight::of(&inventory).is_clear() {
+    if policy.wants_references() || !foresight.is_clear() {
         read_references(&mut inventory);
     }
-    let foresight = Foresight::of(&inventory);
     select_around(inventory, policy, &foresight, &Settled::default(), now, space)
 }
 

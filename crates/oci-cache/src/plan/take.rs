@@ -94,10 +94,7 @@ impl Taking<'_> {
         }
         let fate = self.fate_of(plan, &blobs, &partials);
         partials.into_iter().for_each(|index| plan.partial_fates[index] = fate);
-        for index in blobs {
-            plan.blob_fates[index] =
-                if self.is_recent(plan, index) { Fate::Keep(Keep::Recent) } else { fate };
-        }
+        blobs.into_iter().for_each(|index| plan.blob_fates[index] = fate);
     }
 
     fn image(&mut self, plan: &mut PrunePlan, index: usize) {
@@ -148,13 +145,8 @@ impl Taking<'_> {
         let refused = blobs.iter().filter(|index| plan.is_blob_refused(**index, self.foresight)).count()
             + partials.iter().filter(|index| plan.is_partial_refused(**index, self.foresight)).count();
         if refused > 0 {
-            let stay = |fate: &mut Fate| {
-                if fate.goes() {
-                    *fate = Fate::Keep(Keep::Referenced);
-                }
-            };
-            blobs.iter().for_each(|&index| stay(&mut plan.blob_fates[index]));
-            partials.iter().for_each(|&index| stay(&mut plan.partial_fates[index]));
+            blobs.iter().for_each(|&index| plan.blob_fates[index].stay(Keep::Referenced));
+            partials.iter().for_each(|&index| plan.partial_fates[index].stay(Keep::Referenced));
         }
         refused > 0
     }

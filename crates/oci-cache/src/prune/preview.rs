@@ -1,13 +1,10 @@
 //! Reports what a plan would do: the dry run, and the initial report of every prune.
 
-use std::collections::HashSet;
-
 use crate::cache::ledger::{DiskLedger, Tally};
 use crate::cache::leftover::Leftover;
 use crate::error::Failure;
 use crate::plan::PrunePlan;
 use crate::plan::fate::Fate;
-use crate::plan::foresight::Foresight;
 use crate::prune::layout_guard::Guard;
 use crate::prune::report::{Kept, Outcome, PruneReport};
 
@@ -62,10 +59,9 @@ impl PrunePlan {
             freed: Tally::default(),
             disk: DiskLedger::default(),
         };
-        let foresight = Foresight::of(&self.inventory);
         let index = Guard::of(self).and_then(|guard| guard.foresee(&self.index_change));
-        preview.remove_blobs(self, &foresight, index.is_some());
-        preview.remove_partials(self, &foresight);
+        preview.remove_blobs(self, index.is_some());
+        preview.remove_partials(self);
         for leftover in self.leftovers() {
             preview.remove_leftover(leftover);
         }
@@ -73,10 +69,6 @@ impl PrunePlan {
             None => preview.report.notes.index_changed = self.index_change(&self.index_change),
             Some(failure) => preview.report.failures.push(failure),
         }
-        let stays: HashSet<usize> = preview.report.notes.exceptions.iter().map(|(index, _)| *index).collect();
-        let goes =
-            self.blobs().enumerate().filter(|(index, (_, fate))| fate.goes() && !stays.contains(index));
-        preview.report.notes.lower = goes.filter(|(_, (blob, _))| blob.is_lower).count() as u64;
         let report = PruneReport {
             bytes_freed: preview.freed.bytes,
             blobs_freed: preview.freed.blobs,
@@ -95,41 +87,23 @@ struct Preview {
 }
 
 impl Preview {
-    fn remove_blobs(&mut self, plan: &PrunePlan, foresight: &Foresight, index_stays: bool) {
+    fn remove_blobs(&mut self, plan: &PrunePlan, index_stays: bool) {
         let is_bound = plan.is_bound();
         for (index, (blob, _)) in plan.blobs().enumerate().filter(|(_, (_, fate))| fate.goes()) {
-            let stays_with_index = index_stays && is_bound(&index);
-            let refused = if stays_with_index { None } else { foresight.of_blob(&plan.inventory.tree, blob) };
-            if let Some(errno) = refused {
-                self.report.failures.push(Failure::new("remove", plan.inventory.path_of(blob), errno));
-            }
-            if stays_with_index || refused.is_some() {
+            if index_stays && is_bound(&index) {
                 self.report.notes.exceptions.push((index, Outcome::Failed));
             } else {
                 self.freed.add(blob.size_bytes);
                 self.disk.remove_name(blob.inode, blob.links, blob.freeable_bytes());
+                self.report.notes.lower += u64::from(blob.is_lower);
             }
         }
     }
 
-    fn remove_partials(&mut self, plan: &PrunePlan, foresight: &Foresight) {
-        for (partial, fate) in plan.partials() {
-            let outcome = match (fate, foresight.of_partial(&plan.inventory.tree, partial)) {
-                (Fate::Keep(reason), _) => Outcome::Kept(reason),
-                (Fate::Removed(_), _) => Outcome::Removed,
-                (Fate::Gone, _) => Outcome::Gone,
-                (Fate::Failed, _) => Outcome::Failed,
-                (Fate::Remove(_), Some(errno)) => {
-                    self.report.failures.push(Failure::new("remove", partial.path.clone(), errno));
-                    Outcome::Failed
-                }
-                (Fate::Remove(_), None) => {
-                    self.report.partials_freed += partial.files.len() as u64;
-                    partial.count_into(&mut self.freed, &mut self.disk);
-                    Outcome::Removed
-                }
-            };
-            self.report.notes.partials.push(outcome);
+    fn remove_partials(&mut self, plan: &PrunePlan) {
+        for (partial, _) in plan.partials().filter(|(_, fate)| fate.goes()) {
+            self.report.partials_freed += partial.files.len() as u64;
+            partial.count_into(&mut self.freed, &mut self.disk);
         }
     }
 

@@ -119,8 +119,8 @@ impl Room {
 }
 
 impl PruneReport {
-    /// Combines this report with that of a later prune of the same cache. Adds up what was removed; what failed
-    /// again counts once; takes what was kept from the later report.
+    /// Combines this report with that of a later round of the same prune. Adds up what was removed and what failed; takes
+    /// what was kept from the later report.
     #[must_use]
     pub(crate) fn followed_by(self, mut later: Self) -> Self {
         let mut failures = self.failures;

@@ -128,7 +128,7 @@ impl Rounds {
         let _ = syncfs(&root.descriptor);
         loop {
             let space = cache.space().ok()?;
-            let is_met = policy.min_free.is_none_or(|free| space.available_bytes >= free.bytes_of(space));
+            let is_met = policy.min_free.is_some_and(|free| space.available_bytes >= free.bytes_of(space));
             let promised = self.before.saturating_add(self.report.disk_bytes_freed);
             if is_met || space.available_bytes >= promised || self.patience.is_zero() {
                 return Some(space);
