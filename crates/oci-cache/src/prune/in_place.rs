@@ -79,13 +79,16 @@ pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progres
 
 /// If something stays because a process has it open, what that is.
 fn first_in_use(plan: &PrunePlan, notes: &Notes) -> Option<Sign> {
-    let is_open = |outcome: &Outcome| *outcome == Outcome::Kept(Keep::InUse);
-    let blob = notes.exceptions.iter().find(|(_, outcome)| is_open(outcome));
-    if let Some((index, _)) = blob {
-        return Some(open_blob(&plan.inventory.tree, *index));
+    let blob = notes.exceptions.iter().find(|(_, outcome)| *outcome == Outcome::Kept(Keep::InUse));
+    match blob {
+        Some((index, _)) => Some(open_blob(&plan.inventory.tree, *index)),
+        None => first_partial_in_use(plan, notes),
     }
-    let partial = notes.partials.iter().position(is_open)?;
-    plan.inventory.tree.partials.get(partial).map(open_partial)
+}
+
+fn first_partial_in_use(plan: &PrunePlan, notes: &Notes) -> Option<Sign> {
+    let index = notes.partials.iter().position(|outcome| *outcome == Outcome::Kept(Keep::InUse))?;
+    plan.inventory.tree.partials.get(index).map(open_partial)
 }
 
 /// What comes after the last round: looks whether a pull wrote back entries of the index, and arms what stays.
@@ -121,9 +124,8 @@ fn prune(
     match beside {
         Some(Beside { pulls, .. }) => {
             pulls.while_removing_partials(|| remove_planned_partials(plan, beside, progress, &mut report));
-            let is_open = |outcome: &Outcome| *outcome == Outcome::Kept(Keep::InUse);
-            if let Some(partial) = report.notes.partials.iter().position(is_open) {
-                pulls.found(open_partial(&plan.inventory.tree.partials[partial]));
+            if let Some(sign) = first_partial_in_use(plan, &report.notes) {
+                pulls.found(sign);
             }
         }
         None => remove_planned_partials(plan, beside, progress, &mut report),
