@@ -205,7 +205,7 @@ fn what_needs_no_new_index_makes_room_for_one() {
         touch -d '3 days ago' index.json blobs/sha256/* oci-put-blob1 . blobs blobs/sha256; cd ../..
         sleep 1.1
         expect "$(prune disk/cache --older-than 1s 2>error)" "freed 20.2 KiB across 4 blob(s) in $T/disk/cache"
-        expect "$(cat disk/cache/index.json)" '{"manifests":[],"schemaVersion":2}'
+        expect "$(cat disk/cache/index.json)" '{"schemaVersion":2,"manifests":[]}'
         "#,
     );
 }

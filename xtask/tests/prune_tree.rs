@@ -96,6 +96,25 @@ fn an_oci_layout_ends_up_empty_and_valid() {
 }
 
 #[test]
+fn only_the_list_of_manifests_changes_in_the_index() {
+    let cache = Cache::typical_layout();
+    let index = cache.path().join("index.json");
+    let entries: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let [first, second, third] = [0, 1, 2].map(|position| format!("{:#}", entries["manifests"][position]));
+    let text = |entries: &str| {
+        format!(
+            "{{ \"x-serial\": 123456789012345678901234567890, \"z\": 1.50,\n \"manifests\": [\n{entries}\n ],\n \
+             \"a\": \"\\u00e9\",\"schemaVersion\": 2 }}\n"
+        )
+    };
+    cache.write_content("index.json", text(&format!("{first},\n{second},\n\n{third}")).as_bytes());
+    let ran = cache.prune(&["--image", "app:2"]);
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    assert_eq!(fs::read_to_string(&index).unwrap(), text(&format!("{first},\n\n{third}")));
+    assert_eq!(cache.nested_blobs(), [1, 2, 4, 10, 11, 30, 40, 41, 99]);
+}
+
+#[test]
 fn a_layout_whose_index_cannot_be_replaced_keeps_its_blobs() {
     if !rustix_is_root() {
         // Without root, an unwritable directory has the same effect.

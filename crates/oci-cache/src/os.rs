@@ -6,6 +6,7 @@
 //! is resolved twice. Only [`sys`] contains `unsafe` code.
 
 pub(crate) mod access;
+pub(crate) mod attributes;
 pub(crate) mod directory;
 pub(crate) mod layer;
 pub(crate) mod lease;

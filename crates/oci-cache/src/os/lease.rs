@@ -175,6 +175,31 @@ pub(crate) fn has_writer(descriptor: BorrowedFd<'_>) -> Option<bool> {
     }
 }
 
+/// Takes a lease on an open file: from now on, whoever opens it for writing waits. The descriptor must be open for
+/// reading only.
+///
+/// # Errors
+///
+/// `EAGAIN` (`EWOULDBLOCK`) if somebody has it open for writing; others where leases do not work.
+pub(crate) fn lease_against_writers(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::retry_on_intr(|| set_lease(descriptor, Lease::Read))
+}
+
+/// Takes a lease on an open file: from now on, whoever opens it waits.
+///
+/// # Errors
+///
+/// `EAGAIN` (`EWOULDBLOCK`) if somebody else has it open; others where leases do not work.
+pub(crate) fn lease_against_all(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::retry_on_intr(|| set_lease(descriptor, Lease::Write))
+}
+
+/// Whether somebody has begun to open the file for writing, on which this process holds a
+/// [lease against writers](lease_against_writers); see [`is_awaited`].
+pub(crate) fn is_written(descriptor: BorrowedFd<'_>) -> bool {
+    lease_target(descriptor) != libc::F_RDLCK || set_lease(descriptor, Lease::Read).is_err()
+}
+
 /// Whether the write lease is still held, and nobody waits for the file.
 pub(crate) fn is_undisturbed(descriptor: BorrowedFd<'_>) -> bool {
     lease_target(descriptor) == libc::F_WRLCK

@@ -182,19 +182,13 @@ impl BlobRemoval<'_> {
     /// Returns the layout's index, if it was changed.
     fn remove(&self, doomed: Vec<usize>, part: Part, report: &mut PruneReport) -> Option<LeftIndex> {
         let (plan, tree) = (self.plan, &self.plan.inventory.tree);
-        let (mut doomed, mut index_change) = self.spare(doomed, report);
-        if part == Part::Free {
-            index_change = IndexChange::Drop(Vec::new());
-        }
         let is_nested = |index: &usize| plan.is_nested(&tree.blobs[*index]);
-        let needs_index = index_change.drops_entries() || doomed.iter().any(is_nested);
-        let readiness = match (&self.guard, self.beside) {
-            _ if self.progress.is_stopped() => Readiness::Stopped,
-            (Some(guard), Some(Beside { pulls, .. })) if needs_index => {
-                guard.prepare_on_any_disk(&index_change, pulls)
-            }
-            _ => Readiness::Ready(None),
-        };
+        let (mut doomed, mut index_change) = self.spare(doomed, part, report);
+        let mut readiness = self.make_ready(&doomed, &index_change);
+        if matches!(readiness, Readiness::SignTurnedUp) {
+            (doomed, index_change) = self.spare(doomed, part, report);
+            readiness = self.make_ready(&doomed, &index_change);
+        }
         let mut kept = Vec::new();
         // The same directory may also be a flat cache: its blobs are removed in any case.
         if !matches!(readiness, Readiness::Ready(_)) {
@@ -212,6 +206,7 @@ impl BlobRemoval<'_> {
                 report.pull = Some(sign);
                 (Outcome::Kept(Keep::Spared), None)
             }
+            Readiness::SignTurnedUp => (Outcome::Kept(Keep::Spared), None),
             Readiness::Failed(failure) => {
                 report.failures.push(failure);
                 (Outcome::Failed, None)
@@ -226,16 +221,33 @@ impl BlobRemoval<'_> {
         left
     }
 
+    /// Makes the layout ready for the removal of these blobs.
+    fn make_ready(&self, doomed: &[usize], index_change: &IndexChange) -> Readiness {
+        let plan = self.plan;
+        let needs_index = index_change.drops_entries()
+            || doomed.iter().any(|&index| plan.is_nested(&plan.inventory.tree.blobs[index]));
+        match (&self.guard, self.beside) {
+            _ if self.progress.is_stopped() => Readiness::Stopped,
+            (Some(guard), Some(Beside { pulls, .. })) if needs_index => {
+                guard.prepare_on_any_disk(index_change, pulls)
+            }
+            _ => Readiness::Ready(None),
+        }
+    }
+
     /// Leaves out what stays because a pull is under way. Returns what goes, and the change of the layout's index.
-    fn spare(&self, doomed: Vec<usize>, report: &mut PruneReport) -> (Vec<usize>, IndexChange) {
+    fn spare(&self, doomed: Vec<usize>, part: Part, report: &mut PruneReport) -> (Vec<usize>, IndexChange) {
+        let unchanged = |change| if part == Part::Free { IndexChange::Drop(Vec::new()) } else { change };
         let sign_and_idle = self.beside.and_then(|Beside { pulls, idle }| Some((pulls, pulls.sign()?, idle)));
-        let Some((pulls, _, idle)) = sign_and_idle else { return (doomed, self.plan.index_change.clone()) };
+        let Some((pulls, _, idle)) = sign_and_idle else {
+            return (doomed, unchanged(self.plan.index_change.clone()));
+        };
         let spared = idle.spare(|index| pulls.is_in_use(index));
         let (doomed, kept): (_, Vec<usize>) = doomed.into_iter().partition(|index| spared.goes[*index]);
         let (in_use, spare) = kept.into_iter().partition(|&index| pulls.is_in_use(index));
         keep_planned_blobs(self.plan, in_use, Outcome::Kept(Keep::InUse), self.progress, report);
         keep_planned_blobs(self.plan, spare, Outcome::Kept(Keep::Spared), self.progress, report);
-        (doomed, spared.index_change)
+        (doomed, unchanged(spared.index_change))
     }
 }
 

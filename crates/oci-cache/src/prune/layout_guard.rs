@@ -22,7 +22,7 @@ use crate::os::errno_of;
 use crate::os::status::Status;
 use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::prune::index_rewrite::{Changed, change_index, would_change};
+use crate::prune::index_rewrite::{Changed, Rewrite, change_index, would_change};
 use crate::prune::pulls::Pulls;
 use crate::prune::report::PruneReport;
 use crate::prune::sign::Sign;
@@ -41,8 +41,10 @@ pub(crate) enum Readiness {
     Ready(Option<Option<Status>>),
     /// A stop was requested.
     Stopped,
-    /// A pull is under way: this shows it.
+    /// A pull changes the index: this shows it.
     PullUnderWay(Sign),
+    /// The first sign of a pull turned up meanwhile, so the rule for pulls under way is in force from now on.
+    SignTurnedUp,
     /// The index could not be made ready.
     Failed(Failure),
 }
@@ -104,11 +106,29 @@ impl<'a> Guard<'a> {
         let Some(index) = &self.plan.inventory.tree.index else {
             return self.odd().map_or(Readiness::Ready(None), fail);
         };
-        match pulls.while_changing_index(|| change_index(self.root.descriptor.as_fd(), index, change)) {
+        let (root, had_sign) = (self.root.descriptor.as_fd(), pulls.sign().is_some());
+        let rewrite = match Rewrite::prepare(root, index, change, pulls.watch_of(0)) {
+            Ok(Some(rewrite)) => rewrite,
+            Ok(None) => return Readiness::PullUnderWay(Sign::Used(self.index_path())),
+            Err(errno) => return fail(errno),
+        };
+        // Writing took as long as the disk needed.
+        if pulls.update().is_some() && !had_sign {
+            rewrite.discard(root);
+            return Readiness::SignTurnedUp;
+        }
+        match pulls.while_changing_index(|| rewrite.carry_out(root)) {
             Ok(Changed::To(status)) => Readiness::Ready(Some(status)),
             Ok(Changed::NotTheOneSeen) => Readiness::PullUnderWay(Sign::Used(self.index_path())),
+            Err(Errno::INVAL | Errno::NOSYS) => Readiness::Failed(self.no_exchange()),
             Err(errno) => fail(errno),
         }
+    }
+
+    /// The file system, or the kernel, cannot do what the change needs.
+    fn no_exchange(&self) -> Failure {
+        let operation = "exchange the index with a new one at once, which this file system cannot do:";
+        Failure::new(operation, self.index_path(), Errno::OPNOTSUPP)
     }
 
     /// Why [`prepare`](Self::prepare) would fail, as far as that is known without changing anything.
@@ -192,5 +212,44 @@ impl<'a> Guard<'a> {
             went && plan.is_nested(blob)
         });
         went.map(|(_, (blob, _))| &blob.digest).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
+    use crate::prune::spare::Idle;
+    use crate::{CacheDir, Policy, Space, scan, select};
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+    fn a_sign_that_turns_up_after_the_look_leaves_the_index_alone_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, text) = (directory.path(), r#"{"schemaVersion":2,"manifests":[{}]}"#);
+        fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+        let blob = root.join(format!("blobs/sha256/{:064x}", 1));
+        fs::write(&blob, "content").unwrap();
+        File::options().write(true).open(&blob).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::write(root.join("index.json"), text).unwrap();
+        let cache = CacheDir::open(root, &[]).unwrap();
+        let (now, space) = (SystemTime::now().into(), Space::default());
+        let plan = select(scan(&cache).unwrap(), &Policy::default(), now, space).unwrap();
+        let idle = Idle::of(&plan);
+        let pulls = Pulls::look(&plan, idle.references(), &Progress::default());
+        assert_eq!(pulls.sign(), None);
+        drop(File::open(&blob).unwrap());
+
+        let guard = Guard::of(&plan).unwrap();
+        assert!(matches!(guard.prepare(&IndexChange::Empty, &pulls), Readiness::SignTurnedUp));
+        let index = || fs::read_to_string(root.join("index.json")).unwrap();
+        assert_eq!((index().as_str(), pulls.sign()), (text, Some(&Sign::Used(blob))));
+        assert!(matches!(guard.prepare(&IndexChange::Empty, &pulls), Readiness::Ready(Some(Some(_)))));
+        assert_eq!(index(), r#"{"schemaVersion":2,"manifests":[]}"#);
+        assert!(pulls.watch().is_some_and(|watch| watch.update().is_some_and(|sighting| {
+            matches!(sighting, crate::os::watch::Sighting::Used(_, name) if name.to_bytes() != b"index.json")
+        })));
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! Source: OCI image specification, `image-layout.md` ("index.json file") and `image-index.md`.
 
+use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
 
 use rustix::io::Errno;
 use serde_json::Value;
@@ -19,6 +21,26 @@ use crate::os::status::Status;
 /// memory.
 pub(crate) const MAX_DOCUMENT_BYTES: u64 = 32 << 20;
 
+/// An index that is open, and was read.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) file: File,
+    /// Its status before it was read.
+    pub(crate) status: Status,
+    pub(crate) content: Vec<u8>,
+}
+
+impl Index {
+    /// Whether the file still has the content that was read.
+    pub(crate) fn is_as_read(&self) -> bool {
+        let is_same = || {
+            Status::of_descriptor(self.file.as_fd()).is_ok_and(|status| status.is_same_content(&self.status))
+        };
+        let mut content = vec![0; self.content.len()];
+        is_same() && self.file.read_exact_at(&mut content, 0).is_ok() && content == self.content && is_same()
+    }
+}
+
 /// The status of the index; `None` if there is none.
 pub(crate) fn index_status(root: BorrowedFd<'_>) -> Result<Option<Status>, Errno> {
     match Status::of_entry(root, INDEX) {
@@ -29,7 +51,7 @@ pub(crate) fn index_status(root: BorrowedFd<'_>) -> Result<Option<Status>, Errno
 }
 
 /// Reads the index; `None` if there is none or it is not a regular file.
-pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status)>, Errno> {
+pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<Index>, Errno> {
     let file = match open_quietly(root, INDEX) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
@@ -43,13 +65,13 @@ pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<(Vec<u8>, Status
         return Err(Errno::FBIG);
     }
     let content = read_limited(&file, status.size_bytes).map_err(|error| errno_of(&error))?;
-    Ok(Some((content, status)))
+    Ok(Some(Index { file, status, content }))
 }
 
 /// Whether the file is an image index: an object with a list of manifests. Other tools use this file
 /// name too.
 pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
-    let content = read_index(root).ok().flatten().map(|(content, _)| content);
+    let content = read_index(root).ok().flatten().map(|index| index.content);
     let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());
     index.is_some_and(|index| index.get("manifests").is_some_and(Value::is_array))
 }

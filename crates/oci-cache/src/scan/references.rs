@@ -44,7 +44,7 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     let mut references = References { has_index: true, ..References::default() };
     let path = index_path(&root.path);
     let index = match index::read_index(root.descriptor.as_fd()) {
-        Ok(Some((content, _))) => parse(&content).and_then(|document| match document.says_it_is_one() {
+        Ok(Some(index)) => parse(&index.content).and_then(|document| match document.says_it_is_one() {
             true => Ok(document),
             false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not an index")),
         }),

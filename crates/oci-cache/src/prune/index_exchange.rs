@@ -1,0 +1,323 @@
+//! Puts a new `index.json` in the old one's place, unless somebody else does so at the same moment.
+//!
+//! Guarantees: no other process's index is lost. The two files exchange their names at once (`renameat2(2)`,
+//! `RENAME_EXCHANGE`), and what comes out is compared with what was seen. If it is another index, it gets its name back;
+//! if yet another one has taken that place meanwhile, the last one stays, as if this process had done nothing. Whoever
+//! begins to write into the old file, or to open the new one, waits until that is decided: both are leased. If the
+//! exchange is undone, whoever waits for the new file reads the old one's content in it.
+//!
+//! What it does not guarantee: without leases (`CAP_LEASE`, or files of one's own), a process that opened the old file
+//! for writing may write into it after it has lost its name. A process that found the name of the old file, and did not
+//! run on in the kernel until this is over, is in the same position. Where names cannot be exchanged, there is an error.
+//!
+//! Source: `renameat2(2)`; Linux's `fs/open.c` (`do_dentry_open` counts the writer, then waits for leases).
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::FileExt as _;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, unlinkat};
+use rustix::io::Errno;
+
+use crate::cache::names::INDEX;
+use crate::os::attributes::copy_attributes;
+use crate::os::errno_of;
+use crate::os::lease::{is_awaited, is_written, lease_against_all, lease_against_writers};
+use crate::os::status::{FileId, Status};
+use crate::scan::index::{Index, read_index};
+
+/// How long to wait for somebody who found the old file's name before it was exchanged, and has not opened it yet.
+const PATIENCE: Duration = Duration::from_millis(2);
+/// How often to give those who wait for the new file what the index is, while others keep changing it.
+const ATTEMPTS: usize = 8;
+
+/// A file that is to take the index's place, under a temporary name beside it.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    pub(crate) name: CString,
+    pub(crate) file: File,
+    pub(crate) id: FileId,
+}
+
+/// Puts the draft in the old index's place. Returns false if the index is not the old one any more, or is about to be
+/// changed: then it is as others left it. The temporary name goes in any case.
+///
+/// # Errors
+///
+/// `EINVAL` where names cannot be exchanged. Whatever the error, the index is as others left it.
+pub(crate) fn exchange(root: BorrowedFd<'_>, old: &Index, draft: &Draft) -> Result<bool, Errno> {
+    let is_leased = match lease_against_writers(old.file.as_fd()) {
+        Ok(()) => true,
+        Err(Errno::WOULDBLOCK) => {
+            draft.discard(root);
+            return Ok(false);
+        }
+        Err(_) => false,
+    };
+    // Nobody else has it open, unless there are no leases.
+    let _ = lease_against_all(draft.file.as_fd());
+    if let Err(errno) = swap(root, draft) {
+        draft.discard(root);
+        return if errno == Errno::NOENT { Ok(false) } else { Err(errno) };
+    }
+    let came_out = Status::of_entry(root, &draft.name);
+    let is_the_old_one = came_out.is_ok_and(|status| status.is_same_content(&old.status)) && {
+        thread::sleep(PATIENCE);
+        !(is_leased && is_written(old.file.as_fd())) && old.is_as_read()
+    };
+    if !is_the_old_one {
+        undo(root, draft)?;
+    }
+    draft.discard(root);
+    Ok(is_the_old_one)
+}
+
+/// Takes the old index away, without another in its place. Returns false if it is not the old one any more, or is about
+/// to be changed: then it is as others left it.
+pub(crate) fn take_away(root: BorrowedFd<'_>, old: &Index, name: CString) -> Result<bool, Errno> {
+    let is_leased = match lease_against_writers(old.file.as_fd()) {
+        Err(Errno::WOULDBLOCK) => return Ok(false),
+        leased => leased.is_ok(),
+    };
+    renameat_with(root, INDEX, root, &name, RenameFlags::NOREPLACE)?;
+    let came_out = Status::of_entry(root, &name);
+    let is_the_old_one = came_out.is_ok_and(|status| status.is_same_content(&old.status))
+        && !(is_leased && is_written(old.file.as_fd()))
+        && old.is_as_read();
+    if !is_the_old_one {
+        match renameat_with(root, &name, root, INDEX, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(false),
+            // A newer one is there by now.
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    unlinkat(root, &name, AtFlags::empty())?;
+    Ok(is_the_old_one)
+}
+
+fn swap(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
+    renameat_with(root, &draft.name, root, INDEX, RenameFlags::EXCHANGE)
+}
+
+/// Gives the file that came out its name back. If somebody waits for the draft meanwhile, they found it under the
+/// index's name: it then becomes a copy of the index, and keeps that name.
+fn undo(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
+    give_back(root, draft)?;
+    for _ in 0..ATTEMPTS {
+        if !is_awaited(draft.file.as_fd()) {
+            break;
+        }
+        let Some(index) = read_index(root)? else { break };
+        draft.become_copy(&index)?;
+        swap(root, draft)?;
+        // From here on, the draft's temporary name is that of the file that came out.
+        let came_out = Status::of_entry(root, &draft.name)?;
+        if came_out.is_same_content(&index.status) {
+            break;
+        }
+        give_back(root, draft)?;
+    }
+    Ok(())
+}
+
+/// Gives the file under the temporary name the index's name. If somebody has replaced the index meanwhile, theirs stays.
+fn give_back(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
+    let mut expected = draft.id;
+    loop {
+        let id = Status::of_entry(root, &draft.name)?.id;
+        if let Err(errno) = swap(root, draft) {
+            // The index was removed meanwhile, or the file system fails: this needs less of it.
+            return renameat(root, &draft.name, root, INDEX).map_err(|_| errno);
+        }
+        if Status::of_entry(root, &draft.name)?.id == expected {
+            return Ok(());
+        }
+        expected = id;
+    }
+}
+
+impl Draft {
+    /// Makes the draft a copy of the index.
+    fn become_copy(&self, index: &Index) -> Result<(), Errno> {
+        let written = self
+            .file
+            .write_all_at(&index.content, 0)
+            .and_then(|()| self.file.set_len(index.content.len() as u64));
+        written.map_err(|error| errno_of(&error))?;
+        copy_attributes(index.file.as_fd(), &index.status, self.file.as_fd())
+    }
+
+    /// Removes the temporary name.
+    pub(crate) fn discard(&self, root: BorrowedFd<'_>) {
+        // If it stays, the next prune removes it as a partial.
+        let _ = unlinkat(root, &self.name, AtFlags::empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::{Write as _, read_to_string};
+    use std::path::PathBuf;
+
+    use crate::os::lease::{is_undisturbed, release_lease};
+
+    const OLD: &str = r#"{"manifests":["old"]}"#;
+    const NEW: &str = r#"{"manifests":[]}"#;
+    const THEIRS: &str = r#"{"manifests":["old","theirs"]}"#;
+
+    /// A cache's directory with an index that was read, and a draft.
+    struct Fixture {
+        directory: tempfile::TempDir,
+        root: File,
+        old: Index,
+        draft: Draft,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("index.json"), OLD).unwrap();
+            let root = File::open(directory.path()).unwrap();
+            let old = read_index(root.as_fd()).unwrap().unwrap();
+            let path = directory.path().join("draft");
+            fs::write(&path, NEW).unwrap();
+            let file = File::options().read(true).write(true).open(path).unwrap();
+            let id = Status::of_descriptor(file.as_fd()).unwrap().id;
+            Self { directory, root, old, draft: Draft { name: CString::from(c"draft"), file, id } }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.directory.path().join(name)
+        }
+
+        fn exchange(&self) -> bool {
+            exchange(self.root.as_fd(), &self.old, &self.draft).unwrap()
+        }
+
+        /// Another process replaces the index.
+        fn replace(&self, content: &str) {
+            fs::write(self.path("theirs"), content).unwrap();
+            fs::rename(self.path("theirs"), self.path("index.json")).unwrap();
+        }
+
+        /// Checks that nothing but this index is left.
+        fn check(&self, content: &str) {
+            assert_eq!(fs::read_to_string(self.path("index.json")).unwrap(), content);
+            assert_eq!(fs::read_dir(self.directory.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_draft_takes_the_place_of_the_index() {
+        let fixture = Fixture::new();
+        assert!(fixture.exchange());
+        fixture.check(NEW);
+    }
+
+    #[test]
+    fn an_index_that_another_process_wrote_stays() {
+        let replaced = Fixture::new();
+        replaced.replace(THEIRS);
+        assert!(!replaced.exchange());
+        replaced.check(THEIRS);
+
+        // In place, with the same length, and with the time of the last write set back.
+        let written = Fixture::new();
+        let (other, time) =
+            (OLD.replace("old", "new"), written.old.file.metadata().unwrap().modified().unwrap());
+        fs::write(written.path("index.json"), &other).unwrap();
+        File::options().write(true).open(written.path("index.json")).unwrap().set_modified(time).unwrap();
+        assert!(!written.exchange());
+        written.check(&other);
+
+        let open = Fixture::new();
+        let writer = File::options().write(true).open(open.path("index.json")).unwrap();
+        assert!(!open.exchange());
+        open.check(OLD);
+        drop(writer);
+
+        let removed = Fixture::new();
+        fs::rename(removed.path("index.json"), removed.path("away")).unwrap();
+        assert!(!removed.exchange());
+        assert!(!removed.path("index.json").exists() && !removed.path("draft").exists());
+    }
+
+    #[test]
+    fn a_reader_does_not_stop_the_exchange() {
+        let fixture = Fixture::new();
+        let mut reader = File::open(fixture.path("index.json")).unwrap();
+        assert!(fixture.exchange());
+        fixture.check(NEW);
+        assert_eq!(read_to_string(&mut reader).unwrap(), OLD);
+    }
+
+    #[test]
+    fn the_last_of_those_who_replaced_the_index_stays() {
+        let fixture = Fixture::new();
+        fixture.replace("the first");
+        swap(fixture.root.as_fd(), &fixture.draft).unwrap();
+        fixture.replace(THEIRS);
+        give_back(fixture.root.as_fd(), &fixture.draft).unwrap();
+        fixture.draft.discard(fixture.root.as_fd());
+        fixture.check(THEIRS);
+        // Another removes what took its place.
+        let removed = Fixture::new();
+        removed.replace(THEIRS);
+        swap(removed.root.as_fd(), &removed.draft).unwrap();
+        fs::rename(removed.path("index.json"), removed.path("away")).unwrap();
+        assert_eq!(give_back(removed.root.as_fd(), &removed.draft), Ok(()));
+        assert_eq!(fs::read_to_string(removed.path("index.json")).unwrap(), THEIRS);
+    }
+
+    #[test]
+    fn whoever_waits_for_the_draft_gets_the_index_that_came_back() {
+        for writes in [false, true] {
+            let fixture = Fixture::new();
+            fixture.replace(THEIRS);
+            lease_against_all(fixture.draft.file.as_fd()).unwrap();
+            swap(fixture.root.as_fd(), &fixture.draft).unwrap();
+            let path = fixture.path("index.json");
+            let use_index = || {
+                if !writes {
+                    assert_eq!(fs::read_to_string(&path).unwrap(), THEIRS);
+                    return;
+                }
+                let mut file = File::options().append(true).open(&path).unwrap();
+                file.write_all(b" and more").unwrap();
+            };
+            thread::scope(|scope| {
+                let user = scope.spawn(use_index);
+                while is_undisturbed(fixture.draft.file.as_fd()) {
+                    thread::yield_now();
+                }
+                undo(fixture.root.as_fd(), &fixture.draft).unwrap();
+                fixture.draft.discard(fixture.root.as_fd());
+                release_lease(fixture.draft.file.as_fd());
+                user.join().unwrap();
+            });
+            fixture.check(&if writes { format!("{THEIRS} and more") } else { THEIRS.to_owned() });
+        }
+    }
+
+    #[test]
+    fn an_index_is_taken_away_unless_another_process_changed_it() {
+        let fixture = Fixture::new();
+        fixture.draft.discard(fixture.root.as_fd());
+        let take = |fixture: &Fixture| {
+            take_away(fixture.root.as_fd(), &fixture.old, CString::from(c"away")).unwrap()
+        };
+        assert!(take(&fixture));
+        assert_eq!(fs::read_dir(fixture.directory.path()).unwrap().count(), 0);
+        let replaced = Fixture::new();
+        replaced.draft.discard(replaced.root.as_fd());
+        replaced.replace(THEIRS);
+        assert!(!take(&replaced));
+        replaced.check(THEIRS);
+    }
+}
