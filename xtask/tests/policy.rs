@@ -650,7 +650,7 @@ fn bad_plans_are_refused() {
         (good.to_string()[..200].to_owned(), "it is not a saved plan, or it is damaged: EOF"),
         ("[]".to_owned(), "it is not a saved plan"),
         (change("format", json!("something else")), "it is not a saved plan"),
-        (change("version", json!(2)), "it has version 2, but this program reads only versions up to 1"),
+        (change("version", json!(3)), "it has version 3, but this program reads only versions up to 2"),
         (
             change("inode", json!(1)),
             "it was made for `[TMP]/oci`, but this is another directory, or a new one at that path",

@@ -16,6 +16,7 @@ pub(crate) mod ledger;
 pub(crate) mod leftover;
 pub(crate) mod lock;
 pub(crate) mod names;
+pub(crate) mod own_changes;
 pub(crate) mod own_reads;
 pub(crate) mod partial;
 pub(crate) mod references;

@@ -7,6 +7,7 @@
 
 pub(crate) mod access;
 pub(crate) mod attributes;
+pub(crate) mod birth;
 pub(crate) mod directory;
 pub(crate) mod layer;
 pub(crate) mod lease;

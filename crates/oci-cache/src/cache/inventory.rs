@@ -6,19 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
 
 use crate::cache::cache_dir::Space;
 use crate::cache::companions::Companions;
-use crate::cache::digest::{Digest, Spelling};
+use crate::cache::digest::{BlobName, Digest, Spelling};
 use crate::cache::finding::Finding;
 use crate::cache::idle::{Idleness, Times};
 use crate::cache::ledger::UsedLedger;
 use crate::cache::leftover::Leftover;
 use crate::cache::names::Place;
+use crate::cache::own_changes::OwnChanges;
 use crate::cache::own_reads::OwnReads;
 use crate::cache::partial::Partial;
 use crate::cache::references::References;
@@ -101,6 +102,7 @@ pub(crate) struct Tree {
     pub(crate) directories: Vec<Directory>,
     pub(crate) blobs: Vec<Blob>,
     pub(crate) companions: Companions,
+    pub(crate) own_changes: OwnChanges,
     pub(crate) own_reads: OwnReads,
     pub(crate) partials: Vec<Partial>,
     /// `oci-layout` and `index.json` of an OCI image layout, if they exist.
@@ -223,6 +225,11 @@ impl Inventory {
 impl Tree {
     pub(crate) fn directory(&self, index: u16) -> &Directory {
         &self.directories[usize::from(index)]
+    }
+
+    /// The directory of a blob, and its name there.
+    pub(crate) fn place_of(&self, blob: &Blob) -> (BorrowedFd<'_>, BlobName) {
+        (self.directory(blob.directory).descriptor.as_fd(), blob.digest.file_name(blob.spelling))
     }
 
     pub(crate) fn path_of(&self, blob: &Blob) -> PathBuf {

@@ -37,7 +37,7 @@ impl Timestamp {
         Duration::from_nanos(u64::try_from(now.0.saturating_sub(self.0)).unwrap_or(0))
     }
 
-    fn from_statx(time: rustix::fs::StatxTimestamp) -> Self {
+    pub(crate) fn from_statx(time: rustix::fs::StatxTimestamp) -> Self {
         Self(time.tv_sec.saturating_mul(1_000_000_000).saturating_add(i64::from(time.tv_nsec)))
     }
 }

@@ -1,17 +1,22 @@
 //! One entry of a saved plan: its path and its identity.
 //!
 //! Guarantees: a sound path stays in the cache; that of a leftover may also be beside it. An entry is
-//! identified by device, inode, size and modification time.
+//! identified by device, inode, size and modification time and, where the file system keeps it, birth time. Its change
+//! time says nothing: a hard link, a change of mode or a prune that arms the file moves it, days later too.
 
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::digest::{Digest, Spelling};
-use crate::cache::inventory::Inventory;
+use crate::cache::inventory::{Blob, Inventory};
 use crate::cache::partial::Partial;
 use crate::escape::{escape, escape_path};
+use crate::os::birth::status_and_birth;
 use crate::os::status::{Status, Timestamp};
 use crate::plan::fate::{Fate, Keep, Remove};
 
@@ -28,6 +33,9 @@ pub(crate) struct SavedEntry {
     pub(crate) device: (u32, u32),
     pub(crate) inode: u64,
     pub(crate) modified: Timestamp,
+    /// When it was made, if the file system tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) born: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize)]
@@ -59,11 +67,12 @@ impl SavedEntry {
             }
     }
 
-    pub(crate) fn is(
-        &self,
-        (size_bytes, device, inode, modified): (u64, (u32, u32), u64, Timestamp),
-    ) -> bool {
+    /// Whether the plan means the file of this status, which was found as the entry `name` of `directory`. Without a
+    /// birth time in the plan, that one is not asked for.
+    pub(crate) fn is(&self, identity: Identity, directory: BorrowedFd<'_>, name: &CStr) -> bool {
+        let Identity { size_bytes, device, inode, modified, .. } = identity;
         (self.size_bytes, self.device, self.inode, self.modified) == (size_bytes, device, inode, modified)
+            && self.born.is_none_or(|born| identity.birth(directory, name) == Ok(Some(born)))
     }
 
     pub(crate) const fn fate(&self, is_same: bool) -> Fate {
@@ -71,11 +80,38 @@ impl SavedEntry {
     }
 }
 
-/// The identity of a partial: size, device, inode and modification time. The size of a directory is the
-/// total size of its files.
-pub(crate) fn identity(partial: &Partial) -> (u64, (u32, u32), u64, Timestamp) {
-    let Status { id, modified, .. } = partial.status;
-    (partial.size_bytes(), id.device, id.inode, modified)
+/// What identifies an entry, as the scan found it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) size_bytes: u64,
+    pub(crate) device: (u32, u32),
+    pub(crate) inode: u64,
+    pub(crate) modified: Timestamp,
+    changed: Timestamp,
+}
+
+impl Identity {
+    pub(crate) const fn of_blob(blob: &Blob, device: (u32, u32)) -> Self {
+        let Blob { size_bytes, inode, modified, changed, .. } = *blob;
+        Self { size_bytes, device, inode, modified, changed }
+    }
+
+    /// That of a partial. The size of a directory is the total size of its files.
+    pub(crate) fn of_partial(partial: &Partial) -> Self {
+        let Status { id, modified, changed, .. } = partial.status;
+        Self { size_bytes: partial.size_bytes(), device: id.device, inode: id.inode, modified, changed }
+    }
+
+    /// When the entry `name` of `directory` was made, if the file system tells. The scan does not keep it for every blob.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the scanned one any more, or cannot be read.
+    pub(crate) fn birth(self, directory: BorrowedFd<'_>, name: &CStr) -> Result<Option<Timestamp>, Errno> {
+        let (status, born) = status_and_birth(directory, name)?;
+        let is_scanned = (status.id.inode, status.changed) == (self.inode, self.changed);
+        if is_scanned { Ok(born) } else { Err(Errno::STALE) }
+    }
 }
 
 /// The escaped path of an entry in a saved plan: relative to the cache, with `../` for entries beside

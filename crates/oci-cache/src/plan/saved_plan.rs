@@ -3,13 +3,14 @@
 //! Guarantees: a plan is checked before it is used: format, version, every field, and the directory it
 //! was made for, by device and inode. It can name entries of that directory only: its paths are compared
 //! with those of a new scan and are never opened. An entry is removed only if it is still the same file
-//! (device, inode, size and modification time) or, for a leftover, the same directory (device and
+//! (device, inode, size, modification time and birth time, where the file system keeps that) or, for a leftover, the same directory (device and
 //! inode).
 //!
 //! Format: one JSON object, see `docs/saved-plan.md`.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -23,13 +24,13 @@ use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::foresight::Foresight;
-use crate::plan::saved_entry::{Kind, SavedEntry, identity, relative};
+use crate::plan::saved_entry::{Identity, Kind, SavedEntry, relative};
 use crate::scan::references::read_references;
 
 /// The value of the `format` field.
 const FORMAT: &str = "oci-cache prune plan";
-/// The version that is written, and the newest that can be read.
-const VERSION: u32 = 1;
+/// The version that is written, and the newest that can be read. Version 1 had no birth times.
+const VERSION: u32 = 2;
 
 /// A plan read from a file.
 #[derive(Debug, Deserialize)]
@@ -126,8 +127,9 @@ impl SavedPlan {
             let path = relative(&plan.inventory, &plan.inventory.path_of(blob));
             let Some(entry) = listed.get(&(Kind::Blob, path.as_str())) else { continue };
             found += 1;
-            let seen = (blob.size_bytes, device, blob.inode, blob.modified);
-            plan.blob_fates[index] = match entry.is(seen) {
+            let (directory, name) = plan.inventory.tree.place_of(blob);
+            let is_same = entry.is(Identity::of_blob(blob, device), directory, name.as_c_str());
+            plan.blob_fates[index] = match is_same {
                 true if is_referenced => Fate::Keep(Keep::Referenced),
                 is_same => entry.fate(is_same),
             };
@@ -138,7 +140,9 @@ impl SavedPlan {
             let path = relative(&plan.inventory, partial.path());
             let Some(entry) = listed.get(&(Kind::Partial, path.as_str())) else { continue };
             found += 1;
-            plan.partial_fates[index] = entry.fate(entry.is(identity(partial)));
+            let directory = plan.inventory.tree.directory(partial.directory).descriptor.as_fd();
+            let is_same = entry.is(Identity::of_partial(partial), directory, &partial.name);
+            plan.partial_fates[index] = entry.fate(is_same);
         }
         for index in 0..plan.leftovers_go.len() {
             let leftover = &plan.inventory.leftovers[index];
@@ -226,26 +230,36 @@ impl Serialize for Entries<'_> {
         let plan = self.0;
         let inventory = &plan.inventory;
         let device = inventory.device();
-        let blobs = plan.blobs().filter(|(_, fate)| fate.goes()).map(|(blob, _)| SavedEntry {
-            kind: Kind::Blob,
-            path: relative(inventory, &inventory.path_of(blob)),
-            digest: Some(blob.digest.to_string()),
-            size_bytes: blob.size_bytes,
-            device,
-            inode: blob.inode,
-            modified: blob.modified,
+        // What has changed since the scan would be another file than was planned for: it is left out.
+        let blobs = plan.blobs().filter(|(_, fate)| fate.goes()).filter_map(|(blob, _)| {
+            let (directory, name) = inventory.tree.place_of(blob);
+            let identity = Identity::of_blob(blob, device);
+            let born = identity.birth(directory, name.as_c_str()).ok()?;
+            let path = relative(inventory, &inventory.path_of(blob));
+            Some(SavedEntry {
+                digest: Some(blob.digest.to_string()),
+                ..entry(Kind::Blob, path, identity, born)
+            })
         });
-        let partials = plan.partials().filter(|(_, fate)| fate.goes()).map(|(partial, _)| {
-            let (size_bytes, device, inode, modified) = identity(partial);
-            let path = relative(inventory, partial.path());
-            SavedEntry { kind: Kind::Partial, path, digest: None, size_bytes, device, inode, modified }
+        let partials = plan.partials().filter(|(_, fate)| fate.goes()).filter_map(|(partial, _)| {
+            let directory = inventory.tree.directory(partial.directory).descriptor.as_fd();
+            let identity = Identity::of_partial(partial);
+            let born = identity.birth(directory, &partial.name).ok()?;
+            Some(entry(Kind::Partial, relative(inventory, partial.path()), identity, born))
         });
         let leftovers = plan.leftovers().map(|leftover| {
             let (device, inode) = leftover.id();
             let (path, size_bytes) = (relative(inventory, leftover.path()), leftover.total().bytes);
             let modified = Timestamp(0);
-            SavedEntry { kind: Kind::Leftover, path, digest: None, size_bytes, device, inode, modified }
+            let born = None;
+            SavedEntry { kind: Kind::Leftover, path, digest: None, size_bytes, device, inode, modified, born }
         });
         serializer.collect_seq(blobs.chain(partials).chain(leftovers))
     }
+}
+
+/// An entry without a digest.
+fn entry(kind: Kind, path: String, identity: Identity, born: Option<Timestamp>) -> SavedEntry {
+    let Identity { size_bytes, device, inode, modified, .. } = identity;
+    SavedEntry { kind, path, digest: None, size_bytes, device, inode, modified, born }
 }

@@ -2,7 +2,7 @@
 //!
 //! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
 //! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
-//! only if inode, size and timestamps are those of the scan. No lease is held while the thread waits for
+//! only if inode, size and all times are those of the scan; a change time that this prune set is explained. No lease is held while the thread waits for
 //! others in the directory. If a pull may have used it within the hour, or the grace, the watch is read
 //! under the lease: whoever opened and closed it before is seen, and whoever opens it now waits.
 //! Everything counted as removed was removed. One failure does not stop the rest.
@@ -13,7 +13,7 @@ use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
@@ -230,12 +230,21 @@ impl<'a> Worker<'a> {
 
     fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder<'_>, status: &Status) -> Outcome {
         let directory = self.tree.directory(self.blob(index).directory).descriptor.as_fd();
+        // Leads to the file even when this name of it is gone, opens nothing, and shows as no use.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let has_others = status.links > 1;
+        let others = has_others.then(|| openat(directory, name, flags, Mode::empty())).and_then(Result::ok);
         let unlinked = match holder {
             Holder::Nobody(lease) if self.may_be_in_use(index) && !self.is_overlay => {
                 last_look::unlink(directory, name, lease.as_fd(), status.id)
             }
             _ => unlinkat(directory, name, AtFlags::empty()).map(|()| Unlinked::Removed),
         };
+        if let Some(after) = others.and_then(|file| Status::of_descriptor(file.as_fd()).ok())
+            && after.id == status.id
+        {
+            self.tree.own_changes.record(after.id.inode, after.changed);
+        }
         match unlinked {
             Ok(Unlinked::Removed) => {}
             Ok(Unlinked::Opened) => return Outcome::Kept(Keep::InUse),
