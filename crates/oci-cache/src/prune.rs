@@ -9,7 +9,9 @@
 mod arm;
 mod aside;
 mod beside;
+mod certain;
 mod confine;
+mod early;
 mod foresight;
 mod holder;
 mod in_place;
@@ -20,6 +22,7 @@ mod last_look;
 mod layout_guard;
 mod leftovers;
 mod look;
+mod open;
 mod params;
 mod partials;
 mod preview;

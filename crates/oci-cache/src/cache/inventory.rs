@@ -245,6 +245,11 @@ impl Tree {
         self.oci_layout.is_some() || self.directories.iter().any(is_algorithm)
     }
 
+    /// Whether this is, or may be, an OCI image layout.
+    pub(crate) fn is_layout(&self) -> bool {
+        self.oci_layout.is_some() || self.index.is_some() || self.index_unknown.is_some()
+    }
+
     /// Whether any entry shows that this is a cache.
     pub(crate) fn belongs_to_a_cache(&self) -> bool {
         let is_empty = self.blobs.is_empty() && self.partials.is_empty() && self.leftover_names.is_empty();

@@ -12,20 +12,27 @@
 //! What it does not guarantee: without inotify, nothing is seen. In an overlay, opens by the paths of its layers are
 //! missed. If the kernel's queue overflows (16,384 events by default), everything counts as used.
 //!
+//! What it keeps: 8 bytes for each name that another process used, and as little for each of its own opens of which the
+//! kernel has not told yet. After an overflow, nothing.
+//!
 //! Source: `inotify(7)`; Linux's `fs/file_table.c` (`__fput` tells of a close first, then drops the count that a
 //! lease is checked against) and `fs/notify/inotify/inotify_fsnotify.c` (equal events merge with the last one).
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher as _, RandomState};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, WatchFlags};
 
-/// A name in one of the watched directories: the directory's watch descriptor, and the name.
-type Key = (i32, CString);
+/// Stands for a name in one of the watched directories: a keyed hash of the directory's watch descriptor and the name.
+/// Of a million names, two have the same hash once in 37 million prunes; then one of them counts as used too.
+type Key = u64;
 
+/// What adds a file or a directory.
+const ADDITIONS: WatchFlags = WatchFlags::CREATE.union(WatchFlags::MOVED_TO);
 /// More than the kernel's queue holds by default (`/proc/sys/fs/inotify/max_queued_events`).
 const MOST_EVENTS: usize = 1 << 15;
 
@@ -37,6 +44,7 @@ pub(crate) struct Watch {
     descriptors: Vec<Option<i32>>,
     /// Whether only this process gives files this name.
     is_own: fn(&[u8]) -> bool,
+    hashes: RandomState,
     seen: Mutex<Seen>,
 }
 
@@ -46,8 +54,9 @@ struct Seen {
     expected: HashMap<Key, Own>,
     /// The files that other processes used.
     used: HashSet<Key>,
-    /// The first of them.
-    first: Option<Key>,
+    /// The first of them: the directory's watch descriptor, and the name.
+    first: Option<(i32, CString)>,
+    /// From then on, every file counts as used, and nothing else is kept.
     has_overflowed: bool,
 }
 
@@ -73,23 +82,36 @@ impl Watch {
         directories: impl Iterator<Item = BorrowedFd<'a>>,
         is_own: fn(&[u8]) -> bool,
     ) -> Option<Self> {
-        let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         // Unlinked files send no events, so a close after the removal of the name need not be expected.
-        let flags = WatchFlags::OPEN
-            | WatchFlags::CLOSE
-            | WatchFlags::CREATE
-            | WatchFlags::MOVED_TO
-            | WatchFlags::EXCL_UNLINK
-            | WatchFlags::ONLYDIR;
+        let uses = WatchFlags::OPEN | WatchFlags::CLOSE | WatchFlags::EXCL_UNLINK;
+        Self::start_for(uses | ADDITIONS, directories, is_own)
+    }
+
+    /// Starts to watch only for files and directories that are created or renamed into one of the directories. What this
+    /// process opens need not be announced; that costs nothing.
+    pub(crate) fn for_additions<'a>(
+        directories: impl Iterator<Item = BorrowedFd<'a>>,
+        is_own: fn(&[u8]) -> bool,
+    ) -> Option<Self> {
+        Self::start_for(ADDITIONS, directories, is_own)
+    }
+
+    fn start_for<'a>(
+        flags: WatchFlags,
+        directories: impl Iterator<Item = BorrowedFd<'a>>,
+        is_own: fn(&[u8]) -> bool,
+    ) -> Option<Self> {
+        let notifier = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).ok()?;
         let watch = |directory: BorrowedFd<'_>| {
             let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
-            inotify::add_watch(&notifier, path, flags).ok()
+            inotify::add_watch(&notifier, path, flags | WatchFlags::ONLYDIR).ok()
         };
         let descriptors: Vec<_> = directories.map(watch).collect();
         descriptors.iter().all(Option::is_some).then(|| Self {
             notifier,
             descriptors,
             is_own,
+            hashes: RandomState::new(),
             seen: Mutex::default(),
         })
     }
@@ -102,8 +124,11 @@ impl Watch {
     /// result stands for the open file.
     pub(crate) fn announce(&self, directory: usize, name: &CStr) -> Option<Announced<'_>> {
         let descriptor = (*self.descriptors.get(directory)?)?;
-        let key = (descriptor, name.to_owned());
-        self.lock().expected.entry(key.clone()).or_default().opens += 1;
+        let key = self.key(descriptor, name);
+        let mut seen = self.lock();
+        if !seen.has_overflowed {
+            seen.expect(key).opens += 1;
+        }
         Some(Announced { watch: self, key: Some(key) })
     }
 
@@ -122,7 +147,8 @@ impl Watch {
         for _ in 0..MOST_EVENTS {
             let Ok(event) = events.next() else { break };
             if !event.file_name().is_some_and(|name| (self.is_own)(name.to_bytes()) || is_ignored(name)) {
-                seen.take_in(event.wd(), event.events(), event.file_name());
+                let key = event.file_name().map(|name| self.key(event.wd(), name));
+                seen.take_in(key, &event);
             }
         }
         if seen.has_overflowed {
@@ -141,7 +167,11 @@ impl Watch {
             return true;
         }
         let Some(Some(descriptor)) = self.descriptors.get(directory) else { return false };
-        !seen.used.is_empty() && seen.used.contains(&(*descriptor, name.to_owned()))
+        !seen.used.is_empty() && seen.used.contains(&self.key(*descriptor, name))
+    }
+
+    fn key(&self, descriptor: i32, name: &CStr) -> Key {
+        self.hashes.hash_one((descriptor, name))
     }
 
     fn lock(&self) -> MutexGuard<'_, Seen> {
@@ -163,7 +193,7 @@ impl Announced<'_> {
             let mut seen = self.watch.lock();
             if let Some(own) = seen.expected.get_mut(&key) {
                 own.opens = own.opens.saturating_sub(1);
-                seen.forget_if_done(&key);
+                seen.forget_if_done(key);
             }
         }
     }
@@ -179,38 +209,48 @@ impl Drop for Announced<'_> {
         if let Some(key) = self.key.take() {
             // What was closed up to now was closed by others.
             self.watch.update();
-            self.watch.lock().expected.entry(key).or_default().closes += 1;
+            let mut seen = self.watch.lock();
+            if !seen.has_overflowed {
+                seen.expect(key).closes += 1;
+            }
         }
     }
 }
 
 impl Seen {
-    fn forget_if_done(&mut self, key: &Key) {
-        if self.expected.get(key).is_some_and(|own| (own.opens, own.closes) == (0, 0)) {
-            self.expected.remove(key);
+    fn forget_if_done(&mut self, key: Key) {
+        if self.expected.get(&key).is_some_and(|own| (own.opens, own.closes) == (0, 0)) {
+            self.expected.remove(&key);
         }
     }
 
-    fn take_in(&mut self, descriptor: i32, events: ReadFlags, name: Option<&CStr>) {
-        if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-            self.has_overflowed = true;
+    /// The opens and closes of a name by this process that are still to be seen.
+    fn expect(&mut self, key: Key) -> &mut Own {
+        self.expected.entry(key).or_default()
+    }
+
+    fn take_in(&mut self, key: Option<Key>, event: &Event<'_>) {
+        if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+            // Every file counts as used from now on, so no name needs to be known. Events that are still expected may
+            // never come.
+            *self = Self { has_overflowed: true, ..Self::default() };
         }
-        let Some(name) = name else { return };
-        let is_new = events.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
+        let (Some(key), Some(name), false) = (key, event.file_name(), self.has_overflowed) else { return };
+        let is_new = event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
         // Listing a directory uses no file.
-        if events.contains(ReadFlags::ISDIR) && !is_new {
+        if event.events().contains(ReadFlags::ISDIR) && !is_new {
             return;
         }
-        let key = (descriptor, name.to_owned());
         if !is_new && let Some(own) = self.expected.get_mut(&key) {
-            let left = if events.contains(ReadFlags::OPEN) { &mut own.opens } else { &mut own.closes };
+            let is_open = event.events().contains(ReadFlags::OPEN);
+            let left = if is_open { &mut own.opens } else { &mut own.closes };
             if *left > 0 {
                 *left -= 1;
-                self.forget_if_done(&key);
+                self.forget_if_done(key);
                 return;
             }
         }
-        self.first.get_or_insert_with(|| key.clone());
+        self.first.get_or_insert_with(|| (event.wd(), name.to_owned()));
         self.used.insert(key);
     }
 }
@@ -309,6 +349,44 @@ mod tests {
         drop(lease.unlinked());
         assert!(matches!(probe_blob(&root, &gone), Probe::Gone));
         assert_eq!((gone.update(), gone.lock().expected.len()), (None, 0));
+    }
+
+    #[test]
+    fn additions_are_seen_where_opens_need_not_be_announced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("old"), "content").unwrap();
+        let root = File::open(directory.path()).unwrap();
+        let watch = Watch::for_additions([root.as_fd()].into_iter(), |name| name == b"own").unwrap();
+        drop(File::open(path("old")).unwrap());
+        unlinkat(&root, "old", AtFlags::empty()).unwrap();
+        assert_eq!(watch.update(), None);
+        fs::create_dir(path("new")).unwrap();
+        assert_eq!(watch.update(), used(c"new"));
+    }
+
+    #[test]
+    fn own_opens_leave_nothing_behind_and_an_overflow_neither() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = File::open(directory.path()).unwrap();
+        fs::write(directory.path().join("blob"), "content").unwrap();
+        let watch = watch(directory.path());
+        let kept = || {
+            let seen = watch.lock();
+            (seen.expected.len(), seen.used.len())
+        };
+        for _ in 0..1000 {
+            drop(probe(root.as_fd(), c"blob", Some((&watch, 0))));
+        }
+        assert_eq!((watch.update(), kept()), (None, (0, 0)));
+        let most = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        for _ in 0..most.trim().parse().unwrap() {
+            drop(File::open(directory.path().join("blob")).unwrap());
+        }
+        while watch.update() != Some(Sighting::Overflow) {}
+        drop(probe(root.as_fd(), c"blob", Some((&watch, 0))));
+        assert_eq!((watch.update(), kept()), (Some(Sighting::Overflow), (0, 0)));
+        assert!(watch.saw(0, c"other"));
     }
 
     #[test]

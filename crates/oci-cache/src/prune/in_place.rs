@@ -4,7 +4,8 @@
 //! therefore always finds the directory that it will write to, and bind mounts, mount points and
 //! symbolic links to the cache stay valid. Wherever the prune is killed, it leaves a valid, smaller
 //! cache. A blob that a process has open stays. If anything to be removed has not certainly been idle for
-//! an hour, or if blobs of an OCI image layout go, the prune first looks for pulls in the whole cache.
+//! an hour, or if blobs of an OCI image layout go, the prune looks for pulls in the whole cache first. Only what has
+//! certainly been idle, and is no part of a layout, goes before that.
 //! While one is under way, only what has certainly been idle for the grace goes, and images as a whole.
 //! Signs that turn up later put the rule in force for everything that is left. In a layout, the index loses its
 //! references to blobs before these are removed.
@@ -23,10 +24,13 @@ use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
 use crate::prune::arm::arm;
 use crate::prune::beside::{Beside, OpenFiles};
+use crate::prune::certain::remove_certain;
 use crate::prune::confine::confined;
+use crate::prune::early::Early;
 use crate::prune::layout_guard::{Guard, LeftIndex, Readiness};
 use crate::prune::look::Look;
-use crate::prune::pulls::{Pulls, Seen, open_blob, open_partial};
+use crate::prune::open::{open_blob, open_partial};
+use crate::prune::pulls::{Pulls, Seen};
 use crate::prune::report::{Notes, Outcome, PruneReport};
 use crate::prune::sign::Sign;
 use crate::prune::spare::Idle;
@@ -59,17 +63,21 @@ pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progres
     let work = plan.work();
     progress.begin(work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
+    let mut early = Early::default();
     // Before the confinement: a confined process cannot see what other processes have open.
     let pulls = match seen {
         Some(seen) => Some(Pulls::again(&plan.inventory.tree, seen)),
         None if Guard::of(plan).is_some() || idle.is_in_doubt() => {
             idle.read_references();
-            Some(Pulls::look(plan, idle.references(), progress))
+            early = remove_certain(plan, &idle, progress);
+            Some(Pulls::look_after(&early, plan, idle.references(), progress))
         }
         None => None,
     };
     let beside = pulls.as_ref().map(|pulls| Beside { pulls, idle: &idle });
-    let ((mut report, left), is_confined) = confined(plan, None, progress, || prune(plan, beside, progress));
+    let ((mut report, left), is_confined) =
+        confined(plan, None, progress, || prune(plan, beside, &early, progress));
+    early.count_into(&mut report);
     report.notes.confined = is_confined;
     report.interrupted = progress.is_stopped();
     // A confined process could not see whose they are.
@@ -115,11 +123,12 @@ pub(crate) fn finish(
 fn prune(
     plan: &PrunePlan,
     beside: Option<Beside<'_>>,
+    early: &Early,
     progress: &Progress,
 ) -> (PruneReport, Option<LeftIndex>) {
     let mut report = plan.report_of_kept();
     let removal = BlobRemoval { plan, guard: Guard::of(plan), beside, progress };
-    let (bound, free): (Vec<usize>, Vec<usize>) = plan.doomed_blobs().into_iter().partition(plan.is_bound());
+    let (bound, free): (Vec<usize>, Vec<usize>) = plan.doomed_blobs(early).partition(plan.is_bound());
     let unchanged = removal.remove(free, Part::Free, &mut report);
     match beside {
         Some(Beside { pulls, .. }) => {
@@ -144,9 +153,10 @@ fn prune(
 }
 
 impl PrunePlan {
-    fn doomed_blobs(&self) -> Vec<usize> {
+    /// The blobs that are to go, by index, but for those that went early.
+    fn doomed_blobs(&self, early: &Early) -> impl Iterator<Item = usize> {
         let fates = self.blob_fates.iter().enumerate();
-        fates.filter(|(_, fate)| fate.goes()).map(|(index, _)| index).collect()
+        fates.filter(|(index, fate)| fate.goes() && !early.has_settled(*index)).map(|(index, _)| index)
     }
 
     /// Whether the index must change before the blob at an index goes: it leads to the blob, or may do so.

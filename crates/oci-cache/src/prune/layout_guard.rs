@@ -75,9 +75,7 @@ pub(crate) struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// The guard for the plan; `None` if it removes no blob of a layout and no entry of its index.
     pub(crate) fn of(plan: &'a PrunePlan) -> Option<Self> {
-        let tree = &plan.inventory.tree;
-        let is_layout = tree.oci_layout.is_some() || tree.index.is_some() || tree.index_unknown.is_some();
-        if is_layout && plan.needs_index() { Self::new(plan) } else { None }
+        if plan.inventory.tree.is_layout() && plan.needs_index() { Self::new(plan) } else { None }
     }
 
     /// The guard for a layout whose index was changed.

@@ -19,17 +19,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cache::SETTLE;
-use crate::cache::inventory::{Blob, Directory, Tree};
+use crate::cache::inventory::{Blob, Tree};
 use crate::cache::names::{self, Place};
-use crate::cache::partial::Partial;
 use crate::cache::references::References;
 use crate::os::lease::{Opened, Probe, ask_patiently, is_locked, probe};
-use crate::os::processes::process_with;
-use crate::os::status::{Status, Timestamp};
+use crate::os::status::Timestamp;
 use crate::os::watch::{Sighting, Watch};
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
+use crate::prune::early::{Early, changed_directory};
 use crate::prune::look::Look;
+use crate::prune::open::{open_blob, open_partial};
 use crate::prune::sign::Sign;
 
 /// If the index does not lead to a blob that is younger than this, a pull has just written it.
@@ -72,6 +72,16 @@ impl<'a> Pulls<'a> {
 
     /// Looks for pulls in the whole cache: for half a second, or until the first sign.
     pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
+        Self::look_after(&Early::default(), plan, references, progress)
+    }
+
+    /// As [`Pulls::look`], after blobs went early: in what they left of the cache.
+    pub(crate) fn look_after(
+        early: &Early,
+        plan: &'a PrunePlan,
+        references: &References,
+        progress: &Progress,
+    ) -> Self {
         let tree = &plan.inventory.tree;
         let not_in_index = blob_not_in_index(tree, references, plan.planned_at);
         let directories = tree.directories.iter();
@@ -84,6 +94,12 @@ impl<'a> Pulls<'a> {
             open: Mutex::default(),
             open_partials: Mutex::default(),
         };
+        // Both watches overlap, and the times of directories are read after the new one began, so there is no gap.
+        let modified = early.modified(tree);
+        if let Some(sign) = &early.sign {
+            pulls.found(sign.clone());
+        }
+        pulls.take_in(early.watch.as_ref());
         if let Some(path) = not_in_index {
             pulls.found(Sign::NotInIndex(path));
         }
@@ -94,9 +110,11 @@ impl<'a> Pulls<'a> {
         // With no grace, nothing but what is seen in this time is spared.
         pulls.wait(progress, plan.grace.is_zero());
         // An image stays as a whole if any of its blobs is open, so all of them must be known.
-        pulls.probe_all(!references.images.is_empty(), progress);
+        pulls.probe_all(!references.images.is_empty(), &early.gone(), progress);
         pulls.look_at_locks();
-        pulls.look_at_directories();
+        if let Some(sign) = changed_directory(tree, &modified) {
+            pulls.found(sign);
+        }
         pulls.update();
         pulls
     }
@@ -113,12 +131,17 @@ impl<'a> Pulls<'a> {
 
     /// Takes in what the watch has seen since the last update. Returns the first sign that was ever found.
     pub(crate) fn update(&self) -> Option<&Sign> {
-        match self.watch.as_ref().and_then(Watch::update) {
+        self.take_in(self.watch.as_ref());
+        self.sign()
+    }
+
+    /// Takes in what a watch has seen.
+    fn take_in(&self, watch: Option<&Watch>) {
+        match watch.and_then(Watch::update) {
             None => {}
             Some(Sighting::Overflow) => self.found(Sign::Unwatched),
             Some(Sighting::Used(directory, name)) => self.found(Sign::Used(self.path(directory, &name))),
         }
-        self.sign()
     }
 
     /// Does work that changes the index. What happens to the index meanwhile counts as this process's own doing.
@@ -176,7 +199,7 @@ impl<'a> Pulls<'a> {
     /// The blobs that are in use, by index into the inventory: all that are open, and those that other processes used
     /// since the look.
     pub(crate) fn in_use(&self, progress: &Progress) -> Vec<usize> {
-        self.probe_all(true, progress);
+        self.probe_all(true, &[], progress);
         self.update();
         (0..self.tree.blobs.len()).filter(|&index| self.is_in_use(index)).collect()
     }
@@ -208,19 +231,9 @@ impl<'a> Pulls<'a> {
         }
     }
 
-    /// Looks for a directory that changed since the scan.
-    fn look_at_directories(&self) {
-        let is_changed = |directory: &&Directory| {
-            Status::of_descriptor(directory.descriptor.as_fd())
-                .is_ok_and(|status| status.modified != directory.status.modified)
-        };
-        if let Some(changed) = self.tree.directories.iter().find(is_changed) {
-            self.found(Sign::Changed(changed.path.clone()));
-        }
-    }
-
-    /// Probes every partial, then every blob, but unless `to_the_end` only until there is a sign.
-    fn probe_all(&self, to_the_end: bool, progress: &Progress) {
+    /// Probes every partial, then every blob that is not known to be gone, but unless `to_the_end` only until there is a
+    /// sign.
+    fn probe_all(&self, to_the_end: bool, gone: &[bool], progress: &Progress) {
         let tree = self.tree;
         for (index, partial) in tree.partials.iter().enumerate() {
             let directory = tree.directory(partial.directory).descriptor.as_fd();
@@ -242,7 +255,8 @@ impl<'a> Pulls<'a> {
                     return;
                 }
                 let end = tree.blobs.len().min(start + BATCH);
-                let waiting = (start..end).filter_map(|index| Some((index, self.probe(index)?)));
+                let left = (start..end).filter(|&index| gone.get(index) != Some(&true));
+                let waiting = left.filter_map(|index| Some((index, self.probe(index)?)));
                 self.ask_again(waiting.collect());
                 self.update();
             }
@@ -286,20 +300,6 @@ impl<'a> Pulls<'a> {
         }
         self.found(open_blob(self.tree, index));
     }
-}
-
-/// The sign that a process has a blob open.
-pub(crate) fn open_blob(tree: &Tree, index: usize) -> Sign {
-    let blob = &tree.blobs[index];
-    let directory = tree.directory(blob.directory).descriptor.as_fd();
-    let status = Status::of_entry(directory, blob.digest.file_name(blob.spelling).as_c_str()).ok();
-    Sign::Open { path: tree.path_of(blob), process: status.and_then(|status| process_with(status.id)) }
-}
-
-/// The sign that a process has a partial open.
-pub(crate) fn open_partial(partial: &Partial) -> Sign {
-    let process = partial.files.iter().find_map(|file| process_with(file.status.id));
-    Sign::Open { path: partial.path.clone(), process }
 }
 
 /// A new blob of a layout that the index does not lead to. Before the first pull is done, there may be no index: skopeo
