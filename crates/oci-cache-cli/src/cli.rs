@@ -56,7 +56,7 @@ pub(crate) struct CacheArguments {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
-    /// Print only the result and errors, no notes and no progress.
+    /// Print only the result and errors, no progress, and no notes but of what the prune had to go without.
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// List each entry, its fate and the reason on stderr; with --format json, in the object too (prune and verify only).
@@ -85,12 +85,14 @@ pub struct PruneArguments {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Move the whole cache aside in one step, then remove it.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "strict")]
     pub(crate) aside: bool,
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
     #[command(flatten)]
     pub(crate) grace: GraceArguments,
+    #[command(flatten)]
+    pub(crate) strictness: StrictArguments,
     /// With --dry-run: write what would be removed to FILE, for --from-plan. If FILE is -, the plan goes to stdout, and
     /// the result to stderr.
     #[arg(long, value_name = "FILE", requires = "dry_run")]
@@ -126,6 +128,18 @@ pub(crate) struct GraceArguments {
     /// mount that does not record reads (noatime) and on which pulls never rest.
     #[arg(long, value_name = "AGE", default_value = "1h", value_parser = units::age)]
     pub(crate) grace: Duration,
+}
+
+/// What to do where the kernel does not help.
+#[derive(Debug, Args)]
+pub(crate) struct StrictArguments {
+    /// Keep what cannot be checked for use, instead of removing it by age and policy alone.
+    ///
+    /// What cannot be leased stays, with its image: files of another user without CAP_LEASE, and files on NFS. Without
+    /// inotify, a pull counts as under way. Without Landlock, nothing is removed: exit code 2. The prune always looks for
+    /// pulls, which takes half a second.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// Filters narrow down what may be removed; all of them must match. Goals say when the prune stops.
@@ -193,6 +207,8 @@ pub struct VerifyArguments {
     pub(crate) prune: bool,
     #[command(flatten)]
     pub(crate) grace: GraceArguments,
+    #[command(flatten)]
+    pub(crate) strictness: StrictArguments,
     /// Hash only small blobs and those that look truncated: a wrong size, a missing trailer, no content. The
     /// result line then starts with "quickly checked".
     #[arg(long)]

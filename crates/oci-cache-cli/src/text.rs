@@ -12,6 +12,7 @@ mod remarks;
 pub(crate) mod summary;
 pub(crate) mod usage;
 pub(crate) mod verify;
+pub(crate) mod without;
 
 use std::path::PathBuf;
 

@@ -111,6 +111,12 @@ pub enum Refusal {
         /// The command that cleans it.
         command: &'static str,
     },
+    /// The prune is strict, and the kernel cannot confine it.
+    #[error(
+        "the kernel cannot confine the prune to it (Landlock is unavailable), and a strict prune does not go without; \
+         nothing was removed"
+    )]
+    Unconfined,
     /// The aside strategy cannot work on this cache, for the reason given.
     #[error("the aside strategy cannot work here: {0}; prune in place (without --aside) instead")]
     NotAside(String),

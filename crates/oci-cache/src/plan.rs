@@ -54,6 +54,8 @@ pub struct PrunePlan {
     pub(crate) goal: Option<Policy>,
     /// For how long an entry must certainly have been idle to be removed while a pull is under way.
     pub(crate) grace: Duration,
+    /// Whether nothing is removed on trust; see [`Policy::strict`].
+    pub(crate) strict: bool,
     /// Whether what stays is to be armed: made to record its next read.
     pub(crate) arms: bool,
     /// What was to go, but is known not to be removable: it stays.
@@ -96,6 +98,7 @@ impl PrunePlan {
             space: Space::default(),
             goal: None,
             grace: DEFAULT_GRACE,
+            strict: false,
             arms: false,
             inventory,
         }

@@ -34,6 +34,7 @@ mod removed;
 mod report;
 mod sign;
 mod spare;
+mod strictness;
 mod to_goal;
 mod turns;
 mod units;
@@ -52,6 +53,7 @@ use crate::scan::scan;
 use crate::verify::{Check, Verification, verify};
 
 pub use self::aside::{apply_aside, check_aside};
+pub use self::confine::check_confinement;
 pub use self::in_place::apply;
 pub use self::params::{ParamsError, PruneParams};
 pub use self::report::{Kept, Notes, Outcome, PruneReport, Room};
@@ -87,7 +89,7 @@ pub fn prune(
 ///
 /// # Errors
 ///
-/// As [`CacheDir::open`], [`scan`](crate::scan()) and [`select`].
+/// As [`CacheDir::open`], [`scan`](crate::scan()), [`select`] and [`check_confinement`].
 pub fn preview(
     path: &Path,
     protected: &[PathBuf],
@@ -97,6 +99,7 @@ pub fn preview(
 ) -> Result<PruneReport, Error> {
     let cache = CacheDir::open(path, protected)?;
     let (plan, verification) = plan(&cache, policy, now, progress)?;
+    plan.check_confinement()?;
     Ok(plan.preview().after(verification))
 }
 

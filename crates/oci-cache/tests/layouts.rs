@@ -92,11 +92,12 @@ fn a_saved_plan_spares_a_layout_whose_references_are_unknown() {
     let (cache, lock) = locked(directory.path());
     let mut policy = Policy::default();
     policy.unreferenced = true;
+    policy.grace = Duration::ZERO;
     let mut saved = Vec::new();
     save_plan(&mut plan(&cache, &policy), &cache, &mut saved).unwrap();
     index(directory.path(), &blob(directory.path(), br#"{"layers":["#, DAY));
     let saved = SavedPlan::from_json(&saved).unwrap();
-    let plan = saved.select(scan(&cache).unwrap(), now().into(), Duration::ZERO);
+    let plan = saved.select(scan(&cache).unwrap(), now().into(), &policy);
     let report = apply(&plan, &lock, &Progress::default()).unwrap();
     assert_eq!((report.blobs_freed, report.kept.referenced.blobs), (0, 1));
     assert!(path_of(directory.path(), b"stray").exists());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
     CacheDir, Check, Error, Failures, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, Space,
-    apply_aside, apply_to_goal, check_aside, scan, select,
+    apply_aside, apply_to_goal, check_aside, check_confinement, scan, select,
 };
 
 use crate::cli::PruneArguments;
@@ -40,7 +40,8 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
 fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) -> anyhow::Result<Done> {
     let progress = Progress::default();
     // Reading a list may block forever, so until the lists are read, a signal ends the process.
-    let policy = policy::build(&arguments.policy, arguments.grace.grace)?;
+    let mut policy = policy::build(&arguments.policy, arguments.grace.grace)?;
+    policy.strict = arguments.strictness.strict;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
@@ -50,6 +51,9 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) ->
         if lock.is_none() {
             return stopped(&cache, arguments, &signals, started);
         }
+    }
+    if policy.strict {
+        check_confinement(cache.path())?;
     }
     let space = cache.space()?;
     let (mut plan, unread) = plan(arguments, &cache, &policy, space, &progress)?;
@@ -126,7 +130,7 @@ fn plan(
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
     if let Some(saved) = saved {
-        return Ok((saved.select(inventory, clock::now(), policy.grace), Failures::default()));
+        return Ok((saved.select(inventory, clock::now(), policy), Failures::default()));
     }
     let mut unread = Failures::default();
     if policy.corrupt {
@@ -159,6 +163,7 @@ fn print(
     if !arguments.cache.quiet {
         output::complain_all(text::prune::notes(plan, report));
     }
+    output::complain_all(text::without::note(report));
     output::complain_all(text::failures::failures(&report.failures));
     let result = WithEntries { result: report, entries };
     if arguments.save_plan.as_deref().is_some_and(plan_file::is_stdout) {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use oci_cache::{
     CacheDir, Check, IdleIo, Inventory, Policy, Progress, PrunePlan, PruneReport, Space, Verification, apply,
-    holes, read_references, scan, select, verify,
+    check_confinement, holes, read_references, scan, select, verify,
 };
 
 use crate::cli::VerifyArguments;
@@ -47,6 +47,10 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
             return Ok(Done { exit: signals.exit().unwrap_or(Exit::Incomplete), report: None });
         }
     }
+    let is_strict = arguments.strictness.strict;
+    if is_strict && arguments.prune {
+        check_confinement(cache.path())?;
+    }
     let mut inventory = scan(&cache)?;
     // Only for the hashing: a removal holds leases, and whoever waits for one waits at this thread's priority.
     let idle = arguments.io_idle.then(IdleIo::begin).transpose().context("set the I/O priority to idle")?;
@@ -56,6 +60,7 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
     let mut policy = Policy::default();
     policy.corrupt = true;
     policy.grace = arguments.grace.grace;
+    policy.strict = is_strict;
     let plan = select(inventory, &policy, clock::now(), Space::default())?;
     if let Some(lock) = lock {
         let pruned = apply(&plan, &lock, &progress)?;
@@ -107,6 +112,7 @@ fn print(
         output::complain_all(text::verify::notes(report));
         output::complain_all(report.pruned.iter().flat_map(|pruned| text::prune::notes(plan, pruned)));
     }
+    output::complain_all(report.pruned.as_ref().and_then(text::without::note));
     output::complain_all(text::failures::failures(&report.failures));
     let pruned = report.pruned.iter();
     output::complain_all(pruned.flat_map(|pruned| text::failures::failures(&pruned.failures)));

@@ -103,13 +103,9 @@ fn notes_on_leftovers(report: &PruneReport) -> Vec<String> {
     notes
 }
 
-/// What could not be checked, and how the disk space freed differs from the logical size.
+/// What is not known of what was freed, and how the disk space freed differs from the logical size.
 fn notes_on_limits(report: &PruneReport) -> Vec<String> {
     let mut notes = Vec::new();
-    if report.notes.unprobed > 0 {
-        let blobs = count(report.notes.unprobed, "blob was", "blobs were");
-        notes.push(format!("note: {blobs} removed without an in-use check (leases unavailable)"));
-    }
     if report.notes.lower > 0 {
         let blobs = count(report.notes.lower, "blob is", "blobs are");
         notes.push(format!(
@@ -156,12 +152,8 @@ const fn removed(report: &PruneReport) -> &'static str {
 
 /// Whether the kernel confined the prune, for `-v`.
 pub(crate) fn confinement(report: &PruneReport) -> Option<String> {
-    let note = match report.notes.confined {
-        _ if report.dry_run || !report.exists => return None,
-        true => "note: confined by Landlock to removals beneath the cache",
-        false => "note: not confined by Landlock, which is unavailable here",
-    };
-    Some(note.to_owned())
+    let is_told = report.exists && report.notes.confined == Some(true);
+    is_told.then(|| "note: confined by Landlock to removals beneath the cache".to_owned())
 }
 
 /// What shows that a pull is under way, and how to free more.

@@ -21,6 +21,7 @@ pub(crate) const fn of_keeping(reason: Keep) -> &'static str {
     match reason {
         Keep::InUse => "in use",
         Keep::Spared => "a pull may need it",
+        Keep::Unprobed => "who has it open cannot be told",
         Keep::Recent => "not idle for long enough",
         Keep::Referenced => "referenced",
         Keep::Pinned => "pinned",

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
-use rustix::process::{Flock, FlockType, fcntl_getlk};
+use rustix::process::{Flock, FlockType, fcntl_getlk, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::os::status::Status;
 use crate::os::sys::{Lease, lease_target, set_lease};
@@ -198,6 +199,12 @@ pub(crate) fn lease_against_all(descriptor: BorrowedFd<'_>) -> Result<(), Errno>
 /// [lease against writers](lease_against_writers); see [`is_awaited`].
 pub(crate) fn is_written(descriptor: BorrowedFd<'_>) -> bool {
     lease_target(descriptor) != libc::F_RDLCK || set_lease(descriptor, Lease::Read).is_err()
+}
+
+/// Whether this process may not lease files of this owner: they belong to another user, and it lacks `CAP_LEASE`.
+pub(crate) fn is_refused_for(owner: u32) -> bool {
+    let may_lease_all = || capabilities(None).is_ok_and(|its| its.effective.contains(CapabilitySet::LEASE));
+    owner != geteuid().as_raw() && !may_lease_all()
 }
 
 /// Whether the write lease is still held, and nobody waits for the file.

@@ -66,6 +66,8 @@ pub enum Keep {
     InUse,
     /// A pull is in progress, and may depend on it.
     Spared,
+    /// Who has it open cannot be told, or it belongs to a blob or image of which that is so.
+    Unprobed,
     /// It was used too recently.
     Recent,
     /// The layout's index references it.
@@ -95,6 +97,7 @@ impl Keep {
         match self {
             Self::InUse => "in_use",
             Self::Spared => "spared",
+            Self::Unprobed => "unprobed",
             Self::Recent => "recent",
             Self::Referenced => "referenced",
             Self::Pinned => "pinned",

@@ -41,6 +41,9 @@ pub struct Policy {
     /// nor read, where a read would have been recorded. With zero, keep only files that are open, or that are used
     /// from the moment when the prune begins to look for pulls.
     pub grace: Duration,
+    /// Remove nothing on trust. What cannot be probed for users stays, and so do its companions and images. The prune
+    /// looks for pulls in any case, and refuses to begin if the kernel cannot confine it.
+    pub strict: bool,
 }
 
 impl Default for Policy {
@@ -55,6 +58,7 @@ impl Default for Policy {
             max_used: None,
             min_free: None,
             grace: DEFAULT_GRACE,
+            strict: false,
         }
     }
 }

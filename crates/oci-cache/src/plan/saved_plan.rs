@@ -11,7 +11,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -24,6 +23,7 @@ use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::foresight::Foresight;
+use crate::plan::policy::Policy;
 use crate::plan::saved_entry::{Identity, Kind, SavedEntry, relative};
 use crate::scan::references::read_references;
 
@@ -110,15 +110,16 @@ impl SavedPlan {
         if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.cache_dir.clone())) }
     }
 
-    /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays. For `grace` see
-    /// [`crate::Policy::grace`].
+    /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays. Of the policy, only
+    /// [`grace`](Policy::grace) and [`strict`](Policy::strict) apply.
     #[must_use]
-    pub fn select(&self, mut inventory: Inventory, now: Timestamp, grace: Duration) -> PrunePlan {
+    pub fn select(&self, mut inventory: Inventory, now: Timestamp, policy: &Policy) -> PrunePlan {
         read_references(&mut inventory);
         let listed: HashMap<(Kind, &str), &SavedEntry> =
             self.entries.iter().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
         let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
-        plan.grace = grace;
+        plan.grace = policy.grace;
+        plan.strict = policy.strict;
         let device = plan.inventory.device();
         let mut found = 0;
         let still_referenced = self.still_referenced(&plan);

@@ -60,7 +60,7 @@ pub fn apply_aside(
     let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
     let (report, is_confined) = confined(plan, beside, progress, || prune(cache, plan, progress));
     report.map(|mut report| {
-        report.notes.confined = is_confined;
+        report.notes.confined = Some(is_confined);
         if report.notes.left_aside.is_some() {
             tell_what_is_left(plan, &mut report);
         }
@@ -120,6 +120,9 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
     if let Some(cause) = plan.foreseen.causes().first() {
         let (path, error) = (escape_path(cause.first()), &cause.error);
         return Err(refused(cache, format!("{} `{path}`: {error}", cause.operation)));
+    }
+    if plan.strict {
+        return Err(refused(cache, "it removes what is in use, which a strict prune does not".to_owned()));
     }
     if !plan.is_everything() {
         return Err(refused(cache, "it removes the whole cache, but some entries are to be kept".to_owned()));

@@ -13,6 +13,13 @@ pub(crate) enum OpenFiles<'a> {
     Disregard,
 }
 
+impl OpenFiles<'_> {
+    /// Whether what cannot be probed stays too. A strict prune always looks for pulls.
+    pub(crate) fn keep_unprobed(&self) -> bool {
+        matches!(self, Self::Spare(Some(beside)) if beside.idle.is_strict())
+    }
+}
+
 /// What is known of pulls, and of how idle entries are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beside<'a> {

@@ -30,7 +30,8 @@ use crate::prune::units::remove_blobs;
 /// Removes the blobs of the plan that go in any case.
 pub(crate) fn remove_certain(plan: &PrunePlan, idle: &Idle<'_>, progress: &Progress) -> Early {
     let tree = &plan.inventory.tree;
-    let is_settled = if tree.is_layout() { Vec::new() } else { go_early(plan, idle) };
+    // A strict prune must know first what cannot be probed.
+    let is_settled = if tree.is_layout() || plan.strict { Vec::new() } else { go_early(plan, idle) };
     if !is_settled.contains(&true) {
         return Early::default();
     }

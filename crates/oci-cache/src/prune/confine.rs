@@ -6,11 +6,13 @@
 //! not files, beneath the parent. The calling thread keeps its rights.
 //!
 //! If the kernel does not support Landlock, or a filter of system calls blocks it, the prune runs
-//! unconfined. Every removal is relative to an open directory in any case.
+//! unconfined, unless it is strict: then it does not begin. Every removal is relative to an open directory in any case.
 //!
 //! Source: `landlock(7)`, `LANDLOCK_ACCESS_FS_REMOVE_FILE` and `_DIR`.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use landlock::{
@@ -18,6 +20,7 @@ use landlock::{
     RulesetError, RulesetStatus,
 };
 
+use crate::error::{Error, Refusal};
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 
@@ -33,8 +36,8 @@ pub(crate) fn confined<T: Send>(
 ) -> (T, bool) {
     let caller = thread::current();
     let work = || {
-        let is_enforced = restrict_this_thread(plan, beside)
-            .is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced);
+        let is_enforced = is_enforced(restrict_this_thread(plan, beside));
+        stop_if_strict(plan, is_enforced, progress);
         let done = (prune(), is_enforced);
         caller.unpark();
         done
@@ -48,7 +51,44 @@ pub(crate) fn confined<T: Send>(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     });
-    done.unwrap_or_else(|| (prune(), false))
+    done.unwrap_or_else(|| {
+        stop_if_strict(plan, false, progress);
+        (prune(), false)
+    })
+}
+
+/// A stopped prune removes nothing. This is for a confinement that fails although it had just worked.
+fn stop_if_strict(plan: &PrunePlan, is_enforced: bool, progress: &Progress) {
+    if plan.strict && !is_enforced {
+        progress.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Checks that the kernel can confine a prune. Nothing is changed; the calling thread keeps its rights.
+///
+/// # Errors
+///
+/// [`Error::Refused`] for the cache at `path` if it cannot.
+pub fn check_confinement(path: &Path) -> Result<(), Error> {
+    let confine = || {
+        let rules = Ruleset::default().handle_access(AccessFs::RemoveFile | AccessFs::RemoveDir)?;
+        rules.create()?.restrict_self()
+    };
+    let thread = thread::Builder::new().spawn(move || is_enforced(confine()));
+    let is_enforced = thread.is_ok_and(|thread| thread.join().unwrap_or(false));
+    let refused = || Error::Refused { path: path.to_owned(), reason: Refusal::Unconfined };
+    is_enforced.then_some(()).ok_or_else(refused)
+}
+
+impl PrunePlan {
+    /// As [`check_confinement`], if the plan is strict.
+    pub(crate) fn check_confinement(&self) -> Result<(), Error> {
+        if self.strict { check_confinement(&self.inventory.path) } else { Ok(()) }
+    }
+}
+
+fn is_enforced(confined: Result<RestrictionStatus, RulesetError>) -> bool {
+    confined.is_ok_and(|status| status.ruleset == RulesetStatus::FullyEnforced)
 }
 
 fn restrict_this_thread(

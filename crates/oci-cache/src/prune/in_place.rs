@@ -40,10 +40,11 @@ use crate::prune::units::remove_blobs;
 ///
 /// # Errors
 ///
-/// [`Error::OtherLock`] if the lock is on another directory; then nothing was changed. Failures of
-/// single entries are in [`PruneReport::failures`].
+/// [`Error::OtherLock`] if the lock is on another directory, or [`Error::Refused`] if the plan is strict and the kernel
+/// cannot confine the prune; then nothing was changed. Failures of single entries are in [`PruneReport::failures`].
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
+    plan.check_confinement()?;
     let Round { mut report, left, .. } = carry_out(plan, None, progress);
     finish(plan, left.as_ref(), progress, &mut report);
     Ok(report.measured(plan))
@@ -67,7 +68,7 @@ pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progres
     // Before the confinement: a confined process cannot see what other processes have open.
     let pulls = match seen {
         Some(seen) => Some(Pulls::again(&plan.inventory.tree, seen)),
-        None if Guard::of(plan).is_some() || idle.is_in_doubt() => {
+        None if Guard::of(plan).is_some() || idle.is_in_doubt() || plan.strict && !plan.removes_nothing() => {
             idle.read_references();
             early = remove_certain(plan, &idle, progress);
             Some(Pulls::look_after(&early, plan, idle.references(), progress))
@@ -78,7 +79,8 @@ pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progres
     let ((mut report, left), is_confined) =
         confined(plan, None, progress, || prune(plan, beside, &early, progress));
     early.count_into(&mut report);
-    report.notes.confined = is_confined;
+    report.notes.confined = Some(is_confined);
+    report.notes.unwatched = plan.inventory.exists() && pulls.as_ref().is_some_and(|it| it.watch().is_none());
     report.interrupted = progress.is_stopped();
     // A confined process could not see whose they are.
     report.pull = report.pull.or_else(|| first_in_use(plan, &report.notes));
@@ -245,18 +247,26 @@ impl BlobRemoval<'_> {
         }
     }
 
-    /// Leaves out what stays because a pull is under way. Returns what goes, and the change of the layout's index.
+    /// Leaves out what stays because a pull is under way, or because it cannot be probed. Returns what goes, and the
+    /// change of the layout's index.
     fn spare(&self, doomed: Vec<usize>, part: Part, report: &mut PruneReport) -> (Vec<usize>, IndexChange) {
         let unchanged = |change| if part == Part::Free { IndexChange::Drop(Vec::new()) } else { change };
-        let sign_and_idle = self.beside.and_then(|Beside { pulls, idle }| Some((pulls, pulls.sign()?, idle)));
-        let Some((pulls, _, idle)) = sign_and_idle else {
+        let Some(Beside { pulls, idle }) = self.beside else {
             return (doomed, unchanged(self.plan.index_change.clone()));
         };
-        let spared = idle.spare(|index| pulls.is_in_use(index));
+        let (is_under_way, unprobed) = (pulls.sign().is_some(), pulls.unprobed());
+        if !is_under_way && unprobed.is_empty() {
+            return (doomed, unchanged(self.plan.index_change.clone()));
+        }
+        let may_be_wanted = |index| is_under_way && (idle.is_spared(index) || pulls.is_in_use(index));
+        let spared = idle.spare(|index| may_be_wanted(index) || unprobed.contains(&index));
         let (doomed, kept): (_, Vec<usize>) = doomed.into_iter().partition(|index| spared.goes[*index]);
-        let (in_use, spare) = kept.into_iter().partition(|&index| pulls.is_in_use(index));
-        keep_planned_blobs(self.plan, in_use, Outcome::Kept(Keep::InUse), self.progress, report);
-        keep_planned_blobs(self.plan, spare, Outcome::Kept(Keep::Spared), self.progress, report);
+        let (in_use, kept): (_, Vec<usize>) =
+            kept.into_iter().partition(|&index| is_under_way && pulls.is_in_use(index));
+        let (unknown, spare) = kept.into_iter().partition(|index| !is_under_way || unprobed.contains(index));
+        for (kept, reason) in [(in_use, Keep::InUse), (unknown, Keep::Unprobed), (spare, Keep::Spared)] {
+            keep_planned_blobs(self.plan, kept, Outcome::Kept(reason), self.progress, report);
+        }
         (doomed, unchanged(spared.index_change))
     }
 }
@@ -285,9 +295,9 @@ fn remove_planned_partials(
     progress: &Progress,
     report: &mut PruneReport,
 ) {
-    let beside = beside.filter(|beside| beside.pulls.update().is_some());
+    let under_way = beside.filter(|beside| beside.pulls.update().is_some());
     for (index, (partial, fate)) in plan.partials().enumerate() {
-        let spared = beside.filter(|beside| beside.idle.is_partial_spared(partial));
+        let spared = under_way.filter(|beside| beside.idle.is_partial_spared(partial));
         let outcome = match fate {
             Fate::Keep(reason) => Outcome::Kept(reason),
             Fate::Removed(_) => Outcome::Removed,
@@ -298,7 +308,7 @@ fn remove_planned_partials(
                 let outcome = match spared {
                     Some(Beside { pulls, .. }) if pulls.is_partial_open(index) => Outcome::Kept(Keep::InUse),
                     Some(_) => Outcome::Kept(Keep::Spared),
-                    None => remove_partial(plan, partial, report),
+                    None => remove_partial(plan, partial, OpenFiles::Spare(beside), report),
                 };
                 if let Outcome::Kept(reason) = outcome {
                     report.kept.add(reason, partial.size_bytes());
@@ -310,12 +320,18 @@ fn remove_planned_partials(
     }
 }
 
-fn remove_partial(plan: &PrunePlan, partial: &Partial, report: &mut PruneReport) -> Outcome {
+fn remove_partial(
+    plan: &PrunePlan,
+    partial: &Partial,
+    open_files: OpenFiles<'_>,
+    report: &mut PruneReport,
+) -> Outcome {
     let directory = plan.inventory.tree.directory(partial.directory).descriptor.as_fd();
     match partial.look(directory, None) {
+        Look::Idle { unprobed: 1.., .. } if open_files.keep_unprobed() => Outcome::Kept(Keep::Unprobed),
         Look::Idle { opened, unprobed } => {
             report.notes.unprobed += unprobed;
-            let removed = partial.remove(directory, opened.as_ref(), OpenFiles::Spare(None), report);
+            let removed = partial.remove(directory, opened.as_ref(), open_files, report);
             removed.unwrap_or_else(|errno| fail(report, "remove", partial, errno))
         }
         Look::InUse => Outcome::Kept(Keep::InUse),

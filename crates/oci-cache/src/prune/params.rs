@@ -35,6 +35,8 @@ pub struct PruneParams {
     pub min_free: Option<Amount>,
     /// [`Policy::grace`], in seconds.
     pub grace_seconds: Option<u64>,
+    /// [`Policy::strict`].
+    pub strict: bool,
 }
 
 /// Parameters state no policy.
@@ -73,6 +75,7 @@ impl PruneParams {
             untagged: self.untagged,
             max_used: self.max_used,
             min_free: self.min_free,
+            strict: self.strict,
             ..Policy::default()
         };
         if let Some(seconds) = self.grace_seconds {
@@ -107,10 +110,11 @@ mod tests {
         assert!(policy("{}").unwrap().is_everything());
         let all = policy(
             r#"{"dry_run": true, "older_than_seconds": 60, "keep": ["app:1"], "images": ["app:2"], "untagged": true,
-                "max_used": {"percent": 20}, "min_free": {"bytes": 1000}, "grace_seconds": 0}"#,
+                "max_used": {"percent": 20}, "min_free": {"bytes": 1000}, "grace_seconds": 0, "strict": true}"#,
         );
         let all = all.unwrap();
         assert_eq!((all.older_than, all.grace), (Some(Duration::from_secs(60)), Duration::ZERO));
+        assert!(all.strict && !policy("{}").unwrap().strict);
         assert_eq!((all.max_used, all.min_free), (Some(Amount::Percent(20)), Some(Amount::Bytes(1000))));
         assert!(!all.keep.is_empty() && !all.images.is_empty() && all.untagged);
         let blobs = policy(r#"{"unreferenced": true, "corrupt": true}"#).unwrap();

@@ -54,6 +54,9 @@ fn remove_file(
     if is_in_use && spares {
         return Ok(Some(Keep::InUse));
     }
+    if matches!(probed, Probe::Unknown) && open_files.keep_unprobed() {
+        return Ok(Some(Keep::Unprobed));
+    }
     let status = match Status::of_entry(directory, &file.name) {
         Err(Errno::NOENT) => return Ok(None),
         status => status?,

@@ -7,6 +7,8 @@ use crate::plan::PrunePlan;
 use crate::plan::fate::Fate;
 use crate::prune::layout_guard::Guard;
 use crate::prune::report::{Kept, Outcome, PruneReport};
+use crate::prune::sign::Sign;
+use crate::prune::strictness::Strictness;
 
 impl PrunePlan {
     /// The report before anything is done: entries that the plan keeps, foreign entries, and entries
@@ -58,15 +60,20 @@ impl PrunePlan {
             report: PruneReport { dry_run: true, ..self.report_of_kept() },
             freed: Tally::default(),
             disk: DiskLedger::default(),
+            strictness: Strictness::of(self),
         };
-        let index = Guard::of(self).and_then(|guard| guard.foresee(&self.index_change));
+        let change =
+            preview.strictness.as_ref().map_or(&self.index_change, |it| &it.spared.index_change).clone();
+        let index = Guard::of(self).and_then(|guard| guard.foresee(&change));
         preview.remove_blobs(self, index.is_some());
         preview.remove_partials(self);
         for leftover in self.leftovers() {
             preview.remove_leftover(leftover);
         }
+        let is_unwatched = preview.strictness.as_ref().is_some_and(|strictness| strictness.is_unwatched);
+        preview.report.pull = is_unwatched.then_some(Sign::Unwatched);
         match index {
-            None => preview.report.notes.index_changed = self.index_change(&self.index_change),
+            None => preview.report.notes.index_changed = self.index_change(&change),
             Some(failure) => preview.report.failures.push(failure),
         }
         let report = PruneReport {
@@ -80,17 +87,21 @@ impl PrunePlan {
 }
 
 /// The report of a dry run, while it is made.
-struct Preview {
+struct Preview<'a> {
     report: PruneReport,
     freed: Tally,
     disk: DiskLedger,
+    strictness: Option<Strictness<'a>>,
 }
 
-impl Preview {
+impl Preview<'_> {
     fn remove_blobs(&mut self, plan: &PrunePlan, index_stays: bool) {
         let is_bound = plan.is_bound();
         for (index, (blob, _)) in plan.blobs().enumerate().filter(|(_, (_, fate))| fate.goes()) {
-            if index_stays && is_bound(&index) {
+            if let Some(reason) = self.strictness.as_ref().and_then(|strictness| strictness.keeps(index)) {
+                self.report.kept.add(reason, blob.size_bytes);
+                self.report.notes.exceptions.push((index, Outcome::Kept(reason)));
+            } else if index_stays && is_bound(&index) {
                 self.report.notes.exceptions.push((index, Outcome::Failed));
             } else {
                 self.freed.add(blob.size_bytes);
@@ -101,9 +112,24 @@ impl Preview {
     }
 
     fn remove_partials(&mut self, plan: &PrunePlan) {
-        for (partial, _) in plan.partials().filter(|(_, fate)| fate.goes()) {
-            self.report.partials_freed += partial.files.len() as u64;
-            partial.count_into(&mut self.freed, &mut self.disk);
+        for (partial, fate) in plan.partials() {
+            let keep = self.strictness.as_ref().and_then(|strictness| strictness.keeps_partial(partial));
+            let outcome = match (fate, keep) {
+                (Fate::Remove(_), Some(reason)) => {
+                    self.report.kept.add(reason, partial.size_bytes());
+                    Outcome::Kept(reason)
+                }
+                (Fate::Remove(_), None) => {
+                    self.report.partials_freed += partial.files.len() as u64;
+                    partial.count_into(&mut self.freed, &mut self.disk);
+                    Outcome::Removed
+                }
+                (Fate::Keep(reason), _) => Outcome::Kept(reason),
+                (Fate::Removed(_), _) => Outcome::Removed,
+                (Fate::Gone, _) => Outcome::Gone,
+                (Fate::Failed, _) => Outcome::Failed,
+            };
+            self.report.notes.partials.push(outcome);
         }
     }
 

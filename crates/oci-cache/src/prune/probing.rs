@@ -61,6 +61,9 @@ impl<'a> Worker<'a> {
         probed: &mut Option<Status>,
     ) -> Result<Status, Reason> {
         let blob = self.blob(index);
+        if matches!(holder, Holder::Unknown) && self.open_files.keep_unprobed() {
+            return Err(Reason::Settled(Outcome::Kept(Keep::Unprobed)));
+        }
         // Whoever opened and closed it before the lease is seen here. Whoever opens it from now on waits.
         if let Some(reason) = self.is_wanted(index, name, true) {
             return Err(Reason::Settled(Outcome::Kept(reason)));

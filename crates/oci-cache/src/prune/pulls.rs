@@ -47,6 +47,8 @@ pub(crate) struct Pulls<'a> {
     open: Mutex<HashSet<usize>>,
     /// The partials that processes had open when the prune looked.
     open_partials: Mutex<HashSet<usize>>,
+    /// The blobs that could not be probed when the prune looked, if that matters: in a strict prune.
+    unprobed: Option<Mutex<HashSet<usize>>>,
 }
 
 /// What was seen of pulls in a cache, for a later round.
@@ -56,18 +58,20 @@ pub(crate) struct Seen {
     sign: OnceLock<Sign>,
     open: Mutex<HashSet<usize>>,
     open_partials: Mutex<HashSet<usize>>,
+    unprobed: Option<Mutex<HashSet<usize>>>,
 }
 
 impl<'a> Pulls<'a> {
     /// Goes on with what was seen in the same tree.
-    pub(crate) fn again(tree: &'a Tree, Seen { watch, sign, open, open_partials }: Seen) -> Self {
-        Self { tree, watch, sign, open, open_partials }
+    pub(crate) fn again(tree: &'a Tree, seen: Seen) -> Self {
+        let Seen { watch, sign, open, open_partials, unprobed } = seen;
+        Self { tree, watch, sign, open, open_partials, unprobed }
     }
 
     /// What was seen.
     pub(crate) fn into_seen(self) -> Seen {
-        let Self { watch, sign, open, open_partials, .. } = self;
-        Seen { watch, sign, open, open_partials }
+        let Self { watch, sign, open, open_partials, unprobed, .. } = self;
+        Seen { watch, sign, open, open_partials, unprobed }
     }
 
     /// Looks for pulls in the whole cache: for half a second, or until the first sign.
@@ -93,6 +97,7 @@ impl<'a> Pulls<'a> {
             sign: OnceLock::new(),
             open: Mutex::default(),
             open_partials: Mutex::default(),
+            unprobed: plan.strict.then(Mutex::default),
         };
         // Both watches overlap, and the times of directories are read after the new one began, so there is no gap.
         let modified = early.modified(tree);
@@ -109,8 +114,9 @@ impl<'a> Pulls<'a> {
         pulls.look_at_locks();
         // With no grace, nothing but what is seen in this time is spared.
         pulls.wait(progress, plan.grace.is_zero());
-        // An image stays as a whole if any of its blobs is open, so all of them must be known.
-        pulls.probe_all(!references.images.is_empty(), &early.gone(), progress);
+        // An image stays as a whole if any of its blobs is open or cannot be probed, so all of them must be known.
+        let are_all_asked = !references.images.is_empty() || plan.strict;
+        pulls.probe_all(are_all_asked, &early.gone(), progress);
         pulls.look_at_locks();
         if let Some(sign) = changed_directory(tree, &modified) {
             pulls.found(sign);
@@ -185,6 +191,12 @@ impl<'a> Pulls<'a> {
     pub(crate) fn is_in_use(&self, index: usize) -> bool {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
             || self.saw_blob(&self.tree.blobs[index])
+    }
+
+    /// In a strict prune, the blobs that could not be probed when the prune looked.
+    pub(crate) fn unprobed(&self) -> HashSet<usize> {
+        let lock = |set: &Mutex<HashSet<usize>>| set.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.unprobed.as_ref().map(lock).unwrap_or_default()
     }
 
     /// Whether a process had this partial open when the prune looked.
@@ -279,7 +291,12 @@ impl<'a> Pulls<'a> {
         match probe(directory, name.as_c_str(), self.watch_of(blob.directory)) {
             Probe::InUse(opened) => return Some((opened, Instant::now())),
             Probe::Leased => self.found_open(index),
-            Probe::Idle(_) | Probe::Gone | Probe::Failed(_) | Probe::Unknown => {}
+            Probe::Unknown => {
+                if let Some(unprobed) = &self.unprobed {
+                    unprobed.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                }
+            }
+            Probe::Idle(_) | Probe::Gone | Probe::Failed(_) => {}
         }
         None
     }
@@ -341,7 +358,8 @@ mod tests {
         let directories = tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = Watch::start(directories, names::is_own_temporary);
         assert!(watch.is_some());
-        Pulls { tree, watch, sign: OnceLock::new(), open: Mutex::default(), open_partials: Mutex::default() }
+        let (sign, open, open_partials) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Pulls { tree, watch, sign, open, open_partials, unprobed: None }
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub struct PruneReport {
 /// Information for people, beyond the figures of a prune.
 #[derive(Debug, Default)]
 pub struct Notes {
-    /// The number of files removed without a probe for users, because leases do not work there.
+    /// The number of files removed without a probe for users, although users are spared: leases do not work there.
     pub unprobed: u64,
     /// Blobs that the plan would remove but that were not removed: index in the inventory and outcome,
     /// in order of index.
@@ -89,8 +89,10 @@ pub struct Notes {
     /// The layout's index, if entries were removed from it, and their number, which is unknown for a
     /// prune of everything.
     pub index_changed: Option<(PathBuf, Option<usize>)>,
-    /// Whether the kernel confined the prune to removals beneath the cache (Landlock).
-    pub confined: bool,
+    /// Whether the kernel confined the prune to removals beneath the cache (Landlock), if there was one.
+    pub confined: Option<bool>,
+    /// Whether the prune looked for pulls but could not watch who opens files (inotify).
+    pub unwatched: bool,
     /// How many of the blobs that were removed, or would be, are on a lower layer of an overlay.
     pub lower: u64,
     /// How much free space the files promised that were removed for a goal of free space, and how much there is now,
@@ -212,6 +214,11 @@ impl Notes {
             lower: self.lower + later.lower,
             unprobed: self.unprobed + later.unprobed,
             armed: self.armed + later.armed,
+            confined: match (self.confined, later.confined) {
+                (Some(first), Some(second)) => Some(first && second),
+                (first, second) => first.or(second),
+            },
+            unwatched: self.unwatched || later.unwatched,
             index_changed,
             index_removed: later.index_removed.or(self.index_removed),
             ..later
@@ -226,6 +233,8 @@ pub struct Kept {
     pub in_use: Tally,
     /// Not seen in use, but possibly needed by a pull in progress.
     pub spared: Tally,
+    /// Not known to be unused, and only what is known to be goes.
+    pub unprobed: Tally,
     /// Used too recently.
     pub recent: Tally,
     /// Referenced by the layout's index.
@@ -256,10 +265,11 @@ impl Kept {
 
     /// Each reason with its tally.
     #[must_use]
-    pub const fn by_reason(&self) -> [(Keep, Tally); 12] {
+    pub const fn by_reason(&self) -> [(Keep, Tally); 13] {
         [
             (Keep::InUse, self.in_use),
             (Keep::Spared, self.spared),
+            (Keep::Unprobed, self.unprobed),
             (Keep::Recent, self.recent),
             (Keep::Referenced, self.referenced),
             (Keep::Pinned, self.pinned),
@@ -277,6 +287,7 @@ impl Kept {
         match reason {
             Keep::InUse => &mut self.in_use,
             Keep::Spared => &mut self.spared,
+            Keep::Unprobed => &mut self.unprobed,
             Keep::Recent => &mut self.recent,
             Keep::Referenced => &mut self.referenced,
             Keep::Pinned => &mut self.pinned,

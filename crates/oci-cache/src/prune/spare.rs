@@ -27,7 +27,7 @@ pub(crate) struct Idle<'a> {
     read: Option<References>,
 }
 
-/// What goes and what stays while a pull is under way.
+/// What goes and what stays: while a pull is under way, or because it cannot be probed.
 #[derive(Debug)]
 pub(crate) struct Spared {
     /// For each blob of the inventory, whether it goes.
@@ -61,6 +61,11 @@ impl<'a> Idle<'a> {
     /// What the layout's index leads to.
     pub(crate) fn references(&self) -> &References {
         self.read.as_ref().unwrap_or(&self.plan.inventory.references)
+    }
+
+    /// Whether the plan removes nothing on trust.
+    pub(crate) const fn is_strict(&self) -> bool {
+        self.plan.strict
     }
 
     /// Whether the plan removes anything that has not certainly been idle for an hour, or for the grace if that is
@@ -97,14 +102,15 @@ impl<'a> Idle<'a> {
         is_idle_for(&self.plan.inventory, &self.plan.inventory.tree.blobs[index], self.plan.planned_at, age)
     }
 
-    /// Splits what the plan removes into what goes and what stays while a pull is under way. What is in use stays.
-    pub(crate) fn spare(&self, is_in_use: impl Fn(usize) -> bool) -> Spared {
+    /// Splits what the plan removes into what goes and what stays: the blobs for which `stays` holds, and what belongs to
+    /// them.
+    pub(crate) fn spare(&self, stays: impl Fn(usize) -> bool) -> Spared {
         let plan = self.plan;
         let tree = &plan.inventory.tree;
         let mut goes: Vec<bool> = plan.blob_fates.iter().map(|fate| fate.goes()).collect();
         let planned = goes.clone();
         for (index, goes) in goes.iter_mut().enumerate().filter(|(_, goes)| **goes) {
-            *goes = !self.is_spared(index) && !is_in_use(index);
+            *goes = !stays(index);
         }
         let references = self.references();
         // If some references are unknown, an image may lead to any blob of the layout.

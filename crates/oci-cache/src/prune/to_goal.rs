@@ -63,6 +63,7 @@ pub fn apply_to_goal(
     progress: &Progress,
 ) -> Result<Pruned, Error> {
     plan.check_lock(lock)?;
+    plan.check_confinement()?;
     let policy = plan.goal.clone();
     let leftovers_go = plan.leftovers_go.clone();
     let (started, planned_at, before) = (Instant::now(), plan.planned_at, cache.space()?);
@@ -164,7 +165,9 @@ impl Rounds {
 
     /// If something turned out to be in use, finds out what else is, and what stays while a pull is under way.
     fn look_at_uses(&mut self, progress: &Progress) {
-        let is_use = |outcome| matches!(outcome, Outcome::Kept(Keep::InUse | Keep::Spared | Keep::Recent));
+        let is_use = |outcome| {
+            matches!(outcome, Outcome::Kept(Keep::InUse | Keep::Spared | Keep::Unprobed | Keep::Recent))
+        };
         let notes = &self.report.notes;
         let partials = notes.partials.iter().zip(&self.plan.partial_fates);
         let partials = partials.filter(|(_, fate)| fate.goes()).map(|(outcome, _)| *outcome);
@@ -180,6 +183,9 @@ impl Rounds {
         };
         for index in pulls.in_use(progress) {
             self.settled.settle_blob(index, Fate::Keep(Keep::InUse));
+        }
+        for index in pulls.unprobed() {
+            self.settled.settle_blob(index, Fate::Keep(Keep::Unprobed));
         }
         if pulls.sign().is_some() {
             let blobs = 0..self.plan.blob_fates.len();

@@ -257,7 +257,8 @@ impl<'a> Worker<'a> {
         } else if status.links == 1 && !matches!(holder, Holder::Somebody) {
             self.removal.disk_bytes = self.removal.disk_bytes.saturating_add(status.disk_bytes);
         }
-        self.removal.unprobed += u64::from(matches!(holder, Holder::Unknown));
+        let is_on_trust = matches!((holder, self.open_files), (Holder::Unknown, OpenFiles::Spare(_)));
+        self.removal.unprobed += u64::from(is_on_trust);
         Outcome::Removed
     }
 
