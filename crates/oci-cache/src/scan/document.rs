@@ -77,12 +77,31 @@ impl Document {
     }
 }
 
-/// Parses an index or a manifest.
+/// Parses an index or a manifest. A list of what the fields hold, without their names, is neither.
 pub(crate) fn parse(content: &[u8]) -> io::Result<Document> {
-    serde_json::from_slice(content).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    let invalid = |error: serde_json::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+    let document = serde_json::from_slice(content).map_err(invalid)?;
+    match starts_as_object(content) {
+        true => Ok(document),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a JSON object")),
+    }
 }
 
 /// Whether the content can only be JSON, however broken: whether it starts as an object.
 pub(crate) fn starts_as_object(content: &[u8]) -> bool {
     content.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_fields_is_no_document() {
+        let media_type = "application/vnd.oci.image.index.v1+json";
+        let list = format!(r#"["{media_type}", 2, [], null, null, null, null, null]"#);
+        assert!(parse(list.as_bytes()).is_err());
+        let object = format!(r#" {{"mediaType": "{media_type}", "schemaVersion": 2, "manifests": []}}"#);
+        assert!(parse(object.as_bytes()).unwrap().says_it_is_one());
+    }
 }
