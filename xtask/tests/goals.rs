@@ -69,6 +69,20 @@ fn a_name_whose_file_stays_is_not_taken() {
 }
 
 #[test]
+fn a_last_round_with_nothing_left_to_remove_is_no_sign_of_missing_landlock() {
+    let cache = Cache::flat(3, 100 * KIB);
+    age_by_number(&cache, 1..=3);
+    let _open = File::open(cache.path().join(flat(2))).unwrap();
+    let ran = cache.prune(&["-v", "--max-used-space", "0"]);
+    assert_eq!(ran.exit, 3, "{}", ran.block());
+    assert!(
+        ran.stderr.contains("note: confined by Landlock to removals beneath the cache\n"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn a_sparse_download_uses_nothing() {
     let cache = Cache::flat(4, KIB);
     let download = File::create(cache.path().join("oci-put-blob1")).unwrap();

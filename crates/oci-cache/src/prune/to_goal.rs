@@ -80,7 +80,10 @@ pub fn apply_to_goal(
         rounds.look_at_uses(progress);
         rounds = rounds.plan_again(policy, now, space)?;
         if rounds.plan.removes_nothing() {
-            rounds.report = rounds.report.followed_by(rounds.plan.report_of_kept());
+            let mut last = rounds.plan.report_of_kept();
+            // There was nothing left to confine.
+            last.notes.confined = rounds.report.notes.confined;
+            rounds.report = rounds.report.followed_by(last);
             break;
         }
         rounds.carry_out(progress);
