@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -174,6 +175,49 @@ fn a_blob_that_is_being_written_is_not_called_corrupt() {
     assert!(truncated.exists());
     drop(writer);
     assert_eq!(cache.run("cache-verify", &[]).exit, 3);
+}
+
+/// Extends a file faster than it can be read, until told to stop. The file is sparse, so this needs no room.
+fn extend(path: &Path, is_over: &AtomicBool, opens_anew: bool) {
+    const STEP: u64 = 1 << 20;
+    let open = || File::options().append(true).open(path).unwrap();
+    let (mut writer, mut length) = (open(), fs::metadata(path).unwrap().len());
+    while !is_over.load(Ordering::Relaxed) {
+        if opens_anew {
+            writer = open();
+        }
+        length += STEP;
+        writer.set_len(length).unwrap();
+        sleep(Duration::from_micros(100));
+    }
+}
+
+#[test]
+fn a_blob_that_grows_all_the_time_ends_and_is_told() {
+    for opens_anew in [false, true] {
+        let (cache, growing) = typical();
+        let is_over = AtomicBool::new(false);
+        let ran = std::thread::scope(|scope| {
+            scope.spawn(|| extend(&growing, &is_over, opens_anew));
+            let mut verify = Command::new("timeout");
+            verify.args([
+                "--signal=INT",
+                "60",
+                env!("CARGO_BIN_EXE_xtask"),
+                "cache-verify",
+                "--format",
+                "json",
+            ]);
+            let ran = Ran::of(verify.arg("--cache-dir").arg(cache.path()), cache.base.path());
+            is_over.store(true, Ordering::Relaxed);
+            ran
+        });
+        assert_eq!(ran.exit, 0, "{}", ran.block());
+        let told: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let busy = ["in_use", "changed"].map(|reason| told[reason]["blobs"].as_u64().unwrap());
+        let found = (told["blobs_verified"].clone(), told["corrupt"].clone(), busy.iter().sum());
+        assert_eq!(found, (json!(4), json!([]), 1), "{}", ran.block());
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //! Guarantees: a blob is reported corrupt only if the file did not change while it was read: no process
 //! had it open for writing, and device, inode, size and modification time were the same before and
 //! after. Where leases do not work, the file must instead stay the same for another half second. A blob
-//! that changes is read again; one that keeps changing is reported as changed. A blob that cannot be
+//! that changes is read again; one that keeps changing is reported as changed. No more of a blob is read than the size
+//! that was seen, so a blob that grows all the time ends too. A blob that cannot be
 //! read does not stop the rest. A companion is not checked, but one: if a blob has a `.json` that hashes to the blob's
 //! name, the blob is an archive of that image, and only the `.json` can be judged. Nothing is changed; access times do not change where `O_NOATIME` is
 //! allowed; pages that were not in the page cache before are dropped again.
@@ -211,7 +212,7 @@ impl Checker<'_> {
             };
             let after = Status::of_descriptor(file.as_fd())?;
             self.inventory.tree.own_reads.record(index, blob.accessed, &after);
-            if actual == blob.digest {
+            if actual == blob.digest && after.size_bytes == before.size_bytes {
                 return Ok(Verdict::Intact);
             }
             let has_writer = has_writer(file.as_fd());
@@ -232,7 +233,9 @@ impl Checker<'_> {
         Ok(Status::of_descriptor(file.as_fd())?.is_same_content(status))
     }
 
-    /// Hashes a file; `None` if a stop was requested.
+    /// Hashes the first `size_bytes` of a file, or all of it if it is shorter; `None` if a stop was requested.
+    ///
+    /// What somebody appends meanwhile is not read: it may grow as fast as it is read.
     fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
         let mut windows = Windows::default();
         let mut hasher = match algorithm {
@@ -240,11 +243,13 @@ impl Checker<'_> {
             Algorithm::Sha512 => Hasher::Sha512(Box::new(Sha512::new())),
         };
         let mut position = 0;
-        loop {
+        while position < size_bytes {
             windows.look_ahead(file, size_bytes, position);
-            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut self.buffer[..], position))?;
+            let wanted = usize::try_from(size_bytes - position).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+            let buffer = &mut self.buffer[..wanted];
+            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, position))?;
             if read == 0 {
-                return Ok(Some(hasher.finish()));
+                break;
             }
             if self.progress.is_stopped() {
                 return Ok(None);
@@ -254,6 +259,7 @@ impl Checker<'_> {
             windows.drop_read(file, position, position + read as u64);
             position += read as u64;
         }
+        Ok(Some(hasher.finish()))
     }
 }
 
