@@ -178,7 +178,8 @@ fn errors() {
         run_for_json(&locked, "cache-prune", &["--wait-timeout", "10ms"]),
         run_for_json(&locked, "cache-verify", &["--prune", "--wait-timeout", "10ms"]),
     ];
-    let pid = lock.id();
+    let (pid, user) =
+        (lock.id(), std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()));
     lock.kill().unwrap();
     lock.wait().unwrap();
     assert_eq!(runs.each_ref().map(|ran| ran.exit), [2, 2, 2, 2, 1, 1]);
@@ -188,7 +189,8 @@ fn errors() {
         let error = object["error"].as_str().unwrap();
         assert!(ran.stderr.ends_with(&format!("error: {error}\n")), "{}", ran.block());
     }
-    let holder = format!("still holds the lock after 10ms; sleep (pid {pid}) has the directory open");
+    let holder =
+        format!("still holds the lock after 10ms; sleep (pid {pid}) of user {user} has the directory open");
     assert!(runs[4].stdout.contains(&holder), "{}", runs[4].stdout);
     assert_eq!(printed(&runs), documented("Errors"));
 }

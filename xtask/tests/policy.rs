@@ -65,7 +65,7 @@ fn older_than() {
     assert_snapshot!(cache.prune(&["--older-than", "1d", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":1,"bytes":1024},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 1 blob, 1.0 KiB: not idle for long enough
     [EOF]
@@ -94,7 +94,7 @@ fn max_used_space() {
     assert_snapshot!(cache.prune(&["--max-used-space", "2KiB", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":2048,"available_bytes":[ROOM],"goals":[{"goal":"max_used_space","wanted":2048,"reached":2048,"met":true}],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":2,"bytes":2048},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":2048,"available_bytes":[ROOM],"goals":[{"goal":"max_used_space","wanted":2048,"reached":2048,"met":true}],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 2 blobs, 2.0 KiB: goal met
     [EOF]
@@ -135,7 +135,7 @@ fn min_free_space() {
     assert_snapshot!(cache.prune(&["--min-free-space", "16000000TB", "--format", "json"]).block(), @r#"
     exit: 3
     --- stdout
-    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":4,"used_bytes":0,"available_bytes":[ROOM],"goals":[{"goal":"min_free_space","wanted":16000000000000000000,"reached":[ROOM],"met":false}],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":4096,"blobs_freed":4,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":4,"used_bytes":0,"available_bytes":[ROOM],"goals":[{"goal":"min_free_space","wanted":16000000000000000000,"reached":[ROOM],"met":false}],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: goal not met: [ROOM]
     [EOF]
@@ -164,7 +164,7 @@ fn keep() {
     assert_snapshot!(cache.prune(&["--keep", &digest(1), "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":1024,"blobs_freed":1,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":[DISK],"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":1,"bytes":1024},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":1,"used_bytes":1024,"available_bytes":[ROOM],"goals":[],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 1 blob, 1.0 KiB: pinned
     [EOF]
@@ -241,7 +241,7 @@ fn unreferenced() {
     assert_snapshot!(cache.prune(&["--unreferenced", "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":8465,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":11,"bytes":8465},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":0,"bytes":0},"unlisted":{"blobs":0,"bytes":0},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":8465,"available_bytes":[ROOM],"goals":[],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 11 blobs, 8.3 KiB: referenced
     [EOF]
@@ -582,7 +582,7 @@ fn a_saved_plan_is_carried_out_exactly() {
     assert_snapshot!(cache.prune(&["--from-plan", &plan, "--format", "json"]).block(), @r#"
     exit: 0
     --- stdout
-    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":6144,"available_bytes":[ROOM],"goals":[],"pull":null,"schema_version":1,"duration_seconds":[TIME]}
+    {"bytes_freed":0,"blobs_freed":0,"dry_run":false,"cache_dir":"[TMP]/oci","exists":true,"disk_bytes_freed":0,"partials_freed":0,"kept":{"in_use":{"blobs":0,"bytes":0},"spared":{"blobs":0,"bytes":0},"unprobed":{"blobs":0,"bytes":0},"recent":{"blobs":0,"bytes":0},"referenced":{"blobs":0,"bytes":0},"pinned":{"blobs":0,"bytes":0},"goal_met":{"blobs":0,"bytes":0},"frees_nothing":{"blobs":0,"bytes":0},"changed":{"blobs":2,"bytes":2048},"unlisted":{"blobs":4,"bytes":4096},"intact":{"blobs":0,"bytes":0},"unread":{"blobs":0,"bytes":0},"unselected":{"blobs":0,"bytes":0}},"unmatched":{"count":0,"first":[]},"foreign":0,"leftovers_freed":0,"failures":[],"failures_total":0,"interrupted":false,"blobs_planned":0,"used_bytes":6144,"available_bytes":[ROOM],"goals":[],"pull":null,"held_off_since":null,"schema_version":1,"duration_seconds":[TIME]}
     --- stderr
     note: kept 2 blobs, 2.0 KiB: changed meanwhile
     note: kept 4 blobs, 4.0 KiB: not in the plan
@@ -1004,6 +1004,11 @@ fn the_summary_and_the_metrics() {
     # TYPE oci_cache_prune_last_run_timestamp_seconds gauge
     # HELP oci_cache_prune_last_success_timestamp_seconds End of the last run that was done, in Unix time; 0 if none was.
     # TYPE oci_cache_prune_last_success_timestamp_seconds gauge
+    # HELP oci_cache_prune_held_off_since_timestamp_seconds Start of the first of the runs in a row that were held off, in Unix time; 0 if the last one was not.
+    # TYPE oci_cache_prune_held_off_since_timestamp_seconds gauge
+    # HELP oci_cache_prune_held_off_runs Runs in a row that were held off: by the cache's lock, or by what may be a pull.
+    # TYPE oci_cache_prune_held_off_runs gauge
+    oci_cache_prune_held_off_runs{…} 0
     "#);
     // A refused run is recorded too.
     let ran = cache.prune(&["--unreferenced", "--metrics-file", metrics.to_str().unwrap()]);

@@ -75,12 +75,14 @@ fn a_lock_that_is_never_freed_ends_the_wait() {
     let dry_run = cache.prune(&["--dry-run"]);
     let pid = format!("(pid {})", lock.id());
     end(lock);
-    insta::assert_snapshot!(ran.block().replace(&pid, "(pid [PID])"), @"
+    let user =
+        format!(" of user {}", std::os::unix::fs::MetadataExt::uid(&fs::metadata("/proc/self").unwrap()));
+    insta::assert_snapshot!(ran.block().replace(&pid, "(pid [PID])").replace(&user, " of user [USER]"), @"
     exit: 1
     --- stdout
     --- stderr
     waiting up to 100ms: another prune or a puller holds the lock of `[TMP]/oci`
-    error: lock oci cache `[TMP]/oci`: another process still holds the lock after 100ms; sleep (pid [PID]) has the directory open
+    error: lock oci cache `[TMP]/oci`: another process still holds the lock after 100ms; sleep (pid [PID]) of user [USER] has the directory open: run the prune again once it has ended
     [EOF]
     ");
     assert_eq!((cache.tree(), dry_run.exit), (before, 0), "a dry run waits for nobody");

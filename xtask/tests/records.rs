@@ -276,10 +276,13 @@ fn a_refused_directory_is_recorded_by_every_command() {
         let recorded = record(&cache, &format!("cache-{command}"), &[]);
         assert_eq!((recorded.ran.exit, recorded.summary.as_str()), (2, ""), "{}", recorded.ran.block());
         let lines: Vec<String> = recorded.metrics.lines().map(str::to_owned).collect();
-        let expected = [
+        let mut expected = vec![
             format!("oci_cache_exists{{…,command=\"{command}\"}} 1"),
             format!("oci_cache_{command}_exit_status{{…}} 2"),
         ];
+        if command == "prune" {
+            expected.push("oci_cache_prune_held_off_runs{…} 0".to_owned());
+        }
         assert_eq!(lines, expected, "{command}");
     }
 }

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::cli::{CacheArguments, Format};
 use crate::exit::Exit;
+use crate::held_off::{HeldOff, LockTimeout};
 use crate::{location, output};
 
 /// The version of the JSON objects. It grows if a field changes its meaning or goes.
@@ -34,6 +35,9 @@ struct Problem {
     /// The whole message, as on stderr.
     error: String,
     exit_code: u8,
+    /// Since when prunes are held off, if this one is by the lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_off_since: Option<String>,
     /// The directory, absolute and escaped, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_dir: Option<String>,
@@ -77,7 +81,10 @@ pub(crate) fn or_problem(
         let cache_dir = location::cache_dir(&arguments.location).ok();
         let exit_code = Exit::of_error(error).code();
         let cache_dir = cache_dir.map(|directory| absolute(&directory));
-        output::print(&object(started, &Problem { error: format!("{error:#}"), exit_code, cache_dir })?)?;
+        let timeout = error.downcast_ref::<LockTimeout>();
+        let held_off_since = timeout.and_then(|timeout| timeout.held_off).map(HeldOff::since);
+        let problem = Problem { error: format!("{error:#}"), exit_code, held_off_since, cache_dir };
+        output::print(&object(started, &problem)?)?;
     }
     result
 }
@@ -92,7 +99,7 @@ pub(crate) fn wrong_usage(error: &clap::Error, words: impl Iterator<Item = OsStr
     }
     let message = error.render().to_string();
     let error = message.trim_start_matches("error: ").trim_end().to_owned();
-    let problem = Problem { error, exit_code: Exit::Refused.code(), cache_dir: None };
+    let problem = Problem { error, exit_code: Exit::Refused.code(), held_off_since: None, cache_dir: None };
     // The caller ends the process with this error's code in any case.
     let _ = object(Instant::now(), &problem).and_then(|line| output::print(&line));
 }

@@ -85,7 +85,7 @@ pub struct PruneArguments {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// Move the whole cache aside in one step, then remove it.
-    #[arg(long, conflicts_with = "strict")]
+    #[arg(long, conflicts_with_all = ["strict", "watch_first"])]
     pub(crate) aside: bool,
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
@@ -128,6 +128,14 @@ pub(crate) struct GraceArguments {
     /// mount that does not record reads (noatime) and on which pulls never rest.
     #[arg(long, value_name = "AGE", default_value = "1h", value_parser = units::age)]
     pub(crate) grace: Duration,
+    /// Watch the cache for --grace before removing anything. What nobody opens, creates or renames meanwhile has certainly
+    /// been idle for so long.
+    ///
+    /// So the prune can go on where something reads the cache all the time, or where the mount does not record reads. Other
+    /// prunes wait meanwhile, scripts under `flock -s` do not. If everything that is to go has certainly been idle for --grace
+    /// anyway, the prune does not wait.
+    #[arg(long)]
+    pub(crate) watch_first: bool,
 }
 
 /// What to do where the kernel does not help.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod commands;
 pub mod exit;
 mod github_summary;
+mod held_off;
 mod location;
 mod lock;
 mod metrics_file;

@@ -3,15 +3,18 @@
 use std::path::Path;
 
 use anyhow::anyhow;
-use oci_cache::{CacheDir, Error, Lock, Progress, escape_path};
+use oci_cache::{CacheDir, Error, Lock, Process, Progress, escape_path};
 
 use crate::cli::CacheArguments;
+use crate::held_off::LockTimeout;
 use crate::output;
 
-/// Waits until this is the only prune of the cache. Returns `None` if a signal arrives first.
+/// Waits until this is the only prune of the cache. In place, it may go on beside readers that hold the lock. Returns
+/// `None` if a signal arrives first.
 pub(crate) fn wait(
     cache: &mut CacheDir,
     arguments: &CacheArguments,
+    is_in_place: bool,
     progress: &Progress,
 ) -> anyhow::Result<Option<Lock>> {
     let path = escape_path(cache.path());
@@ -23,22 +26,42 @@ pub(crate) fn wait(
             ));
         }
     };
-    let lock = match cache.lock(arguments.wait_timeout, progress, on_wait) {
+    let lock = match is_in_place {
+        true => cache.lock_beside_readers(arguments.wait_timeout, progress, on_wait),
+        false => cache.lock(arguments.wait_timeout, progress, on_wait),
+    };
+    let lock = match lock {
         Err(Error::Locked { .. }) => {
             let holder = cache.opened_by().map_or_else(String::new, |process| {
-                let name = escape_path(Path::new(&process.name));
-                format!("; {name} (pid {}) has the directory open", process.pid)
+                format!("; {} has the directory open: run the prune again once it has ended", name(&process))
             });
-            return Err(anyhow!(
+            let message = format!(
                 "lock oci cache `{path}`: another process still holds the lock after {limit}{holder}"
-            ));
+            );
+            return Err(anyhow!(LockTimeout { message, held_off: None }));
         }
         lock => lock?,
     };
-    if lock.as_ref().is_some_and(|lock| !lock.is_exclusive()) && !arguments.quiet {
-        output::complain(
-            "note: this file system does not support locks: another prune could run at the same time",
-        );
+    if !arguments.quiet {
+        output::complain_all(lock.as_ref().and_then(note));
     }
     Ok(lock)
+}
+
+/// What people should know about the lock.
+fn note(lock: &Lock) -> Option<String> {
+    if let Some(reader) = lock.reader() {
+        let reader = name(reader);
+        return Some(format!(
+            "note: {reader} holds the cache's lock, but cannot write to the cache, so it is no pull: went on beside it"
+        ));
+    }
+    let why = "note: this file system does not support locks: another prune could run at the same time";
+    (!lock.is_exclusive()).then(|| why.to_owned())
+}
+
+/// A process by its name, its ID and its user.
+fn name(process: &Process) -> String {
+    let user = process.user().map_or_else(String::new, |user| format!(" of user {user}"));
+    format!("{} (pid {}){user}", escape_path(Path::new(&process.name)), process.pid)
 }

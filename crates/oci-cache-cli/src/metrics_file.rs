@@ -1,7 +1,7 @@
 //! `--metrics-file`: writes the metrics of a run.
 //!
-//! Guarantees: as [`output_file`]. Of the file of the run before, only the time of the last success of the same
-//! command on the same cache is taken over.
+//! Guarantees: as [`output_file`]. Of the file of the run before, only the time of the last success, and since when
+//! prunes were held off, are taken over, of the same command on the same cache.
 
 use std::path::Path;
 
@@ -10,6 +10,11 @@ use oci_cache::escape_path;
 
 use crate::output_file;
 use crate::text::metrics::{self, Run};
+
+/// What the run before wrote, if that can be told.
+pub(crate) fn earlier(path: Option<&Path>) -> Option<String> {
+    path.and_then(output_file::read_again)
+}
 
 /// Writes the metrics of a run.
 pub(crate) fn write(path: &Path, run: &Run<'_>) -> anyhow::Result<()> {

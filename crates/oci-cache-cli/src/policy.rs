@@ -4,20 +4,19 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{Pin, Pins, Policy, escape_path, parse_keep};
 use rustix::fs::OFlags;
 
-use crate::cli::PolicyArguments;
+use crate::cli::{GraceArguments, PolicyArguments};
 use crate::exit::UsageError;
 
 /// The maximum size of a list to read. A million digests take 72 MB.
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Builds the policy. Reads the lists that the arguments name.
-pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Result<Policy> {
+pub(crate) fn build(arguments: &PolicyArguments, grace: &GraceArguments) -> anyhow::Result<Policy> {
     let mut keep = Pins::default();
     keep.extend(arguments.keep.iter().cloned());
     for path in &arguments.keep_from {
@@ -34,7 +33,8 @@ pub(crate) fn build(arguments: &PolicyArguments, grace: Duration) -> anyhow::Res
     policy.untagged = arguments.untagged;
     policy.max_used = arguments.max_used_space.as_ref().map(|given| given.amount);
     policy.min_free = arguments.min_free_space.as_ref().map(|given| given.amount);
-    policy.grace = grace;
+    policy.grace = grace.grace;
+    policy.watch_first = grace.watch_first;
     Ok(policy)
 }
 

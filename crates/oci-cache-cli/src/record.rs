@@ -10,6 +10,7 @@ use oci_cache::CacheDir;
 use crate::cli::{LocationArguments, RecordArguments};
 use crate::exit::Exit;
 use crate::github_summary::Summary;
+use crate::held_off::Hold;
 use crate::report::Report;
 use crate::text::metrics::Run;
 use crate::{clock, location, metrics_file, output_file};
@@ -47,6 +48,7 @@ pub(crate) fn run(
         cache_dir: &std::path::absolute(&directory).unwrap_or_else(|_| directory.clone()),
         exists: CacheDir::open(&directory, &[]).ok().map(|cache| cache.exists()),
         report: result.as_ref().ok().and_then(|done| done.report.as_ref()),
+        hold: Hold::of(result.as_ref().map(|done| done.report.as_ref())),
         exit: result.as_ref().map_or_else(Exit::of_error, |done| done.exit),
         started,
         ended: clock::now(),

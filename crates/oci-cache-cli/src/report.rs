@@ -1,6 +1,7 @@
 //! The results of commands, and those that the library has no type for. JSON and text are made from them.
 
 pub(crate) mod entries;
+pub(crate) mod hold;
 pub(crate) mod usage;
 pub(crate) mod verify;
 

@@ -4,7 +4,7 @@
 
 pub(crate) mod entries;
 pub(crate) mod failures;
-mod gauges;
+pub(crate) mod gauges;
 pub(crate) mod metrics;
 pub(crate) mod prune;
 mod reason;

@@ -13,6 +13,7 @@ pub(crate) mod layer;
 pub(crate) mod lease;
 pub(crate) mod processes;
 pub(crate) mod quiet_read;
+pub(crate) mod readers;
 pub(crate) mod status;
 pub(crate) mod sys;
 pub(crate) mod watch;

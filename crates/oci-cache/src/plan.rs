@@ -56,6 +56,8 @@ pub struct PrunePlan {
     pub(crate) grace: Duration,
     /// Whether nothing is removed on trust; see [`Policy::strict`].
     pub(crate) strict: bool,
+    /// Whether to watch the cache for the grace before anything is removed.
+    pub(crate) watch_first: bool,
     /// Whether what stays is to be armed: made to record its next read.
     pub(crate) arms: bool,
     /// What was to go, but is known not to be removable: it stays.
@@ -99,9 +101,17 @@ impl PrunePlan {
             goal: None,
             grace: DEFAULT_GRACE,
             strict: false,
+            watch_first: false,
             arms: false,
             inventory,
         }
+    }
+
+    /// This plan, made to watch first or not; see [`Policy::watch_first`].
+    #[must_use]
+    pub fn watching_first(mut self, watch_first: bool) -> Self {
+        self.watch_first = watch_first;
+        self
     }
 
     /// Checks that the lock is on the plan's directory.

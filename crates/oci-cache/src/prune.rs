@@ -22,6 +22,7 @@ mod last_look;
 mod layout_guard;
 mod leftovers;
 mod look;
+mod newcomers;
 mod open;
 mod params;
 mod partials;
@@ -38,6 +39,7 @@ mod strictness;
 mod to_goal;
 mod turns;
 mod units;
+mod watch_first;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -77,7 +79,7 @@ pub fn prune(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     let mut cache = CacheDir::open(path, protected)?;
-    let Some(lock) = cache.try_lock()? else {
+    let Some(lock) = cache.try_lock_beside_readers()? else {
         return Err(Error::Locked { path: cache.path().to_owned() });
     };
     let (plan, verification) = plan(&cache, policy, now, progress)?;

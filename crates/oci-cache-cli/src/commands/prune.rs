@@ -1,23 +1,27 @@
 //! `prune`: frees space in the cache, and reports in one line what was freed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
     CacheDir, Check, Error, Failures, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, Space,
-    apply_aside, apply_to_goal, check_aside, check_confinement, scan, select,
+    Timestamp, apply_aside, apply_to_goal, check_aside, check_confinement, scan, select,
 };
 
 use crate::cli::PruneArguments;
 use crate::commands::verify;
 use crate::exit::{Exit, UsageError};
+use crate::held_off::{HeldOff, Hold, LockTimeout};
 use crate::progress_bar::Measure;
 use crate::record::{self, Done};
 use crate::report::Report;
 use crate::report::entries::{WithEntries, entries};
+use crate::report::hold::WithHold;
 use crate::signals::Signals;
-use crate::{answer, clock, location, lock, output, output_file, plan_file, policy, progress_bar, text};
+use crate::{
+    answer, clock, location, lock, metrics_file, output, output_file, plan_file, policy, progress_bar, text,
+};
 
 /// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
 /// contains one of these.
@@ -38,18 +42,20 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
 }
 
 fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) -> anyhow::Result<Done> {
-    let progress = Progress::default();
+    let (progress, began) = (Progress::default(), clock::now());
     // Reading a list may block forever, so until the lists are read, a signal ends the process.
-    let mut policy = policy::build(&arguments.policy, arguments.grace.grace)?;
+    let mut policy = policy::build(&arguments.policy, &arguments.grace)?;
     policy.strict = arguments.strictness.strict;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
     let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
     let mut lock = None;
     if !arguments.dry_run {
-        lock = lock::wait(&mut cache, &arguments.cache, &progress)?;
+        lock = lock::wait(&mut cache, &arguments.cache, !arguments.aside, &progress)
+            .map_err(|error| with_earlier_runs(error, arguments, &directory, began))?;
         if lock.is_none() {
-            return stopped(&cache, arguments, &signals, started);
+            let held_off = held_off(arguments, &directory, began, Hold::Unknown);
+            return stopped(&cache, arguments, &signals, held_off, started);
         }
     }
     if policy.strict {
@@ -74,7 +80,8 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) ->
         output::complain_all(location::absence(&cache));
         output::complain_all(text::prune::unmet_goals(&report.goals, &arguments.policy));
     }
-    let printed = print(arguments, &cache, &plan, &report, started)?;
+    let held_off = held_off(arguments, &directory, began, Hold::of_prune(&report));
+    let printed = print(arguments, &cache, &plan, &report, held_off, started)?;
     let is_met = report.goals.iter().all(|goal| goal.met);
     let done = match report.is_complete() {
         false => Exit::Incomplete,
@@ -85,16 +92,41 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) ->
     Ok(Done { exit, report: Some(Report::Prune(Box::new(report))) })
 }
 
+/// The runs in a row that were held off, with one that began then, as far as its metrics file tells of earlier ones.
+fn held_off(arguments: &PruneArguments, directory: &Path, began: Timestamp, hold: Hold) -> Option<HeldOff> {
+    let earlier = metrics_file::earlier(arguments.record.metrics_file.as_deref());
+    let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    HeldOff::after(hold, began, earlier.as_deref(), &directory)
+}
+
+/// Adds to an error that ended the wait for the lock since when prunes are held off.
+fn with_earlier_runs(
+    error: anyhow::Error,
+    arguments: &PruneArguments,
+    directory: &Path,
+    began: Timestamp,
+) -> anyhow::Error {
+    match error.downcast::<LockTimeout>() {
+        Ok(mut timeout) => {
+            timeout.held_off = held_off(arguments, directory, began, Hold::Held);
+            timeout.into()
+        }
+        Err(error) => error,
+    }
+}
+
 /// Reports that a signal arrived while the command waited for the lock.
 fn stopped(
     cache: &CacheDir,
     arguments: &PruneArguments,
     signals: &Signals,
+    held_off: Option<HeldOff>,
     started: Instant,
 ) -> anyhow::Result<Done> {
     let (cache_dir, exists) = (cache.path().to_owned(), cache.exists());
     let report = PruneReport { cache_dir, exists, interrupted: true, ..PruneReport::default() };
-    answer::print(arguments.cache.format, started, &report, || text::prune::result(&report))?;
+    let result = WithHold::of(&report, held_off);
+    answer::print(arguments.cache.format, started, &result, || text::prune::result(&report))?;
     let exit = signals.exit().unwrap_or(Exit::Incomplete);
     // It would say that the cache uses nothing.
     Ok(Done { exit, report: None })
@@ -108,6 +140,9 @@ fn carry_out(
     plan: PrunePlan,
     progress: &Progress,
 ) -> anyhow::Result<Pruned> {
+    if plan.will_watch_first() && !arguments.aside && !arguments.cache.quiet {
+        output::complain(&text::prune::watching_first(arguments.grace.grace));
+    }
     let pruned = progress_bar::show(!arguments.cache.quiet, Measure::Blobs, progress, || {
         if arguments.aside {
             let report = apply_aside(cache, lock, &plan, progress)?;
@@ -130,7 +165,8 @@ fn plan(
     let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
     if let Some(saved) = saved {
-        return Ok((saved.select(inventory, clock::now(), policy), Failures::default()));
+        let plan = saved.select(inventory, clock::now(), policy);
+        return Ok((plan.watching_first(policy.watch_first), Failures::default()));
     }
     let mut unread = Failures::default();
     if policy.corrupt {
@@ -151,6 +187,7 @@ fn print(
     cache: &CacheDir,
     plan: &PrunePlan,
     report: &PruneReport,
+    held_off: Option<HeldOff>,
     started: Instant,
 ) -> anyhow::Result<Exit> {
     let entries = arguments.cache.verbose.then(|| entries(plan, report));
@@ -162,10 +199,12 @@ fn print(
     }
     if !arguments.cache.quiet {
         output::complain_all(text::prune::notes(plan, report));
+        let held_off = held_off.filter(|_| report.is_held_off());
+        output::complain_all(held_off.map(|held_off| text::prune::held_off(held_off, &arguments.grace)));
     }
     output::complain_all(text::without::note(report));
     output::complain_all(text::failures::failures(&report.failures));
-    let result = WithEntries { result: report, entries };
+    let result = WithHold::of(WithEntries { result: report, entries }, held_off);
     if arguments.save_plan.as_deref().is_some_and(plan_file::is_stdout) {
         let line = answer::as_text(arguments.cache.format, started, &result, || text::prune::result(report))?;
         output::complain(line.trim_end());

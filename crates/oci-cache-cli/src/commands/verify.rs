@@ -41,7 +41,7 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
     let check = if arguments.quick { Check::Quick } else { Check::Full };
     let mut lock = None;
     if arguments.prune {
-        lock = lock::wait(&mut cache, &arguments.cache, &progress)?;
+        lock = lock::wait(&mut cache, &arguments.cache, true, &progress)?;
         if lock.is_none() {
             print_result(arguments, &VerifyReport::stopped(&cache, check), None, started)?;
             return Ok(Done { exit: signals.exit().unwrap_or(Exit::Incomplete), report: None });
@@ -61,8 +61,12 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
     policy.corrupt = true;
     policy.grace = arguments.grace.grace;
     policy.strict = is_strict;
+    policy.watch_first = arguments.grace.watch_first;
     let plan = select(inventory, &policy, clock::now(), Space::default())?;
     if let Some(lock) = lock {
+        if plan.will_watch_first() && !arguments.cache.quiet {
+            output::complain(&text::prune::watching_first(policy.grace));
+        }
         let pruned = apply(&plan, &lock, &progress)?;
         report.corrupt_left = pruned.corrupt_left(&plan);
         report.pruned = Some(pruned);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use oci_cache::{Goal, PruneReport, Tally, Timestamp};
 
 use crate::exit::Exit;
+use crate::held_off::{HeldOff, Hold, RUNS, SINCE};
 use crate::report::Report;
 use crate::report::usage::UsageReport;
 use crate::report::verify::VerifyReport;
@@ -26,6 +27,8 @@ pub(crate) struct Run<'a> {
     pub(crate) exists: Option<bool>,
     /// What the run found and did; none if it ended before that.
     pub(crate) report: Option<&'a Report>,
+    /// Whether it is a prune that was held off.
+    pub(crate) hold: Hold,
     /// How it ended.
     pub(crate) exit: Exit,
     /// When it began.
@@ -68,6 +71,9 @@ pub(crate) fn text(run: &Run<'_>, earlier: Option<&str>) -> String {
     }
     add_room(&mut gauges, run);
     add_run(&mut gauges, run, earlier);
+    if run.command == "prune" {
+        add_held_off(&mut gauges, run, earlier);
+    }
     gauges.into_text()
 }
 
@@ -82,6 +88,16 @@ fn add_run(gauges: &mut Gauges, run: &Run<'_>, earlier: Option<&str>) {
     add("last_run_timestamp_seconds", "Start of the run, in Unix time.", &started);
     let help = "End of the last run that was done, in Unix time; 0 if none was.";
     add("last_success_timestamp_seconds", help, &time(run.last_success(earlier)));
+}
+
+/// Adds since when prunes have been held off.
+fn add_held_off(gauges: &mut Gauges, run: &Run<'_>, earlier: Option<&str>) {
+    let held_off = HeldOff::after(run.hold, run.started, earlier, run.cache_dir);
+    let since = held_off.map_or(0.0, |held_off| unix_seconds(held_off.since));
+    let help = "Start of the first of the runs in a row that were held off, in Unix time; 0 if the last one was not.";
+    gauges.add(SINCE, help, format!("{since:.3}"));
+    let help = "Runs in a row that were held off: by the cache's lock, or by what may be a pull.";
+    gauges.add(RUNS, help, held_off.map_or(0, |held_off| held_off.runs));
 }
 
 /// Adds whether the cache exists, and what it uses. Each command knows these, so they name the command.
@@ -188,6 +204,7 @@ mod tests {
             cache_dir: Path::new("/oci"),
             exists: None,
             report,
+            hold: Hold::Unknown,
             exit,
             started: Timestamp(100_000_000_000),
             ended: Timestamp(101_000_000_000),

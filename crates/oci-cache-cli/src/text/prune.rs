@@ -3,13 +3,15 @@
 //! Guarantees: pure; names from the disk are escaped.
 
 use std::path::Path;
+use std::time::Duration;
 
 use banger_fmt::format_bytes;
 use oci_cache::{
     AccessTimes, Goal, GoalKind, Keep, PrunePlan, PruneReport, Room, Sign, Unmatched, escape_path,
 };
 
-use crate::cli::PolicyArguments;
+use crate::cli::{GraceArguments, PolicyArguments};
+use crate::held_off::HeldOff;
 use crate::text::reason::of_keeping;
 use crate::text::remarks::remarks;
 use crate::text::{amount, count, interrupted, paths};
@@ -181,6 +183,21 @@ fn pull(plan: &PrunePlan, report: &PruneReport) -> Option<String> {
         (false, false) => "run it again once the pull has ended",
     };
     Some(format!("note: a pull may be under way: {sign}. Kept what it may count on; {more}"))
+}
+
+/// That the prune was held off, and how to go on so that no pull breaks.
+pub(crate) fn held_off(held_off: HeldOff, given: &GraceArguments) -> String {
+    let how = match given.watch_first {
+        false => "--watch-first frees what nobody uses for the length of --grace meanwhile",
+        true => "end what uses the cache all the time",
+    };
+    format!("note: {}: nothing could be freed; {how}", held_off.in_words())
+}
+
+/// That the prune watches for the grace before it removes anything.
+pub(crate) fn watching_first(grace: Duration) -> String {
+    let grace = humantime::format_duration(grace);
+    format!("watching for {grace} what of the cache is used, before anything is removed")
 }
 
 /// How many files were armed, for `-v`.

@@ -24,10 +24,17 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// lower files record nothing. Neither are FUSE and network file systems: there the server decides.
 const TRUSTED: [FsWord; 5] = [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994, 0xF2F5_2010];
 
+/// The magic numbers of overlay and FUSE. They do not keep access times reliably, but a watch sees each use through the
+/// mount.
+const WATCHABLE: [FsWord; 2] = [0x794C_7630, 0x6573_5546];
+
 /// How the cache's reads are recorded, as far as that is reliable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Idleness {
     access_times: AccessTimes,
+    /// Whether a watch sees every use through this kernel's mounts of the file system. Of a network file system, it does
+    /// not see what other machines use.
+    pub(crate) is_watchable: bool,
 }
 
 impl Idleness {
@@ -37,7 +44,8 @@ impl Idleness {
         let kind = cache.root().and_then(|root| fstatfs(&root.descriptor).ok()).map(|answer| answer.f_type);
         let is_trusted = kind.is_some_and(|kind| TRUSTED.contains(&kind));
         let access_times = cache.access_times().filter(|_| is_trusted);
-        Self { access_times: access_times.unwrap_or(AccessTimes::Never) }
+        let is_watchable = is_trusted || kind.is_some_and(|kind| WATCHABLE.contains(&kind));
+        Self { access_times: access_times.unwrap_or(AccessTimes::Never), is_watchable }
     }
 
     /// Since when an entry with these times has certainly been idle, at the latest `now`.
@@ -66,7 +74,7 @@ impl Idleness {
 impl Default for Idleness {
     /// Nothing is certain.
     fn default() -> Self {
-        Self { access_times: AccessTimes::Never }
+        Self { access_times: AccessTimes::Never, is_watchable: false }
     }
 }
 
@@ -89,7 +97,7 @@ mod tests {
         let since = |access_times, modified: i64, accessed: i64, changed: i64| {
             let at = |hour: i64| Timestamp(hour * HOUR);
             let times = Times { modified: at(modified), accessed: at(accessed), changed: at(changed) };
-            let idle = Idleness { access_times };
+            let idle = Idleness { access_times, is_watchable: true };
             (idle.since(times, now).0 / HOUR, idle.can_be_armed(times, now))
         };
         let (daily, always, never) = (AccessTimes::Daily, AccessTimes::Always, AccessTimes::Never);

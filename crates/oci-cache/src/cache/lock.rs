@@ -5,9 +5,15 @@
 //!
 //! What it does not guarantee: `flock(2)` is advisory, so the lock stops only processes that take it
 //! too. A puller may block prunes with a shared lock.
+//!
+//! A process that cannot write to the cache is no puller, so its shared lock need not block a prune in place:
+//! [`CacheDir::try_lock_beside_readers`] then takes the shared lock too. Of several prunes that do so at once, each sees
+//! the others' locks, and at most one goes on. A puller can take the shared lock while such a prune is at work, so the
+//! prune looks out for that: see [`crate::os::readers`].
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +24,7 @@ use crate::cache::cache_dir::CacheDir;
 use crate::error::Error;
 use crate::os::directory::OPEN_DIRECTORY;
 use crate::os::processes::{Process, process_with};
+use crate::os::readers::Readers;
 use crate::os::status::FileId;
 use crate::progress::Progress;
 
@@ -25,6 +32,8 @@ use crate::progress::Progress;
 const OPERATION: &str = "lock oci cache";
 /// Interval between two attempts.
 const POLL: Duration = Duration::from_millis(20);
+/// Interval between two looks at who holds the lock, which take longer.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The right to change a cache; needed to apply a plan.
 #[derive(Debug)]
@@ -36,6 +45,8 @@ pub struct Lock {
     id: Option<FileId>,
     path: PathBuf,
     is_exclusive: bool,
+    /// Those who hold the shared lock beside this one.
+    readers: Option<Arc<Readers>>,
 }
 
 impl Lock {
@@ -45,6 +56,32 @@ impl Lock {
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         self.is_exclusive
+    }
+
+    /// If processes hold the shared lock that cannot write to the cache, so that a prune goes on beside them: one of them.
+    #[must_use]
+    pub fn reader(&self) -> Option<&Process> {
+        self.readers.as_deref().map(|readers| &readers.first)
+    }
+
+    /// Lets others share the lock until it is regained. No other prune gets it: prunes take it alone.
+    pub(crate) fn share(&self) {
+        if let (Some(locked), None) = (&self.locked, &self.readers) {
+            // If it fails, others wait for longer.
+            let _ = flock(locked, FlockOperation::NonBlockingLockShared);
+        }
+    }
+
+    /// Takes the lock alone again. Returns whether that worked; if not, somebody else holds it, and this process does not.
+    pub(crate) fn regain(&self) -> bool {
+        match (&self.locked, &self.readers) {
+            (Some(locked), None) => flock(locked, FlockOperation::NonBlockingLockExclusive).is_ok(),
+            _ => true,
+        }
+    }
+
+    pub(crate) const fn readers(&self) -> Option<&Arc<Readers>> {
+        self.readers.as_ref()
     }
 
     /// Whether the lock is on the directory `id`, or on the cache that does not exist at `path`.
@@ -77,7 +114,7 @@ impl CacheDir {
         loop {
             let path = self.path().to_owned();
             let Some(root) = self.root() else {
-                return Ok(Some(Lock { locked: None, id: None, path, is_exclusive: true }));
+                return Ok(Some(Lock { locked: None, id: None, path, is_exclusive: true, readers: None }));
             };
             let id = root.status.id;
             // An open file description of its own, so that the lock also excludes other users in this process.
@@ -89,17 +126,49 @@ impl CacheDir {
                 Err(Errno::INTR) => continue,
                 // NFS answers EBADF for a directory.
                 Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS | Errno::BADF) => {
-                    return Ok(Some(Lock { locked: None, id: Some(id), path, is_exclusive: false }));
+                    return Ok(Some(Lock {
+                        locked: None,
+                        id: Some(id),
+                        path,
+                        is_exclusive: false,
+                        readers: None,
+                    }));
                 }
                 Err(errno) => return Err(Error::io(OPERATION, &path)(errno)),
             }
-            let lock = Lock { locked: Some(opened), id: Some(id), path, is_exclusive: true };
+            let lock = Lock { locked: Some(opened), id: Some(id), path, is_exclusive: true, readers: None };
             let current = self.open_again()?;
             if current.root().map(|root| root.status.id) == Some(id) {
                 return Ok(Some(lock));
             }
             *self = current;
         }
+    }
+
+    /// As [`CacheDir::try_lock`], for a prune in place. Also takes the lock if only processes hold it that certainly cannot
+    /// write to the cache. In doubt, it does not: who holds the lock can be told only by root, outside containers.
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheDir::try_lock`].
+    pub fn try_lock_beside_readers(&mut self) -> Result<Option<Lock>, Error> {
+        let lock = self.try_lock()?;
+        let Some(root) = self.root().filter(|_| lock.is_none()) else { return Ok(lock) };
+        if Readers::of(root.descriptor.as_fd(), 0).is_none() {
+            return Ok(None);
+        }
+        let id = root.status.id;
+        let opened = openat(&root.descriptor, c".", OPEN_DIRECTORY, Mode::empty());
+        let opened = opened.map_err(Error::io(OPERATION, self.path()))?;
+        if flock(&opened, FlockOperation::NonBlockingLockShared).is_err() {
+            return Ok(None);
+        }
+        // Another prune may have done the same meanwhile. Both see each other now, and give way.
+        let Some(readers) = Readers::of(opened.as_fd(), 1) else { return Ok(None) };
+        let (locked, path, readers) = (Some(opened), self.path().to_owned(), Some(Arc::new(readers)));
+        let lock = Lock { locked, id: Some(id), path, is_exclusive: true, readers };
+        let is_current = self.open_again()?.root().map(|root| root.status.id) == Some(id);
+        Ok(is_current.then_some(lock))
     }
 
     /// Waits for the lock of this cache; calls `on_wait` once if it has to wait.
@@ -115,10 +184,41 @@ impl CacheDir {
         progress: &Progress,
         on_wait: impl FnOnce(),
     ) -> Result<Option<Lock>, Error> {
+        self.wait_for(timeout, progress, on_wait, Self::try_lock)
+    }
+
+    /// As [`CacheDir::lock`], with [`CacheDir::try_lock_beside_readers`].
+    ///
+    /// # Errors
+    ///
+    /// As [`CacheDir::lock`].
+    pub fn lock_beside_readers(
+        &mut self,
+        timeout: Duration,
+        progress: &Progress,
+        on_wait: impl FnOnce(),
+    ) -> Result<Option<Lock>, Error> {
+        let mut looked: Option<Instant> = None;
+        self.wait_for(timeout, progress, on_wait, |cache| {
+            if looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+                return cache.try_lock();
+            }
+            looked = Some(Instant::now());
+            cache.try_lock_beside_readers()
+        })
+    }
+
+    fn wait_for(
+        &mut self,
+        timeout: Duration,
+        progress: &Progress,
+        on_wait: impl FnOnce(),
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<Lock>, Error>,
+    ) -> Result<Option<Lock>, Error> {
         let started = Instant::now();
         let mut on_wait = Some(on_wait);
         loop {
-            if let Some(lock) = self.try_lock()? {
+            if let Some(lock) = attempt(self)? {
                 return Ok(Some(lock));
             }
             if progress.is_stopped() {

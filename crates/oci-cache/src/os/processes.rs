@@ -8,6 +8,7 @@
 //! Source: `proc(5)`, `/proc/pid/fd` and `/proc/pid/comm`.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
@@ -39,16 +40,28 @@ pub(crate) fn process_with(file: FileId) -> Option<Process> {
         for descriptor in fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten() {
             left = left.checked_sub(1)?;
             if is_file(&descriptor.path(), file) {
-                let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-                return Some(Process { name: name.trim_end().to_owned(), pid });
+                return Some(Process { name: name_of(&entry.path()), pid });
             }
         }
     }
     None
 }
 
+impl Process {
+    /// The ID of the user in whose name it acts, if it has not ended.
+    #[must_use]
+    pub fn user(&self) -> Option<u32> {
+        fs::metadata(format!("/proc/{}", self.pid)).ok().map(|status| status.uid())
+    }
+}
+
+/// The name of the process in a directory of `/proc`; empty if it has ended.
+pub(crate) fn name_of(process: &Path) -> String {
+    fs::read_to_string(process.join("comm")).unwrap_or_default().trim_end().to_owned()
+}
+
 /// Whether the link in `/proc` leads to the file. Asks no server of a file system: one that hangs would never answer.
-fn is_file(link: &Path, file: FileId) -> bool {
+pub(crate) fn is_file(link: &Path, file: FileId) -> bool {
     let flags = AtFlags::STATX_DONT_SYNC;
     statx(CWD, link, flags, StatxFlags::INO).is_ok_and(|found| {
         ((found.stx_dev_major, found.stx_dev_minor), found.stx_ino) == (file.device, file.inode)

@@ -44,6 +44,9 @@ pub struct Policy {
     /// Remove nothing on trust. What cannot be probed for users stays, and so do its companions and images. The prune
     /// looks for pulls in any case, and refuses to begin if the kernel cannot confine it.
     pub strict: bool,
+    /// Watch the cache for the grace before anything is removed. What nobody uses meanwhile has certainly been idle for so
+    /// long, whatever the mount records. Without need, or where a watch does not see every use, the prune does not wait.
+    pub watch_first: bool,
 }
 
 impl Default for Policy {
@@ -59,6 +62,7 @@ impl Default for Policy {
             min_free: None,
             grace: DEFAULT_GRACE,
             strict: false,
+            watch_first: false,
         }
     }
 }

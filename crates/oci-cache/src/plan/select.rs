@@ -89,6 +89,7 @@ pub(crate) fn select_around(
     plan.index_change = IndexChange::Empty;
     plan.grace = policy.grace;
     plan.strict = policy.strict;
+    plan.watch_first = policy.watch_first;
     plan.space = space;
     // The next prune with such a policy judges what stays by its last use.
     plan.arms = policy.has_goal() || policy.older_than.is_some();

@@ -52,6 +52,10 @@ pub fn apply_aside(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
+    // A reader would go on with the old directory, and so would a puller that takes the lock meanwhile.
+    if lock.reader().is_some() {
+        return Err(Error::Locked { path: cache.path().to_owned() });
+    }
     if !lock.is_on(cache.root().map(|root| root.status.id), cache.path()) {
         return Err(Error::OtherLock { path: cache.path().to_owned() });
     }

@@ -45,7 +45,7 @@ use crate::prune::units::remove_blobs;
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
     plan.check_confinement()?;
-    let Round { mut report, left, .. } = carry_out(plan, None, progress);
+    let Round { mut report, left, .. } = carry_out(plan, lock, None, progress);
     finish(plan, left.as_ref(), progress, &mut report);
     Ok(report.measured(plan))
 }
@@ -60,21 +60,21 @@ pub(crate) struct Round {
 }
 
 /// Removes what the plan says. If an earlier round looked for pulls, what it saw holds on.
-pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progress) -> Round {
+pub(crate) fn carry_out(plan: &PrunePlan, lock: &Lock, seen: Option<Seen>, progress: &Progress) -> Round {
     let work = plan.work();
     progress.begin(work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
-    let mut early = Early::default();
     // Before the confinement: a confined process cannot see what other processes have open.
-    let pulls = match seen {
-        Some(seen) => Some(Pulls::again(&plan.inventory.tree, seen)),
-        None if Guard::of(plan).is_some() || idle.is_in_doubt() || plan.strict && !plan.removes_nothing() => {
-            idle.read_references();
-            early = remove_certain(plan, &idle, progress);
-            Some(Pulls::look_after(&early, plan, idle.references(), progress))
-        }
-        None => None,
+    let (early, pulls) = match seen {
+        Some(seen) => (Early::default(), Some(Pulls::again(&plan.inventory.tree, seen))),
+        None => look(plan, lock, &mut idle, progress),
     };
+    if let Some(pulls) = &pulls {
+        idle.note_watch(pulls.was_watched());
+        if pulls.is_beside_readers() {
+            idle.doubt_all();
+        }
+    }
     let beside = pulls.as_ref().map(|pulls| Beside { pulls, idle: &idle });
     let ((mut report, left), is_confined) =
         confined(plan, None, progress, || prune(plan, beside, &early, progress));
@@ -85,6 +85,30 @@ pub(crate) fn carry_out(plan: &PrunePlan, seen: Option<Seen>, progress: &Progres
     // A confined process could not see whose they are.
     report.pull = report.pull.or_else(|| first_in_use(plan, &report.notes));
     Round { report, left, seen: pulls.map(Pulls::into_seen) }
+}
+
+/// Looks for pulls, if there is a reason to. What goes in any case goes before that. While it watches for long, others
+/// may share the lock.
+fn look<'a>(
+    plan: &'a PrunePlan,
+    lock: &Lock,
+    idle: &mut Idle<'_>,
+    progress: &Progress,
+) -> (Early, Option<Pulls<'a>>) {
+    let readers = lock.readers();
+    let must_look = Guard::of(plan).is_some() || idle.is_in_doubt() || plan.strict && !plan.removes_nothing();
+    if readers.is_none() && !must_look {
+        return (Early::default(), None);
+    }
+    idle.read_references();
+    // Beside readers, the look must come first: a puller may have taken the lock that they share.
+    let early = if readers.is_none() { remove_certain(plan, idle, progress) } else { Early::default() };
+    let is_shared = plan.will_watch_first();
+    if is_shared {
+        lock.share();
+    }
+    let pulls = Pulls::look_after(&early, plan, idle.references(), progress).beside(readers.cloned());
+    (early, Some(if is_shared { pulls.under(lock) } else { pulls }))
 }
 
 /// If something stays because a process has it open, what that is.
@@ -240,9 +264,10 @@ impl BlobRemoval<'_> {
             || doomed.iter().any(|&index| plan.is_nested(&plan.inventory.tree.blobs[index]));
         match (&self.guard, self.beside) {
             _ if self.progress.is_stopped() => Readiness::Stopped,
-            (Some(guard), Some(Beside { pulls, .. })) if needs_index => {
-                guard.prepare_on_any_disk(index_change, pulls)
-            }
+            (Some(guard), Some(Beside { pulls, .. })) if needs_index => match pulls.locked_out() {
+                Some(sign) => Readiness::PullUnderWay(sign),
+                None => guard.prepare_on_any_disk(index_change, pulls),
+            },
             _ => Readiness::Ready(None),
         }
     }
@@ -257,6 +282,10 @@ impl BlobRemoval<'_> {
         let (is_under_way, unprobed) = (pulls.sign().is_some(), pulls.unprobed());
         if !is_under_way && unprobed.is_empty() {
             return (doomed, unchanged(self.plan.index_change.clone()));
+        }
+        if pulls.locked_out().is_some() {
+            keep_planned_blobs(self.plan, doomed, Outcome::Kept(Keep::Spared), self.progress, report);
+            return (Vec::new(), IndexChange::Drop(Vec::new()));
         }
         let may_be_wanted = |index| is_under_way && (idle.is_spared(index) || pulls.is_in_use(index));
         let spared = idle.spare(|index| may_be_wanted(index) || unprobed.contains(&index));
@@ -297,7 +326,8 @@ fn remove_planned_partials(
 ) {
     let under_way = beside.filter(|beside| beside.pulls.update().is_some());
     for (index, (partial, fate)) in plan.partials().enumerate() {
-        let spared = under_way.filter(|beside| beside.idle.is_partial_spared(partial));
+        let spared = under_way
+            .filter(|beside| beside.pulls.locked_out().is_some() || beside.idle.is_partial_spared(partial));
         let outcome = match fate {
             Fate::Keep(reason) => Outcome::Kept(reason),
             Fate::Removed(_) => Outcome::Removed,

@@ -1,6 +1,7 @@
 //! The parameters of the method `image.cache.prune`: a policy in a form that can be sent and stored.
 //!
-//! Guarantees: they can state every part of a [`Policy`]. Nothing is ignored: an unknown field, a pin that is none and
+//! Guarantees: they can state every part of a [`Policy`] but [`Policy::watch_first`], which would leave a request without an
+//! answer for the grace. Nothing is ignored: an unknown field, a pin that is none and
 //! what excludes each other are errors. An absent field means the same as in [`Policy::default`].
 
 use std::time::Duration;

@@ -14,21 +14,24 @@ use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cache::SETTLE;
 use crate::cache::inventory::{Blob, Tree};
+use crate::cache::lock::Lock;
 use crate::cache::names::{self, Place};
 use crate::cache::references::References;
 use crate::os::lease::{Opened, Probe, ask_patiently, is_locked, probe};
+use crate::os::readers::Readers;
 use crate::os::status::Timestamp;
 use crate::os::watch::{Sighting, Watch};
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::prune::early::{Early, changed_directory};
 use crate::prune::look::Look;
+use crate::prune::newcomers::Newcomers;
 use crate::prune::open::{open_blob, open_partial};
 use crate::prune::sign::Sign;
 
@@ -41,6 +44,12 @@ const BATCH: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Pulls<'a> {
     tree: &'a Tree,
+    seen: Seen,
+}
+
+/// What was seen of pulls in a cache; a later round goes on with it.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
     watch: Option<Watch>,
     sign: OnceLock<Sign>,
     /// The blobs that processes had open when the prune looked. In a cache without images, at most one a thread.
@@ -49,32 +58,30 @@ pub(crate) struct Pulls<'a> {
     open_partials: Mutex<HashSet<usize>>,
     /// The blobs that could not be probed when the prune looked, if that matters: in a strict prune.
     unprobed: Option<Mutex<HashSet<usize>>>,
-}
-
-/// What was seen of pulls in a cache, for a later round.
-#[derive(Debug)]
-pub(crate) struct Seen {
-    watch: Option<Watch>,
-    sign: OnceLock<Sign>,
-    open: Mutex<HashSet<usize>>,
-    open_partials: Mutex<HashSet<usize>>,
-    unprobed: Option<Mutex<HashSet<usize>>>,
+    /// Whether the look watched for the grace.
+    was_watched: bool,
+    /// Others who take the lock that readers share with this prune.
+    newcomers: Newcomers,
 }
 
 impl<'a> Pulls<'a> {
     /// Goes on with what was seen in the same tree.
-    pub(crate) fn again(tree: &'a Tree, seen: Seen) -> Self {
-        let Seen { watch, sign, open, open_partials, unprobed } = seen;
-        Self { tree, watch, sign, open, open_partials, unprobed }
+    pub(crate) const fn again(tree: &'a Tree, seen: Seen) -> Self {
+        Self { tree, seen }
     }
 
     /// What was seen.
     pub(crate) fn into_seen(self) -> Seen {
-        let Self { watch, sign, open, open_partials, unprobed, .. } = self;
-        Seen { watch, sign, open, open_partials, unprobed }
+        self.seen
     }
 
-    /// Looks for pulls in the whole cache: for half a second, or until the first sign.
+    /// Whether the look watched for the grace.
+    pub(crate) const fn was_watched(&self) -> bool {
+        self.seen.was_watched
+    }
+
+    /// Looks for pulls in the whole cache: for half a second, or until the first sign. If the plan is to watch first,
+    /// watches for the grace before.
     pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
         Self::look_after(&Early::default(), plan, references, progress)
     }
@@ -91,14 +98,8 @@ impl<'a> Pulls<'a> {
         let directories = tree.directories.iter();
         let watch =
             Watch::start(directories.map(|directory| directory.descriptor.as_fd()), names::is_own_temporary);
-        let pulls = Self {
-            tree,
-            watch,
-            sign: OnceLock::new(),
-            open: Mutex::default(),
-            open_partials: Mutex::default(),
-            unprobed: plan.strict.then(Mutex::default),
-        };
+        let unprobed = plan.strict.then(Mutex::default);
+        let mut pulls = Self { tree, seen: Seen { watch, unprobed, ..Seen::default() } };
         // Both watches overlap, and the times of directories are read after the new one began, so there is no gap.
         let modified = early.modified(tree);
         if let Some(sign) = &early.sign {
@@ -108,10 +109,11 @@ impl<'a> Pulls<'a> {
         if let Some(path) = not_in_index {
             pulls.found(Sign::NotInIndex(path));
         }
-        if pulls.watch.is_none() && !tree.directories.is_empty() {
+        if pulls.seen.watch.is_none() && !tree.directories.is_empty() {
             pulls.found(Sign::Unwatched);
         }
         pulls.look_at_locks();
+        pulls.seen.was_watched = plan.will_watch_first() && pulls.watch_for(plan.grace, progress);
         // With no grace, nothing but what is seen in this time is spared.
         pulls.wait(progress, plan.grace.is_zero());
         // An image stays as a whole if any of its blobs is open or cannot be probed, so all of them must be known.
@@ -127,17 +129,20 @@ impl<'a> Pulls<'a> {
 
     /// The watch, if inotify is available.
     pub(crate) const fn watch(&self) -> Option<&Watch> {
-        self.watch.as_ref()
+        self.seen.watch.as_ref()
     }
 
     /// The first sign that was found, as of the last update.
     pub(crate) fn sign(&self) -> Option<&Sign> {
-        self.sign.get()
+        self.seen.sign.get()
     }
 
     /// Takes in what the watch has seen since the last update. Returns the first sign that was ever found.
     pub(crate) fn update(&self) -> Option<&Sign> {
-        self.take_in(self.watch.as_ref());
+        if self.seen.newcomers.look() {
+            self.found(self.lock_sign());
+        }
+        self.take_in(self.watch());
         self.sign()
     }
 
@@ -154,7 +159,7 @@ impl<'a> Pulls<'a> {
     pub(crate) fn while_changing_index<T>(&self, work: impl FnOnce() -> T) -> T {
         self.update();
         let done = work();
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.seen.watch {
             watch.update_but(|name| name == names::INDEX);
         }
         done
@@ -164,7 +169,7 @@ impl<'a> Pulls<'a> {
     pub(crate) fn while_removing_partials<T>(&self, work: impl FnOnce() -> T) -> T {
         self.update();
         let done = work();
-        if let Some(watch) = &self.watch {
+        if let Some(watch) = &self.seen.watch {
             let names: HashSet<&CStr> =
                 self.tree.partials.iter().map(|partial| partial.name.as_c_str()).collect();
             watch.update_but(|name| names.contains(name));
@@ -174,34 +179,34 @@ impl<'a> Pulls<'a> {
 
     /// Records a sign, if it is the first.
     pub(crate) fn found(&self, sign: Sign) {
-        let _ = self.sign.set(sign);
+        let _ = self.seen.sign.set(sign);
     }
 
     /// The watch of the directory at this position.
     pub(crate) fn watch_of(&self, directory: u16) -> Option<(&Watch, usize)> {
-        self.watch.as_ref().map(|watch| (watch, usize::from(directory)))
+        self.seen.watch.as_ref().map(|watch| (watch, usize::from(directory)))
     }
 
     /// Whether another process used this file, as of the last update.
     pub(crate) fn saw(&self, directory: usize, name: &CStr) -> bool {
-        self.watch.as_ref().is_some_and(|watch| watch.saw(directory, name))
+        self.seen.watch.as_ref().is_some_and(|watch| watch.saw(directory, name))
     }
 
     /// Whether a process had this blob open when the prune looked, or used it since, as of the last update.
     pub(crate) fn is_in_use(&self, index: usize) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+        self.seen.open.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
             || self.saw_blob(&self.tree.blobs[index])
     }
 
     /// In a strict prune, the blobs that could not be probed when the prune looked.
     pub(crate) fn unprobed(&self) -> HashSet<usize> {
         let lock = |set: &Mutex<HashSet<usize>>| set.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.unprobed.as_ref().map(lock).unwrap_or_default()
+        self.seen.unprobed.as_ref().map(lock).unwrap_or_default()
     }
 
     /// Whether a process had this partial open when the prune looked.
     pub(crate) fn is_partial_open(&self, index: usize) -> bool {
-        self.open_partials.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
+        self.seen.open_partials.lock().unwrap_or_else(PoisonError::into_inner).contains(&index)
     }
 
     fn saw_blob(&self, blob: &Blob) -> bool {
@@ -214,6 +219,36 @@ impl<'a> Pulls<'a> {
         self.probe_all(true, &[], progress);
         self.update();
         (0..self.tree.blobs.len()).filter(|&index| self.is_in_use(index)).collect()
+    }
+
+    /// Also looks out for others than these readers who take the lock.
+    pub(crate) fn beside(mut self, readers: Option<Arc<Readers>>) -> Self {
+        self.seen.newcomers = Newcomers::beside(readers);
+        self.update();
+        self
+    }
+
+    /// Whether readers share the lock with this prune.
+    pub(crate) const fn is_beside_readers(&self) -> bool {
+        self.seen.newcomers.are_looked_for()
+    }
+
+    /// Takes the lock again that others could share while the prune watched. If one of them still does, nothing goes.
+    pub(crate) fn under(self, lock: &Lock) -> Self {
+        if !lock.regain() {
+            self.seen.newcomers.note();
+            self.found(self.lock_sign());
+        }
+        self
+    }
+
+    /// If somebody else than readers has taken the lock, as of the last update, the sign of it: nothing more goes.
+    pub(crate) fn locked_out(&self) -> Option<Sign> {
+        self.seen.newcomers.have_come().then(|| self.lock_sign())
+    }
+
+    fn lock_sign(&self) -> Sign {
+        Sign::Locked(self.tree.directories.first().map(|root| root.path.clone()).unwrap_or_default())
     }
 
     fn path(&self, directory: usize, name: &CStr) -> PathBuf {
@@ -251,7 +286,7 @@ impl<'a> Pulls<'a> {
             let directory = tree.directory(partial.directory).descriptor.as_fd();
             match partial.look(directory, self.watch_of(partial.directory)) {
                 Look::InUse => {
-                    self.open_partials.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                    self.seen.open_partials.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
                     self.found(open_partial(partial));
                 }
                 Look::Changed => self.found(Sign::Changed(partial.path.clone())),
@@ -292,7 +327,7 @@ impl<'a> Pulls<'a> {
             Probe::InUse(opened) => return Some((opened, Instant::now())),
             Probe::Leased => self.found_open(index),
             Probe::Unknown => {
-                if let Some(unprobed) = &self.unprobed {
+                if let Some(unprobed) = &self.seen.unprobed {
                     unprobed.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
                 }
             }
@@ -311,7 +346,7 @@ impl<'a> Pulls<'a> {
     }
 
     fn found_open(&self, index: usize) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+        self.seen.open.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
         if self.sign().is_some() {
             return;
         }
@@ -358,8 +393,7 @@ mod tests {
         let directories = tree.directories.iter().map(|directory| directory.descriptor.as_fd());
         let watch = Watch::start(directories, names::is_own_temporary);
         assert!(watch.is_some());
-        let (sign, open, open_partials) = (OnceLock::new(), Mutex::default(), Mutex::default());
-        Pulls { tree, watch, sign, open, open_partials, unprobed: None }
+        Pulls { tree, seen: Seen { watch, ..Seen::default() } }
     }
 
     #[test]

@@ -193,6 +193,13 @@ impl PruneReport {
         corrupt.filter(|(index, _)| !plan.blob_fates[**index].goes() || left.contains(index)).count()
     }
 
+    /// Whether pulls, or what looks like pulls, kept the prune from freeing anything.
+    #[must_use]
+    pub const fn is_held_off(&self) -> bool {
+        let is_nothing_freed = self.blobs_freed == 0 && self.leftovers_freed == 0;
+        !self.dry_run && is_nothing_freed && self.kept.spared.blobs > 0
+    }
+
     /// Whether the whole plan was applied.
     #[must_use]
     pub fn is_complete(&self) -> bool {

@@ -25,6 +25,10 @@ pub(crate) struct Idle<'a> {
     plan: &'a PrunePlan,
     /// What the layout's index leads to, if the plan did not need to know.
     read: Option<References>,
+    /// Whether the cache was watched for the grace.
+    was_watched: bool,
+    /// Whether any blob may be in use, however long it has been idle.
+    doubts_all: bool,
 }
 
 /// What goes and what stays: while a pull is under way, or because it cannot be probed.
@@ -48,7 +52,7 @@ fn is_partial_idle_for(partial: &Partial, now: Timestamp, age: Duration) -> bool
 
 impl<'a> Idle<'a> {
     pub(crate) const fn of(plan: &'a PrunePlan) -> Self {
-        Self { plan, read: None }
+        Self { plan, read: None, was_watched: false, doubts_all: false }
     }
 
     /// Reads the references, if the plan did not need them. This opens manifests, so it comes before any watch.
@@ -56,6 +60,17 @@ impl<'a> Idle<'a> {
         if !self.plan.inventory.references.is_read {
             self.read = Some(read_tree(&self.plan.inventory.tree));
         }
+    }
+
+    /// Notes whether the cache was watched for the grace. Then a blob that nobody was seen to use was idle for so long.
+    pub(crate) const fn note_watch(&mut self, was_watched: bool) {
+        self.was_watched = was_watched;
+    }
+
+    /// Whether a blob that the plan removes has not certainly been idle for the grace.
+    pub(crate) fn spares_any(&self) -> bool {
+        let fates = self.plan.blob_fates.iter().enumerate();
+        fates.filter(|(_, fate)| fate.goes()).any(|(index, _)| self.is_spared(index))
     }
 
     /// What the layout's index leads to.
@@ -81,16 +96,24 @@ impl<'a> Idle<'a> {
 
     /// Whether the blob has not certainly been idle for an hour, or for the grace if that is longer.
     pub(crate) fn may_be_in_use(&self, index: usize) -> bool {
-        !self.is_idle_for(index, self.plan.grace.max(LOOK_FOR))
+        self.doubts_all || !self.is_idle_for(index, self.plan.grace.max(LOOK_FOR))
+    }
+
+    /// From now on, any blob may be in use, however long it has been idle.
+    pub(crate) const fn doubt_all(&mut self) {
+        self.doubts_all = true;
     }
 
     fn partial_may_be_in_use(&self, partial: &Partial) -> bool {
-        !is_partial_idle_for(partial, self.plan.planned_at, self.plan.grace.max(LOOK_FOR))
+        self.doubts_all || !is_partial_idle_for(partial, self.plan.planned_at, self.plan.grace.max(LOOK_FOR))
     }
 
-    /// Whether the blob has not certainly been idle for the grace, so that it stays while a pull is under way.
+    /// Whether the blob has not certainly been idle for the grace, so that it stays while a pull is under way. What the
+    /// watch saw used must be asked for besides.
     pub(crate) fn is_spared(&self, index: usize) -> bool {
-        !self.is_idle_for(index, self.plan.grace)
+        // A file may be used by another of its names, which the watch does not see.
+        let was_watched = self.was_watched && self.plan.inventory.tree.blobs[index].links == 1;
+        !was_watched && !self.is_idle_for(index, self.plan.grace)
     }
 
     /// Whether the partial stays while a pull is under way.

@@ -67,11 +67,11 @@ pub fn apply_to_goal(
     let policy = plan.goal.clone();
     let leftovers_go = plan.leftovers_go.clone();
     let (started, planned_at, before) = (Instant::now(), plan.planned_at, cache.space()?);
-    let Round { report, seen, left } = carry_out(&plan, None, progress);
+    let Round { report, seen, left } = carry_out(&plan, lock, None, progress);
     // Each round settles at least one entry.
     let most = plan.blob_fates.len() + plan.partial_fates.len();
     let (settled, before) = (Settled::default(), before.available_bytes);
-    let mut rounds = Rounds { plan, report, seen, left, settled, before, patience: PATIENCE };
+    let mut rounds = Rounds { lock, plan, report, seen, left, settled, before, patience: PATIENCE };
     for _ in 0..most {
         let Some(policy) = &policy else { break };
         let Some(space) = rounds.is_to_go_on(policy, cache, progress) else { break };
@@ -100,7 +100,8 @@ pub fn apply_to_goal(
 }
 
 /// What the rounds did so far.
-struct Rounds {
+struct Rounds<'a> {
+    lock: &'a Lock,
     plan: PrunePlan,
     report: PruneReport,
     seen: Option<Seen>,
@@ -112,7 +113,7 @@ struct Rounds {
     patience: Duration,
 }
 
-impl Rounds {
+impl Rounds<'_> {
     /// The space on the file system, if another round may bring a goal nearer.
     fn is_to_go_on(&mut self, policy: &Policy, cache: &CacheDir, progress: &Progress) -> Option<Space> {
         if progress.is_stopped() {
@@ -184,6 +185,7 @@ impl Rounds {
             Some(seen) => Pulls::again(&self.plan.inventory.tree, seen),
             None => Pulls::look(&self.plan, idle.references(), progress),
         };
+        idle.note_watch(pulls.was_watched());
         for index in pulls.in_use(progress) {
             self.settled.settle_blob(index, Fate::Keep(Keep::InUse));
         }
@@ -220,7 +222,7 @@ impl Rounds {
     }
 
     fn carry_out(&mut self, progress: &Progress) {
-        let Round { report, seen, left } = carry_out(&self.plan, self.seen.take(), progress);
+        let Round { report, seen, left } = carry_out(&self.plan, self.lock, self.seen.take(), progress);
         self.report = std::mem::take(&mut self.report).followed_by(report);
         self.seen = seen;
         self.left = left.or(self.left.take());

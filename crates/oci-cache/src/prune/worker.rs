@@ -275,6 +275,9 @@ impl<'a> Worker<'a> {
             return None;
         }
         let sign = if look { pulls.update() } else { pulls.sign() };
+        if pulls.locked_out().is_some() {
+            return Some(Keep::Spared);
+        }
         if pulls.saw(usize::from(self.blob(index).directory), name) {
             return Some(Keep::Recent);
         }
