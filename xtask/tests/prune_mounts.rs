@@ -119,6 +119,7 @@ fn nested_mounts_are_skipped_and_told() {
         touch "cache/blobs/sha512/$(printf %0128d 8)"
         expect "$(prune cache -v 2>error)" "freed 1.0 KiB across 1 blob(s) in $T/cache"
         expect "$(grep -c 'foreign, a mount' error)" 3
+        grep -q 'left 3 foreign entries alone; 3 mounts in the place of blobs not entered' error
         expect "$(ls outside | wc -l) $(ls cache/blobs/sha512 | wc -l) $(ls other | wc -l)" "2 1 1"
         "#,
     );

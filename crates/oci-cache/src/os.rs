@@ -15,6 +15,7 @@ pub(crate) mod processes;
 pub(crate) mod quiet_read;
 pub(crate) mod readers;
 pub(crate) mod status;
+pub(crate) mod subvolume;
 pub(crate) mod sys;
 pub(crate) mod watch;
 

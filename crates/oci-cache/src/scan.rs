@@ -65,7 +65,11 @@ pub(crate) fn scan_again(cache: &CacheDir) -> Result<Inventory, Error> {
     if tree.blobs.is_empty() && !tree.directories.iter().any(is_algorithm) {
         // Nothing was found, and this is why.
         tree.failures.extend(tree.not_entered.drain(..).map(|(path, kind)| {
-            let error = format!("it is a {kind}, which is not entered; point at the cache behind it");
+            let remedy = match kind {
+                "subvolume" => "make it a directory, or the whole cache one subvolume",
+                _ => "point at the cache behind it",
+            };
+            let error = format!("it is a {kind}, which is not entered; {remedy}");
             Failure::new("scan", path, io::Error::other(error))
         }));
     }

@@ -66,14 +66,19 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
 
 /// How many foreign entries stand where blobs would.
 fn in_the_place_of_blobs(plan: &PrunePlan) -> String {
-    let foreign = plan.inventory().foreign().iter();
-    match foreign.filter(|entry| entry.stands_for_blobs && entry.kind == "symbolic link").count() {
-        0 => String::new(),
-        links => {
-            let links = count(links as u64, "symbolic link", "symbolic links");
-            format!("; {links} in the place of blobs not followed")
+    let kinds = [
+        ("symbolic link", "symbolic links", "followed"),
+        ("mount", "mounts", "entered"),
+        ("subvolume", "subvolumes", "entered"),
+    ];
+    let told = kinds.map(|(kind, plural, done)| {
+        let foreign = plan.inventory().foreign().iter();
+        match foreign.filter(|entry| entry.stands_for_blobs && entry.kind == kind).count() {
+            0 => String::new(),
+            some => format!("; {} in the place of blobs not {done}", count(some as u64, kind, plural)),
         }
-    }
+    });
+    told.concat()
 }
 
 /// What became of leftovers, of an index that could not be rewritten, and of a cache moved aside.

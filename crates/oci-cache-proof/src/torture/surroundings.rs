@@ -8,6 +8,7 @@ mod limits;
 mod mounts;
 mod room;
 mod signals;
+mod subvolumes;
 mod trial;
 
 use crate::torture::control::try_all;
@@ -22,6 +23,7 @@ use crate::torture::stage::Stage;
 pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", mounts::CASES),
+        ("subvolumes", subvolumes::CASES),
         ("room", room::CASES),
         ("limits and outputs", limits::CASES),
         ("exchanges", exchange::CASES),

@@ -90,7 +90,8 @@ pub(crate) struct Directory {
 pub struct Foreign {
     /// Its path.
     pub path: PathBuf,
-    /// Its kind: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device` or `mount`.
+    /// Its kind: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device`, `mount`, or `subvolume` (of
+    /// btrfs).
     pub kind: &'static str,
     /// Whether its name is that of a blob or of a directory of blobs, so that it stands in the place of one.
     pub stands_for_blobs: bool,
@@ -111,7 +112,7 @@ pub(crate) struct Tree {
     /// Why the scan could not tell whether there is an index.
     pub(crate) index_unknown: Option<Errno>,
     pub(crate) foreign: Vec<Foreign>,
-    /// The links and mounts in the place of directories of blobs, and which of the two each is.
+    /// The links, mounts and subvolumes in the place of directories of blobs, and which of these each is.
     pub(crate) not_entered: Vec<(PathBuf, &'static str)>,
     pub(crate) failures: Failures,
     /// Names of directories in the root that have the name of a leftover.

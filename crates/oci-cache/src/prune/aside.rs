@@ -29,6 +29,7 @@ use crate::escape::escape_path;
 use crate::os::access::Removals;
 use crate::os::directory::open_directory;
 use crate::os::status::Status;
+use crate::os::subvolume::is_subvolume;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::prune::confine::confined;
@@ -133,6 +134,10 @@ fn check<'a>(cache: &'a CacheDir, plan: &PrunePlan) -> Result<Option<(&'a Root, 
     }
     if root.status.is_mount_root {
         return Err(refused(cache, "the cache is a mount point".to_owned()));
+    }
+    if is_subvolume(root.descriptor.as_fd(), &root.status) {
+        let why = "the cache is a btrfs subvolume, and the new one would be a plain directory";
+        return Err(refused(cache, why.to_owned()));
     }
     let children = plan.inventory.leftovers.iter().filter(|leftover| leftover.is_child);
     let in_children = children.flat_map(Leftover::foreign);

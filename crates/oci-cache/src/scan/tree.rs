@@ -19,6 +19,7 @@ use crate::error::Failure;
 use crate::os::directory::{list, open_directory};
 use crate::os::errno_of;
 use crate::os::status::Status;
+use crate::os::subvolume::is_nested_subvolume;
 use crate::scan::index;
 use crate::scan::lower_layer;
 use crate::scan::partials;
@@ -169,10 +170,14 @@ impl Scanner<'_> {
     fn add_foreign(&mut self, index: u16, name: &OsStr, status: &Status) {
         let directory = self.tree.directory(index);
         let (path, place, bytes) = (directory.path.join(name), directory.place, name.as_bytes());
-        let kind = if self.device.is_own(status) { kind_name(status) } else { "mount" };
+        let kind = match status {
+            status if self.device.is_own(status) => kind_name(status),
+            status if is_nested_subvolume(status, self.device.0) => "subvolume",
+            _ => "mount",
+        };
         let stands_for_a_directory = below(place, bytes, false).is_some();
         let stands_for_blobs = stands_for_a_directory || names::blob(place, bytes).is_some();
-        if stands_for_a_directory && matches!(kind, "symbolic link" | "mount") {
+        if stands_for_a_directory && matches!(kind, "symbolic link" | "mount" | "subvolume") {
             self.tree.not_entered.push((path.clone(), kind));
         }
         self.tree.foreign.push(Foreign { path, kind, stands_for_blobs });
