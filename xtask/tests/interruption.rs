@@ -47,9 +47,9 @@ fn end(mut child: Child) {
 
 #[test]
 fn a_prune_says_how_far_it_came() {
-    // It waits for half a second, because one blob is fresh.
+    // It waits for half a second, because the blobs are fresh.
     let cache = Cache::flat(3, KIB);
-    set_age(&cache.path().join(flat(1)), Duration::ZERO);
+    (1..=3).for_each(|number| set_age(&cache.path().join(flat(number)), Duration::ZERO));
     let ran = interrupted(&cache, "cache-prune", &["--format", "json"], Cache::wait_until_locked);
     let object = ran.json();
     assert_eq!((ran.exit, &object["interrupted"]), (130, &json!(true)), "{}", ran.block());

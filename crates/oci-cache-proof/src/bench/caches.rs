@@ -28,6 +28,8 @@ pub(crate) struct Recipe {
     pub(crate) sizes: Sizes,
     pub(crate) layout: Layout,
     pub(crate) naming: Naming,
+    /// Whether the last blob was written just now. All others look an hour old.
+    pub(crate) last_is_fresh: bool,
 }
 
 /// The sizes of the blobs, in bytes.
@@ -93,7 +95,8 @@ impl Recipe {
             Layout::Flat => "flat",
             Layout::Nested => "nested",
         };
-        format!("{} blobs {sizes}, {layout}", grouped(self.blobs))
+        let fresh = if self.last_is_fresh { ", one of them fresh" } else { "" };
+        format!("{} blobs {sizes}, {layout}{fresh}", grouped(self.blobs))
     }
 
     /// The size of each blob.
@@ -143,6 +146,11 @@ impl Recipe {
             write_blob(&path, size, &noise, index, times)
                 .with_context(|| format!("write `{}`", path.display()))?;
             blobs.push(path);
+        }
+        if let Some(last) = blobs.last().filter(|_| self.last_is_fresh) {
+            let times = FileTimes::new().set_modified(created).set_accessed(created);
+            let set = File::open(last).and_then(|file| file.set_times(times));
+            set.with_context(|| format!("set the times of `{}`", last.display()))?;
         }
         Ok(())
     }
@@ -275,8 +283,13 @@ mod tests {
 
     #[test]
     fn a_recipe_gives_the_same_cache_twice() {
-        let recipe =
-            Recipe { blobs: 5, sizes: Sizes::UpTo(9000), layout: Layout::Flat, naming: Naming::Random };
+        let recipe = Recipe {
+            blobs: 5,
+            sizes: Sizes::UpTo(9000),
+            layout: Layout::Flat,
+            naming: Naming::Random,
+            last_is_fresh: false,
+        };
         let listing = |cache: &Cache| {
             let file = |blob: &PathBuf| (blob.file_name().unwrap().to_owned(), fs::read(blob).unwrap());
             cache.blobs().iter().map(file).collect::<Vec<_>>()
@@ -288,8 +301,13 @@ mod tests {
 
     #[test]
     fn blobs_are_an_hour_old_and_as_large_as_they_should_be() {
-        let recipe =
-            Recipe { blobs: 2, sizes: Sizes::Each(1 << 21), layout: Layout::Nested, naming: Naming::Random };
+        let recipe = Recipe {
+            blobs: 2,
+            sizes: Sizes::Each(1 << 21),
+            layout: Layout::Nested,
+            naming: Naming::Random,
+            last_is_fresh: false,
+        };
         let (_parent, cache) = make(recipe);
         for blob in cache.blobs() {
             assert_eq!(blob.parent().unwrap(), cache.path().join("blobs/sha256"));
@@ -300,9 +318,29 @@ mod tests {
     }
 
     #[test]
+    fn one_blob_can_be_fresh() {
+        let recipe = Recipe {
+            blobs: 3,
+            sizes: Sizes::Each(1),
+            layout: Layout::Flat,
+            naming: Naming::Random,
+            last_is_fresh: true,
+        };
+        let (_parent, cache) = make(recipe);
+        let is_fresh = |blob: &PathBuf| blob.metadata().unwrap().modified().unwrap().elapsed().unwrap() < AGE;
+        assert_eq!(cache.blobs().iter().map(is_fresh).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(recipe.description(), "3 blobs of 1 B, flat, one of them fresh");
+    }
+
+    #[test]
     fn names_by_content_are_true_and_unique() {
-        let recipe =
-            Recipe { blobs: 3, sizes: Sizes::Each(100), layout: Layout::Flat, naming: Naming::Content };
+        let recipe = Recipe {
+            blobs: 3,
+            sizes: Sizes::Each(100),
+            layout: Layout::Flat,
+            naming: Naming::Content,
+            last_is_fresh: false,
+        };
         let (_parent, cache) = make(recipe);
         let names: BTreeSet<_> = cache.blobs().iter().map(|blob| blob.file_name().unwrap()).collect();
         assert_eq!((names.len(), cache.blobs_left()), (3, 3));

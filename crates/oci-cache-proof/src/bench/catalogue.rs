@@ -67,7 +67,7 @@ const MIB: u64 = 1 << 20;
 const TYPICAL_BYTES: u64 = 1_288_490_189;
 
 const fn recipe(blobs: usize, sizes: Sizes) -> Recipe {
-    Recipe { blobs, sizes, layout: Layout::Flat, naming: Naming::Random }
+    Recipe { blobs, sizes, layout: Layout::Flat, naming: Naming::Random, last_is_fresh: false }
 }
 
 const SMALL_10K: Recipe = recipe(10_000, Sizes::Each(4 * KIB));
@@ -113,6 +113,16 @@ const ALL: &[Benchmark] = &[
             "million",
             "Growth: time and memory with a million blobs.",
             recipe(1_000_000, Sizes::UpTo(4 * KIB)),
+            FileSystem::Disk,
+            Kind::Prune,
+        )
+    },
+    Benchmark {
+        most_rounds: 3,
+        ..benchmark(
+            "million-one-fresh",
+            "The same with one fresh blob, so that the pruner looks for pulls.",
+            Recipe { last_is_fresh: true, ..recipe(1_000_000, Sizes::UpTo(4 * KIB)) },
             FileSystem::Disk,
             Kind::Prune,
         )

@@ -126,8 +126,15 @@ mod tests {
 
     #[test]
     fn room_is_counted_in_blocks() {
-        let recipe =
-            |blobs, sizes| room_for(&Recipe { blobs, sizes, layout: Layout::Flat, naming: Naming::Random });
+        let recipe = |blobs, sizes| {
+            room_for(&Recipe {
+                blobs,
+                sizes,
+                layout: Layout::Flat,
+                naming: Naming::Random,
+                last_is_fresh: false,
+            })
+        };
         assert_eq!(recipe(2, Sizes::Each(1)) - recipe(1, Sizes::Each(1)), 4096 + 512);
         assert_eq!(recipe(2, Sizes::Each(4097)) - recipe(1, Sizes::Each(4097)), 8192 + 512);
     }
