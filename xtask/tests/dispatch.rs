@@ -69,7 +69,7 @@ fn a_signal_ends_the_wait_for_the_lock() {
     let cache = Cache::flat(1, KIB);
     let lock = File::open(cache.path()).unwrap();
     lock.lock().unwrap();
-    for (signal, exit) in [("-TERM", 143), ("-INT", 130)] {
+    for (signal, exit) in [("-TERM", 143), ("-INT", 130), ("-HUP", 129), ("-XCPU", 152)] {
         for command in [&["cache-prune"][..], &["cache-verify", "--prune"]] {
             let mut program = Command::new(XTASK);
             program.args(command).args(["--format", "json", "--cache-dir"]).arg(cache.path());

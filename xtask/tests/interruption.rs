@@ -60,6 +60,41 @@ fn a_prune_says_how_far_it_came() {
 }
 
 #[test]
+fn a_terminal_that_hangs_up_twice_stops_a_prune_once() {
+    // So does processor time that is used up, with every further second of it.
+    for (signal, exit) in [("-HUP", 129), ("-XCPU", 152)] {
+        let cache = large();
+        let mut program = support::xtask();
+        program.args(["cache-verify", "--cache-dir"]).arg(cache.path());
+        let child = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::piped()));
+        sleep(Duration::from_millis(200));
+        let pid = child.id().to_string();
+        for _ in 0..2 {
+            assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        }
+        let ran = Ran::from(&child.wait_with_output().unwrap(), cache.base.path());
+        assert_eq!(ran.exit, exit, "{}", ran.block());
+        assert!(ran.stdout.ends_with(" (interrupted: 0 of 4 blob(s))\n"), "{}", ran.block());
+    }
+}
+
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    // It waits for half a second, because one blob is fresh.
+    let cache = Cache::flat(3, KIB);
+    set_age(&cache.path().join(flat(1)), Duration::ZERO);
+    let mut program = Command::new("nohup");
+    program.arg(support::xtask().get_program()).args(["cache-prune", "-q", "--cache-dir"]).arg(cache.path());
+    let child = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::piped()));
+    cache.wait_until_locked();
+    sleep(Duration::from_millis(50));
+    assert!(Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap().success());
+    let ran = Ran::from(&child.wait_with_output().unwrap(), cache.base.path());
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    assert_eq!(ran.stdout, "freed 3.0 KiB across 3 blob(s) in [TMP]/oci\n");
+}
+
+#[test]
 fn a_verification_says_how_far_it_came() {
     let moment = |_: &Cache| sleep(Duration::from_millis(100));
     let ran = interrupted(&large(), "cache-verify", &[], moment);

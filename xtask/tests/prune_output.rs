@@ -316,6 +316,7 @@ fn no_command_prints_help() {
       2         wrong usage, or the directory is refused; the cache was not touched
       3         done, and what was asked about is not so:
                 a goal not met, corrupt or missing blobs, over budget
-      130, 143  interrupted by SIGINT, SIGTERM; what was done is reported
+      128 + N   interrupted by signal N:
+                SIGHUP (129), SIGINT (130), SIGTERM (143), SIGXCPU (152); what was done is reported
     ");
 }

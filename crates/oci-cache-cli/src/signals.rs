@@ -1,11 +1,15 @@
-//! Handles signals. The first SIGINT or SIGTERM asks the work to stop; the second ends the process. SIGXFSZ
-//! has no effect: the write that caused it fails, and is reported like any other failure.
+//! Handles signals. The first SIGINT, SIGTERM, SIGHUP or SIGXCPU asks the work to stop. After that, SIGINT and SIGTERM
+//! end the process; the other two do not, because both come again by themselves: from the shell as well as the terminal,
+//! and with every second of processor time. A SIGHUP that is ignored at the start, as under `nohup`, stays ignored.
+//! SIGXFSZ has no effect: the write that caused it fails, and is reported like any other failure.
 
+use std::ffi::c_int;
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ};
 use signal_hook::flag;
 
 use crate::exit::Exit;
@@ -32,9 +36,13 @@ impl Signals {
     /// If the handlers cannot be registered.
     pub fn watch(stop: &Arc<AtomicBool>) -> io::Result<Self> {
         let received = Arc::new(AtomicUsize::new(0));
-        for (signal, number) in [(SIGINT, 2), (SIGTERM, 15)] {
+        for signal in [SIGINT, SIGTERM] {
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(stop))?;
+        }
+        let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM, SIGXCPU].into_iter().chain(hangup) {
             flag::register(signal, Arc::clone(stop))?;
+            let number = usize::try_from(signal).map_err(io::Error::other)?;
             flag::register_usize(signal, Arc::clone(&received), number)?;
         }
         Ok(Self { received })
@@ -47,5 +55,33 @@ impl Signals {
             Ok(0) | Err(_) => None,
             Ok(signal) => Some(Exit::Signalled(signal)),
         }
+    }
+}
+
+/// Whether this process ignores the signal, or if that cannot be known.
+fn is_ignored(signal: c_int) -> bool {
+    fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| has_ignored(&status, signal))
+        .unwrap_or(true)
+}
+
+/// Whether the signal is in the mask of ignored ones in a `/proc/self/status`; see `proc_pid_status(5)`.
+fn has_ignored(status: &str, signal: c_int) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals() {
+        let status = "Name:\tx\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000001001\n";
+        let ignored = [SIGHUP, SIGINT, 13, SIGXCPU].map(|signal| has_ignored(status, signal));
+        assert_eq!(ignored, [true, false, true, false].map(Some));
+        assert_eq!(has_ignored("", SIGHUP), None);
     }
 }

@@ -51,7 +51,8 @@ fn the_help() {
       2         wrong usage, or the directory is refused; the cache was not touched
       3         done, and what was asked about is not so:
                 a goal not met, corrupt or missing blobs, over budget
-      130, 143  interrupted by SIGINT, SIGTERM; what was done is reported
+      128 + N   interrupted by signal N:
+                SIGHUP (129), SIGINT (130), SIGTERM (143), SIGXCPU (152); what was done is reported
     ");
     assert_eq!(stdout(&[]), stdout(&["--help"]));
     assert_eq!(stdout(&["--version"]), "oci-cache 0.1.0\n");

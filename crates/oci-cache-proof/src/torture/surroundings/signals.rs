@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM at any time.
+//! The signals that stop a prune, at any time.
 //!
 //! Guarantees: the prune ends soon, with the code for the signal, and its totals are correct.
 
@@ -14,7 +14,8 @@ use crate::torture::mode::LIMIT;
 use crate::torture::sandbox::{Sandbox, Shape, fill};
 use crate::torture::surroundings::trial::{Case, Trial};
 
-const SIGNALS: [(Signal, i32); 2] = [(Signal::INT, 130), (Signal::TERM, 143)];
+const SIGNALS: [(Signal, i32); 4] =
+    [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129), (Signal::XCPU, 152)];
 /// How long stopping may take.
 const SOON: Duration = Duration::from_secs(2);
 /// The number of points in time at which a prune is stopped.
