@@ -202,7 +202,7 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
     let is_long = command.split_whitespace().any(|word| LONG.contains(&word));
     let here = command
         .replace("/var/cache/banger/oci", cache.path().to_str().unwrap())
-        .replace("/var/lib/prometheus/node-exporter", base.to_str().unwrap());
+        .replace("/var/lib/oci-cache/metrics", base.to_str().unwrap());
     let output = Command::new("bash")
         .args(["-c", &if is_long { format!("{here} --help") } else { here }])
         .current_dir(base)

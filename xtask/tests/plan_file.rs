@@ -110,6 +110,31 @@ fn a_plan_of_another_user_is_refused() {
 }
 
 #[test]
+fn a_plan_is_read_before_the_lock_is_taken() {
+    let cache = Cache::flat(1, KIB);
+    let plan = saved(&cache);
+    let lock = fs::File::open(cache.path()).unwrap();
+    lock.lock().unwrap();
+    let carry_out = || cache.prune(&["--wait-timeout", "0s", "--from-plan", plan.to_str().unwrap()]);
+    let ran = carry_out();
+    assert_eq!(ran.exit, 1, "{}", ran.block());
+    assert!(ran.stderr.contains("still holds the lock"), "{}", ran.block());
+    // What is wrong with the plan is told without the lock.
+    let text = fs::read_to_string(&plan).unwrap();
+    for (content, mode, why) in [
+        (text.clone(), 0o622, "other users can write it"),
+        ("{".to_owned(), 0o600, "it is not a saved plan, or it is damaged"),
+        (text.replace("\"inode\":", "\"inode\":1"), 0o600, "it was made for `[TMP]/oci`, but"),
+    ] {
+        fs::write(&plan, content).unwrap();
+        fs::set_permissions(&plan, Permissions::from_mode(mode)).unwrap();
+        let ran = carry_out();
+        assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{}", ran.block());
+        assert!(ran.stderr.contains(why), "{}", ran.block());
+    }
+}
+
+#[test]
 fn only_a_regular_file_is_read_as_a_plan() {
     let cache = Cache::flat(1, KIB);
     let fifo = cache.base.path().join("fifo");

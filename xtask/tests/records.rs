@@ -241,17 +241,27 @@ fn the_last_success_outlives_a_run_that_fails() {
 }
 
 #[test]
-fn a_fifo_is_written_to_and_never_read() {
+fn what_is_no_regular_file_is_neither_written_nor_read() {
     let cache = Cache::flat(1, KIB);
-    let fifo = cache.base.path().join("fifo");
+    let base = cache.base.path();
+    let fifo = base.join("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let reader = std::thread::spawn({
-        let fifo = fifo.clone();
-        move || fs::read_to_string(fifo).unwrap()
-    });
-    let ran = cache.run("cache-usage", &["--metrics-file", fifo.to_str().unwrap()]);
-    assert_eq!(ran.exit, 0, "{}", ran.block());
-    assert!(reader.join().unwrap().contains("oci_cache_usage_blobs{"));
+    let before = cache.tree();
+    for (path, why) in [
+        (fifo.as_path(), "`[TMP]/fifo` is not a regular file: name one"),
+        (base, "`[TMP]` is a directory: name a file"),
+        (Path::new("/dev/null"), "`/dev/null` is not a regular file"),
+    ] {
+        let metrics = cache.prune(&["--metrics-file", path.to_str().unwrap()]);
+        let mut program = xtask();
+        program.args(["cache-prune", "--github-summary", "--cache-dir"]).arg(cache.path());
+        let summary = Ran::of(program.env("GITHUB_STEP_SUMMARY", path), base);
+        for ran in [metrics, summary] {
+            assert_eq!((ran.exit, ran.stdout.as_str()), (2, ""), "{}", ran.block());
+            assert!(ran.stderr.contains(why), "{}", ran.block());
+        }
+    }
+    assert_eq!(cache.tree(), before);
 }
 
 #[test]

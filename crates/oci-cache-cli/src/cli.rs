@@ -113,7 +113,8 @@ pub(crate) struct RecordArguments {
     /// Append a Markdown table of the result to the file named by $GITHUB_STEP_SUMMARY.
     #[arg(long)]
     pub(crate) github_summary: bool,
-    /// Write the result to FILE as metrics in the Prometheus text format. Use another FILE for each cache and command.
+    /// Write the result to FILE as metrics in the Prometheus text format. Use another FILE for each cache and command, in a
+    /// directory that only you and root can change.
     #[arg(long, value_name = "FILE")]
     pub(crate) metrics_file: Option<PathBuf>,
 }
@@ -177,8 +178,8 @@ pub(crate) struct PolicyArguments {
     /// Keep the image of this name, or the blob of this digest with the images that need it; repeatable.
     #[arg(long, value_name = "NAME|DIGEST")]
     pub(crate) keep: Vec<Pin>,
-    /// Keep what FILE (- for standard input) lists: one name or digest per line, an OCI index or manifest, or the
-    /// output of crictl, docker, podman or skopeo; repeatable.
+    /// Keep what FILE, a regular file (or - for standard input), lists: one name or digest per line, an OCI index or
+    /// manifest, or the output of crictl, docker, podman or skopeo; repeatable.
     #[arg(long, value_name = "FILE")]
     pub(crate) keep_from: Vec<PathBuf>,
     /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB, or a share of the file system, such as

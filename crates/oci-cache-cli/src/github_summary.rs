@@ -1,8 +1,8 @@
 //! `--github-summary`: the result as a Markdown table in a GitHub Actions job's summary.
 //!
-//! Guarantees: if the file cannot be opened for appending, the command fails before it does anything.
+//! Guarantees: as [`OutputFile`]. If the file cannot be opened for appending, the command fails before it does anything.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,13 @@ use anyhow::{Context as _, anyhow};
 use oci_cache::escape_path;
 
 use crate::exit::UsageError;
-use crate::output_file;
+use crate::output_file::OutputFile;
 use crate::report::Report;
 use crate::text::summary;
 
 const VARIABLE: &str = "GITHUB_STEP_SUMMARY";
+/// What an error says first.
+const OPENING: &str = "open the summary file";
 
 /// The summary file, open for appending.
 #[derive(Debug)]
@@ -32,9 +34,8 @@ impl Summary {
                 "--github-summary: {VARIABLE} is not set; GitHub Actions sets it in every step"
             )))
         })?;
-        output_file::check_outside(&path, cache)?;
-        let file = OpenOptions::new().append(true).create(true).open(&path);
-        let file = file.with_context(|| format!("open the summary file `{}`", escape_path(&path)))?;
+        let file = OutputFile::find(&path, Some(cache), OPENING)?;
+        let file = file.append().with_context(|| format!("{OPENING} `{}`", escape_path(&path)))?;
         Ok(Self { path, file })
     }
 

@@ -13,6 +13,7 @@ pub mod commands;
 pub mod exit;
 mod github_summary;
 mod held_off;
+mod input_file;
 mod location;
 mod lock;
 mod metrics_file;

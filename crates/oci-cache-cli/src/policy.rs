@@ -1,19 +1,14 @@
 //! Builds the policy from the arguments.
 
-use std::fs;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow};
-use oci_cache::{Pin, Pins, Policy, escape_path, parse_keep};
-use rustix::fs::OFlags;
+use oci_cache::{Pin, Pins, Policy, escape_path, read_keep};
 
 use crate::cli::{GraceArguments, PolicyArguments};
 use crate::exit::UsageError;
-
-/// The maximum size of a list to read. A million digests take 72 MB.
-const MAX_LIST_BYTES: u64 = 256 << 20;
+use crate::input_file;
 
 /// Builds the policy. Reads the lists that the arguments name.
 pub(crate) fn build(arguments: &PolicyArguments, grace: &GraceArguments) -> anyhow::Result<Policy> {
@@ -38,22 +33,11 @@ pub(crate) fn build(arguments: &PolicyArguments, grace: &GraceArguments) -> anyh
     Ok(policy)
 }
 
-/// Opens a file without changing its access time, if that is allowed: the file may belong to the cache.
-fn open_quietly(path: &Path) -> anyhow::Result<fs::File> {
-    let quietly = i32::try_from(OFlags::NOATIME.bits())?;
-    match fs::File::options().read(true).custom_flags(quietly).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(fs::File::open(path)?),
-        opened => Ok(opened?),
-    }
-}
-
 fn read_list(path: &Path) -> anyhow::Result<Pins> {
-    let mut content = Vec::new();
-    let source: Box<dyn io::Read> =
-        if path == Path::new("-") { Box::new(io::stdin().lock()) } else { Box::new(open_quietly(path)?) };
-    source.take(MAX_LIST_BYTES + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > MAX_LIST_BYTES {
-        return Err(anyhow!("it is larger than {}", banger_fmt::format_bytes(MAX_LIST_BYTES)));
-    }
-    parse_keep(&content).context("parse it")
+    let pins = if path == Path::new("-") {
+        read_keep(io::stdin().lock())
+    } else {
+        read_keep(input_file::open(path, "pipe the list to `--keep-from -`, or name a file")?)
+    };
+    pins.context("parse it")
 }

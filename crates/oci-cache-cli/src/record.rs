@@ -1,19 +1,19 @@
 //! `--metrics-file` and `--github-summary`: records a run, the same way for every command.
 //!
-//! Guarantees: the metrics are written however the run ends, after everything else. A summary that cannot be opened
-//! fails the run before it does anything; a run without a result appends nothing.
+//! Guarantees: the metrics are written however the run ends, after everything else. A metrics file that is refused, and a
+//! summary that cannot be opened, fail the run before it does anything; a run without a result appends nothing.
 
 use std::time::Instant;
 
 use oci_cache::CacheDir;
 
 use crate::cli::{LocationArguments, RecordArguments};
-use crate::exit::Exit;
+use crate::exit::{Exit, UsageError};
 use crate::github_summary::Summary;
 use crate::held_off::Hold;
 use crate::report::Report;
 use crate::text::metrics::Run;
-use crate::{clock, location, metrics_file, output_file};
+use crate::{clock, location, metrics_file};
 
 /// How a command ended, and its result.
 #[derive(Debug)]
@@ -36,11 +36,16 @@ pub(crate) fn run(
 ) -> anyhow::Result<Exit> {
     let (started, clock) = (clock::now(), Instant::now());
     let directory = location::cache_dir(location).ok();
-    if let (Some(path), Some(cache)) = (&arguments.metrics_file, &directory) {
-        output_file::check_outside(path, cache)?;
-    }
+    let found = match &arguments.metrics_file {
+        None => None,
+        Some(path) => match metrics_file::find(path, directory.as_deref()) {
+            Err(error) if error.is::<UsageError>() => return Err(error),
+            // If it cannot be written, the work is done all the same.
+            found => Some((path, found)),
+        },
+    };
     let result = summarised(arguments, location, work);
-    let Some(path) = &arguments.metrics_file else { return Ok(result?.exit) };
+    let Some((path, found)) = found else { return Ok(result?.exit) };
     // Where the cache is said to be, if that is no valid place.
     let directory = directory.or_else(|| location.cache_dir.clone()).unwrap_or_default();
     let run = Run {
@@ -54,7 +59,7 @@ pub(crate) fn run(
         ended: clock::now(),
         duration: clock.elapsed(),
     };
-    let written = metrics_file::write(path, &run);
+    let written = found.and_then(|file| metrics_file::write(path, &file, &run));
     let done = result?;
     written?;
     Ok(done.exit)

@@ -77,10 +77,11 @@ pub use plan::PrunePlan;
 pub use plan::amount::Amount;
 pub use plan::fate::{Fate, Keep, Remove};
 pub use plan::goal::{Goal, GoalKind};
-pub use plan::keep_list::{KeepError, parse_keep};
+pub use plan::keep_list::{KeepError, parse_keep, read_keep};
 pub use plan::pins::{ParsePinError, Pin, Pins, Unmatched};
+pub use plan::plan_reader::{MAX_PLAN_BYTES, SavedPlanError};
 pub use plan::policy::{DEFAULT_GRACE, Policy};
-pub use plan::saved_plan::{SavedPlan, SavedPlanError, save_plan};
+pub use plan::saved_plan::{SavedPlan, save_plan};
 pub use plan::select::{estimate, select};
 
 // Data.

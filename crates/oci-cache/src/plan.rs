@@ -13,6 +13,7 @@ pub(crate) mod goal;
 pub(crate) mod keep_list;
 mod meter;
 pub(crate) mod pins;
+pub(crate) mod plan_reader;
 pub(crate) mod policy;
 mod saved_entry;
 pub(crate) mod saved_plan;

@@ -5,23 +5,22 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use oci_cache::{
-    CacheDir, Check, Error, Failures, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, Space,
-    Timestamp, apply_aside, apply_to_goal, check_aside, check_confinement, scan, select,
+    CacheDir, Check, Error, Failures, Lock, Policy, Progress, PrunePlan, PruneReport, Pruned, SavedPlan,
+    Space, Timestamp, apply_aside, apply_to_goal, check_aside, check_confinement, scan, select,
 };
 
 use crate::cli::PruneArguments;
 use crate::commands::verify;
 use crate::exit::{Exit, UsageError};
 use crate::held_off::{HeldOff, Hold, LockTimeout};
+use crate::plan_file::Target;
 use crate::progress_bar::Measure;
 use crate::record::{self, Done};
 use crate::report::Report;
 use crate::report::entries::{WithEntries, entries};
 use crate::report::hold::WithHold;
 use crate::signals::Signals;
-use crate::{
-    answer, clock, location, lock, metrics_file, output, output_file, plan_file, policy, progress_bar, text,
-};
+use crate::{answer, clock, location, lock, metrics_file, output, plan_file, policy, progress_bar, text};
 
 /// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
 /// contains one of these.
@@ -31,10 +30,6 @@ use crate::{
 /// Whatever prevents a result. The caller prints it.
 pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<Exit> {
     answer::or_problem(&arguments.cache, |started| {
-        let plan = arguments.save_plan.as_ref().filter(|path| !plan_file::is_stdout(path));
-        if let (Some(path), Ok(cache)) = (plan, location::cache_dir(&arguments.cache.location)) {
-            output_file::check_outside(path, &cache)?;
-        }
         record::run("prune", &arguments.record, &arguments.cache.location, || {
             prune(arguments, protected, started)
         })
@@ -43,12 +38,14 @@ pub fn run(arguments: &PruneArguments, protected: &[PathBuf]) -> anyhow::Result<
 
 fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) -> anyhow::Result<Done> {
     let (progress, began) = (Progress::default(), clock::now());
-    // Reading a list may block forever, so until the lists are read, a signal ends the process.
+    let directory = location::cache_dir(&arguments.cache.location)?;
+    // Reading a list may block forever, and a plan may be long. So until they are read, a signal ends the process.
+    let files = files(arguments, &directory)?;
     let mut policy = policy::build(&arguments.policy, &arguments.grace)?;
     policy.strict = arguments.strictness.strict;
     let signals = Signals::watch(&progress.stop).context("watch for signals")?;
-    let directory = location::cache_dir(&arguments.cache.location)?;
     let mut cache = CacheDir::open(&directory, &location::protected(protected))?;
+    files.check_directory(arguments, &cache)?;
     let mut lock = None;
     if !arguments.dry_run {
         lock = lock::wait(&mut cache, &arguments.cache, !arguments.aside, &progress)
@@ -62,12 +59,14 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) ->
         check_confinement(cache.path())?;
     }
     let space = cache.space()?;
-    let (mut plan, unread) = plan(arguments, &cache, &policy, space, &progress)?;
+    // By now it may be another directory at the path.
+    files.check_directory(arguments, &cache)?;
+    let (mut plan, unread) = plan(arguments, files.plan, &cache, &policy, space, &progress)?;
     if arguments.aside {
         check_aside(&cache, &plan)?;
     }
-    if let Some(path) = &arguments.save_plan {
-        plan_file::save(path, &mut plan, &cache)?;
+    if let (Some(path), Some(target)) = (&arguments.save_plan, &files.target) {
+        plan_file::save(target, path, &mut plan, &cache)?;
     }
     let mut pruned = match lock {
         None => Pruned::preview(plan),
@@ -115,6 +114,31 @@ fn with_earlier_runs(
     }
 }
 
+/// The files of a plan.
+struct Files {
+    /// Where a plan is to be saved.
+    target: Option<Target>,
+    /// The plan to carry out.
+    plan: Option<SavedPlan>,
+}
+
+/// Finds or reads the file of the plan. Nobody waits for this yet.
+fn files(arguments: &PruneArguments, directory: &Path) -> anyhow::Result<Files> {
+    let target = arguments.save_plan.as_deref().map(|path| plan_file::target(path, directory)).transpose()?;
+    let plan = arguments.from_plan.as_deref().map(plan_file::load).transpose()?;
+    Ok(Files { target, plan })
+}
+
+impl Files {
+    /// Checks that the plan was made for this cache.
+    fn check_directory(&self, arguments: &PruneArguments, cache: &CacheDir) -> anyhow::Result<()> {
+        match (&arguments.from_plan, &self.plan) {
+            (Some(path), Some(plan)) => plan_file::check_directory(path, plan, cache),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Reports that a signal arrived while the command waited for the lock.
 fn stopped(
     cache: &CacheDir,
@@ -157,12 +181,12 @@ fn carry_out(
 /// Makes the plan. With `--corrupt`, also returns the blobs that could not be read.
 fn plan(
     arguments: &PruneArguments,
+    saved: Option<SavedPlan>,
     cache: &CacheDir,
     policy: &Policy,
     space: Space,
     progress: &Progress,
 ) -> anyhow::Result<(PrunePlan, Failures)> {
-    let saved = arguments.from_plan.as_ref().map(|path| plan_file::load(path, cache)).transpose()?;
     let mut inventory = scan(cache)?;
     if let Some(saved) = saved {
         let plan = saved.select(inventory, clock::now(), policy);

@@ -7,6 +7,8 @@
 //! Kubernetes CRI API (`api.proto`), which `crictl images -o json` prints; the output of `docker images --format json`,
 //! `podman images --format json`, `skopeo list-tags` and `skopeo inspect`.
 
+use std::io::{self, BufRead, BufReader, Read as _};
+
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -15,7 +17,13 @@ use crate::cache::digest::Digest;
 use crate::plan::pins::{ParsePinError, Pin, Pins};
 
 /// The maximum size of a list in JSON. The worst take seventy times as much memory.
-const MAX_JSON_BYTES: usize = 3 << 20;
+const MAX_JSON_BYTES: u64 = 3 << 20;
+/// The maximum size of a list of lines, in bytes. A million digests take 72 MB.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+/// The maximum number of pins in such a list. Two million with names and digests take about a gigabyte of memory.
+const MAX_PINS: u64 = 2_000_000;
+/// The maximum length of a line, in bytes, with its end.
+const MAX_LINE_BYTES: u64 = 8 << 10;
 
 /// Why a list of what to keep is refused.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +45,18 @@ pub enum KeepError {
     /// It is JSON, and too large.
     #[error("it is JSON of more than 3 MiB: list one name or digest per line instead")]
     TooLarge,
+    /// A line is too long.
+    #[error("line {line} is longer than 8 KiB: list one name or digest per line")]
+    LongLine {
+        /// The number of the line, from 1.
+        line: usize,
+    },
+    /// It has too many lines.
+    #[error("it has more than two million pins, or more than 256 MiB")]
+    TooLong,
+    /// It cannot be read to its end.
+    #[error(transparent)]
+    Unread(io::Error),
     /// It is not UTF-8 text.
     #[error("it is not UTF-8 text")]
     NotText,
@@ -45,7 +65,16 @@ pub enum KeepError {
     Empty,
 }
 
-/// Parses a list of what to keep.
+/// Parses a list of what to keep, as [`read_keep`] does.
+///
+/// # Errors
+///
+/// See [`KeepError`].
+pub fn parse_keep(content: &[u8]) -> Result<Pins, KeepError> {
+    read_keep(content)
+}
+
+/// Reads a list of what to keep, as a stream: memory grows only with the pins that are in it.
 ///
 /// The list has one digest, name, or `<name>@<digest>` per line; comments start with `#`, and empty lines are ignored.
 /// It may also be JSON: an OCI index or manifest, which pins itself, its manifests and the blobs that it lists; or what
@@ -55,39 +84,76 @@ pub enum KeepError {
 /// # Errors
 ///
 /// See [`KeepError`].
-pub fn parse_keep(content: &[u8]) -> Result<Pins, KeepError> {
-    let text = std::str::from_utf8(content).map_err(|_| KeepError::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut pins = Pins::default();
-    if text.trim_start().starts_with(['{', '[']) {
-        if text.len() > MAX_JSON_BYTES {
+pub fn read_keep(mut content: impl io::Read) -> Result<Pins, KeepError> {
+    let mut start = Vec::new();
+    content.by_ref().take(MAX_JSON_BYTES + 1).read_to_end(&mut start).map_err(KeepError::Unread)?;
+    let pins = if starts_like_json(&start) {
+        if start.len() as u64 > MAX_JSON_BYTES {
             return Err(KeepError::TooLarge);
         }
-        let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-        let mut start = 0;
-        while let Some(document) = documents.next() {
-            let document = document.map_err(KeepError::Json)?;
-            let own = text[start..documents.byte_offset()].trim_start();
-            start = documents.byte_offset();
-            // A manifest may end with a newline, which then counts.
-            let own = [own.as_bytes(), content].map(|content| Digest::Sha256(Sha256::digest(content).into()));
-            let documents = match document {
-                Value::Array(documents) => documents,
-                document => vec![document],
-            };
-            for document in documents {
-                pins.extend(pins_of(document, &own).ok_or(KeepError::Unknown)?);
-            }
-        }
+        pins_of_json(&start)?
     } else {
-        for (index, line) in text.lines().enumerate() {
-            let pin = strip(line);
-            if !pin.is_empty() {
-                pins.insert(pin.parse().map_err(|source| KeepError::Line { line: index + 1, source })?);
-            }
+        pins_of_lines(BufReader::new(start.as_slice().chain(content)))?
+    };
+    if pins.is_empty() { Err(KeepError::Empty) } else { Ok(pins) }
+}
+
+/// The content without the mark that some editors put in front.
+fn without_mark(content: &[u8]) -> &[u8] {
+    content.strip_prefix("\u{feff}".as_bytes()).unwrap_or(content)
+}
+
+fn starts_like_json(content: &[u8]) -> bool {
+    matches!(without_mark(content).trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+fn pins_of_json(content: &[u8]) -> Result<Pins, KeepError> {
+    let text = std::str::from_utf8(without_mark(content)).map_err(|_| KeepError::NotText)?;
+    let mut pins = Pins::default();
+    let mut documents = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+    let mut start = 0;
+    while let Some(document) = documents.next() {
+        let document = document.map_err(KeepError::Json)?;
+        let own = text[start..documents.byte_offset()].trim_start();
+        start = documents.byte_offset();
+        // A manifest may end with a newline, which then counts.
+        let own = [own.as_bytes(), content].map(|content| Digest::Sha256(Sha256::digest(content).into()));
+        let documents = match document {
+            Value::Array(documents) => documents,
+            document => vec![document],
+        };
+        for document in documents {
+            pins.extend(pins_of(document, &own).ok_or(KeepError::Unknown)?);
         }
     }
-    if pins.is_empty() { Err(KeepError::Empty) } else { Ok(pins) }
+    Ok(pins)
+}
+
+fn pins_of_lines(mut content: impl BufRead) -> Result<Pins, KeepError> {
+    let (mut pins, mut count, mut left) = (Pins::default(), 0, MAX_LIST_BYTES);
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        bytes.clear();
+        let one = content.by_ref().take(MAX_LINE_BYTES + 1).read_until(b'\n', &mut bytes);
+        let length = one.map_err(KeepError::Unread)? as u64;
+        if length == 0 {
+            break;
+        }
+        if length > MAX_LINE_BYTES {
+            return Err(KeepError::LongLine { line });
+        }
+        left = left.checked_sub(length).ok_or(KeepError::TooLong)?;
+        let text = if line == 1 { without_mark(&bytes) } else { &bytes };
+        let pin = strip(std::str::from_utf8(text).map_err(|_| KeepError::NotText)?);
+        if !pin.is_empty() {
+            count += 1;
+            if count > MAX_PINS {
+                return Err(KeepError::TooLong);
+            }
+            pins.insert(pin.parse().map_err(|source| KeepError::Line { line, source })?);
+        }
+    }
+    Ok(pins)
 }
 
 fn strip(line: &str) -> &str {
@@ -265,6 +331,26 @@ mod tests {
         }
         assert!(message(b"{\"config\":").starts_with("it starts like"));
         assert_eq!(message(b"\xff"), "it is not UTF-8 text");
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_where_it_shows() {
+        /// Goes on with this byte for ever.
+        fn endless(start: &str, byte: u8) -> String {
+            let content = start.as_bytes().chain(io::repeat(byte));
+            read_keep(content).unwrap_err().to_string()
+        }
+        assert!(endless("", 0).starts_with("line 1 is longer than 8 KiB"));
+        assert!(endless(&format!("{ONE}\n# "), b'x').starts_with("line 2 is longer than 8 KiB"));
+        let many = "a\n".repeat(2_000_000);
+        assert!(parse_keep(many.as_bytes()).is_ok());
+        let error = parse_keep(format!("{many}a").as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "it has more than two million pins, or more than 256 MiB");
+        assert!(endless("{", b' ').starts_with("it is JSON of more than 3 MiB"));
+        // At the limit, and one above.
+        let line = |length: usize| format!("{}\n{ONE}\n", "#".repeat(length - 1));
+        assert!(pinned(&line(8 << 10), &[ONE]));
+        assert!(parse_keep(line((8 << 10) + 1).as_bytes()).is_err());
     }
 
     proptest! {

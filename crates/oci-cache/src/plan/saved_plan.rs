@@ -12,9 +12,10 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd as _;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 
 use crate::cache::cache_dir::CacheDir;
+use crate::cache::digest::Digest;
 use crate::cache::inventory::Inventory;
 use crate::cache::ledger::Tally;
 use crate::cache::references::Image;
@@ -23,50 +24,14 @@ use crate::os::status::Timestamp;
 use crate::plan::PrunePlan;
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::foresight::Foresight;
+use crate::plan::plan_reader::{FORMAT, PlanDocument, PlannedImage, SavedPlanError, SoundEntry, VERSION};
 use crate::plan::policy::Policy;
 use crate::plan::saved_entry::{Identity, Kind, SavedEntry, relative};
 use crate::scan::references::read_references;
 
-/// The value of the `format` field.
-const FORMAT: &str = "oci-cache prune plan";
-/// The version that is written, and the newest that can be read. Version 1 had no birth times.
-const VERSION: u32 = 2;
-
 /// A plan read from a file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SavedPlan {
-    #[serde(rename = "format")]
-    _format: String,
-    #[serde(rename = "version")]
-    _version: u32,
-    cache_dir: String,
-    device: (u32, u32),
-    inode: u64,
-    images: Vec<String>,
-    entries: Vec<SavedEntry>,
-}
-
-/// Why a saved plan cannot be applied.
-#[derive(Debug, thiserror::Error)]
-pub enum SavedPlanError {
-    /// It is not a saved plan, or it is damaged.
-    #[error("it is not a saved plan, or it is damaged")]
-    NotAPlan(#[source] Option<serde_json::Error>),
-    /// A newer version of this program wrote it.
-    #[error("it has version {0}, but this program reads only versions up to {VERSION}")]
-    Newer(u32),
-    /// It was made for another directory.
-    #[error("it was made for `{0}`, but this is another directory, or a new one at that path")]
-    AnotherDirectory(String),
-}
-
-/// The fields that show whether the rest can be read.
-#[derive(Deserialize)]
-struct Header {
-    format: String,
-    version: u32,
-}
+#[derive(Debug)]
+pub struct SavedPlan(PlanDocument);
 
 impl SavedPlan {
     /// Reads a plan.
@@ -75,25 +40,29 @@ impl SavedPlan {
     ///
     /// [`SavedPlanError::NotAPlan`] or [`SavedPlanError::Newer`].
     pub fn from_json(content: &[u8]) -> Result<Self, SavedPlanError> {
-        let damaged = |error| SavedPlanError::NotAPlan(Some(error));
-        let header: Header = serde_json::from_slice(content).map_err(damaged)?;
-        if header.format != FORMAT {
-            return Err(SavedPlanError::NotAPlan(None));
-        }
-        if header.version > VERSION {
-            return Err(SavedPlanError::Newer(header.version));
-        }
-        let plan: Self = serde_json::from_slice(content).map_err(damaged)?;
-        if header.version == 0 || !plan.is_sound() {
-            return Err(SavedPlanError::NotAPlan(None));
-        }
-        Ok(plan)
+        Self::from_reader(content)
     }
 
-    /// Whether every entry is sound and none is listed twice.
-    fn is_sound(&self) -> bool {
-        let mut seen = HashSet::new();
-        self.entries.iter().all(|entry| seen.insert((entry.kind, &entry.path)) && entry.is_sound())
+    /// Reads a plan of at most [`MAX_PLAN_BYTES`](crate::MAX_PLAN_BYTES), as a stream: memory grows only with the images
+    /// and entries that are in it.
+    ///
+    /// # Errors
+    ///
+    /// [`SavedPlanError::NotAPlan`], [`SavedPlanError::Newer`] or [`SavedPlanError::Unread`].
+    pub fn from_reader(content: impl io::Read) -> Result<Self, SavedPlanError> {
+        let plan = Self(PlanDocument::read(content)?);
+        if plan.has_twins() { Err(SavedPlanError::NotAPlan(None)) } else { Ok(plan) }
+    }
+
+    /// What it lists.
+    fn entries(&self) -> impl Iterator<Item = &SavedEntry> {
+        self.0.entries.iter().map(|SoundEntry(entry)| entry)
+    }
+
+    /// Whether an entry is listed twice.
+    fn has_twins(&self) -> bool {
+        let mut seen = HashSet::with_capacity(self.0.entries.len());
+        self.entries().any(|entry| !seen.insert((entry.kind, &entry.path)))
     }
 
     /// Checks that the plan was made for this directory.
@@ -104,10 +73,10 @@ impl SavedPlan {
     pub fn check_directory(&self, cache: &CacheDir) -> Result<(), SavedPlanError> {
         let id = cache.root().map(|root| root.status.id);
         let is_it = match id {
-            Some(id) => (id.device, id.inode) == (self.device, self.inode),
-            None => escape_path(cache.path()) == self.cache_dir,
+            Some(id) => (id.device, id.inode) == (self.0.device, self.0.inode),
+            None => escape_path(cache.path()) == self.0.cache_dir,
         };
-        if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.cache_dir.clone())) }
+        if is_it { Ok(()) } else { Err(SavedPlanError::AnotherDirectory(self.0.cache_dir.clone())) }
     }
 
     /// Decides on a fresh inventory: what is listed and unchanged goes, everything else stays. Of the policy, only
@@ -116,7 +85,7 @@ impl SavedPlan {
     pub fn select(&self, mut inventory: Inventory, now: Timestamp, policy: &Policy) -> PrunePlan {
         read_references(&mut inventory);
         let listed: HashMap<(Kind, &str), &SavedEntry> =
-            self.entries.iter().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
+            self.entries().map(|entry| ((entry.kind, entry.path.as_str()), entry)).collect();
         let mut plan = PrunePlan::keeping(inventory, now, Keep::Unlisted);
         plan.grace = policy.grace;
         plan.strict = policy.strict;
@@ -166,8 +135,8 @@ impl SavedPlan {
         for (blob, is_referenced) in plan.inventory.tree.blobs.iter().zip(&mut referenced) {
             *is_referenced &= plan.is_nested(blob);
         }
-        let doomed: HashSet<&str> = self.images.iter().map(String::as_str).collect();
-        let stays = |image: &&Image| !doomed.contains(image.digest.to_string().as_str());
+        let doomed: HashSet<&Digest> = self.0.images.iter().map(|PlannedImage(digest)| digest).collect();
+        let stays = |image: &&Image| !doomed.contains(&image.digest);
         for image in plan.inventory.references.images.iter().filter(stays) {
             for &blob in &image.blobs {
                 referenced[blob] = true;
@@ -178,7 +147,7 @@ impl SavedPlan {
 
     /// Counts the listed entries that no longer exist.
     fn missing(&self, found: usize) -> Tally {
-        let missing = self.entries.len().saturating_sub(found) as u64;
+        let missing = self.0.entries.len().saturating_sub(found) as u64;
         Tally { blobs: missing, bytes: 0 }
     }
 }
