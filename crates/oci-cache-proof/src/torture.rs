@@ -9,13 +9,16 @@
 
 mod age;
 mod attack;
+mod attributes;
 mod beside;
 mod clients;
 mod control;
 mod faults;
 mod hostile;
+mod index;
 mod kills;
 mod leases;
+mod links;
 mod measured;
 mod mode;
 mod mounts;
@@ -47,7 +50,7 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// The programs that the parts need.
-const PROGRAMS: [Program; 16] = [
+const PROGRAMS: [Program; 21] = [
     ("strace", "strace"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
@@ -64,6 +67,11 @@ const PROGRAMS: [Program; 16] = [
     ("mount", "mount"),
     ("umount", "mount"),
     ("capsh", "libcap2-bin"),
+    ("dd", "coreutils"),
+    ("setfacl", "acl"),
+    ("getfacl", "acl"),
+    ("setfattr", "attr"),
+    ("getfattr", "attr"),
 ];
 
 /// The arguments of `torture`.
@@ -99,8 +107,12 @@ pub(crate) enum Part {
     Beside,
     /// A scanner, a file system that is frozen, opens at the last moment
     Leases,
+    /// Clients change a layout's index while a prune does
+    Index,
     /// Names are swapped for links while root prunes
     Attack,
+    /// A user plays with links around the files that root writes
+    Links,
     /// Names, documents and lists that are meant to do harm
     Hostile,
     /// Mounts, room on the disk, limits, signals
@@ -108,13 +120,15 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Faults,
         Self::Kills,
         Self::Storm,
         Self::Beside,
         Self::Leases,
+        Self::Index,
         Self::Attack,
+        Self::Links,
         Self::Hostile,
         Self::Surroundings,
     ];
@@ -126,7 +140,9 @@ impl Part {
             Self::Storm => storm::rows(stage),
             Self::Beside => beside::rows(stage),
             Self::Leases => leases::rows(stage),
+            Self::Index => index::rows(stage),
             Self::Attack => attack::rows(stage),
+            Self::Links => links::rows(stage),
             Self::Hostile => hostile::rows(stage),
             Self::Surroundings => surroundings::rows(stage),
         }
@@ -156,6 +172,8 @@ fn play(role: &[OsString]) -> anyhow::Result<()> {
         Some((&"clients", rest)) => clients::play(rest),
         Some((&"scanner", rest)) => leases::scan(rest),
         Some((&"swapper", rest)) => attack::roles::swap(rest),
+        Some((&"old-index", rest)) => index::naive::prune(rest),
+        Some((&"by-path", rest)) => links::naive::write(rest),
         Some((&"naive", rest)) => attack::roles::remove(rest),
         _ => Err(anyhow!("no such role: {role:?}")),
     }

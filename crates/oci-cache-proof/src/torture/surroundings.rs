@@ -3,6 +3,7 @@
 //! Guarantees: each case checks what must be gone and what must be left. In every case, the report must match
 //! what is gone. In the cases of `room`, what it says of free space must match what the file system says.
 
+mod acl;
 mod exchange;
 mod limits;
 mod mounts;
@@ -24,6 +25,7 @@ pub(crate) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
     let groups = [
         ("mounts and permissions", mounts::CASES),
         ("subvolumes", subvolumes::CASES),
+        ("ACLs and attributes", acl::CASES),
         ("room", room::CASES),
         ("limits and outputs", limits::CASES),
         ("exchanges", exchange::CASES),
