@@ -40,7 +40,7 @@ use crate::torture::stage::Stage;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Layouts at once: a prune waits more than it works.
-const THREADS: usize = 8;
+const THREADS: usize = 16;
 /// The file that ends the load.
 const ENOUGH: &str = "enough";
 /// The updates that must fall into the gap in a full run, and in a quick one.
@@ -131,7 +131,9 @@ fn judge(exercise: Exercise, within: u64, row: &mut Row) {
     if lost > 0 {
         row.lose_many(lost, format!("of {pulls} updates, {lost} are lost"));
     }
-    row.check(unlinks > 0, || "no prune removed anything, so this proves nothing".to_owned());
+    // Where names cannot be exchanged, as on bindfs, the index may stay, and so may its blobs.
+    let must_remove = exercise.file_system != FileSystem::Bindfs;
+    row.check(!must_remove || unlinks > 0, || "no prune removed anything, so this proves nothing".to_owned());
 }
 
 /// Two processes that write and sync without pause, until the file `enough` is there.
