@@ -77,7 +77,7 @@ const PROGRAMS: [Program; 21] = [
 /// The arguments of `torture`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TortureArguments {
-    /// Try samples of everything: about eight minutes
+    /// Try samples of everything: about ten minutes
     #[arg(long)]
     pub(crate) quick: bool,
     /// Write the figures into docs/reliability.md; without --quick that is done anyhow
