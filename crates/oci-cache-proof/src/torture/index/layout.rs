@@ -2,7 +2,7 @@
 //!
 //! Guarantees: an update reads the index, adds an image, and writes the index. Either it renames a new file into place,
 //! from a locked directory of its own, as umoci does; or it truncates the index and writes it anew, as
-//! go-containerregistry (crane), containers/image (skopeo) and ORAS do. The updates take turns, by a lock that no prune
+//! go-containerregistry (crane) and containers/image (skopeo) do. The updates take turns, by a lock that no prune
 //! knows: without it, two pulls lose each other's updates, and that says nothing about prunes. What an update added must
 //! be there in the end, with all its blobs.
 //!
