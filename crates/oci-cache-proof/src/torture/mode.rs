@@ -107,9 +107,9 @@ impl Mode {
         match self {
             Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
             Self::Fresh => &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat2"],
-            Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat"],
+            Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat2"],
             Self::Layout | Self::OneImage => {
-                &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat"]
+                &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat2"]
             }
             Self::Aside => &["unlinkat", "landlock_restrict_self", "mkdirat", "renameat2"],
         }
