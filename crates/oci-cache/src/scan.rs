@@ -9,7 +9,7 @@
 //! What it does not guarantee: a snapshot. Pulls continue during the scan.
 
 mod descriptor;
-mod document;
+pub(crate) mod document;
 mod document_reader;
 pub(crate) mod holes;
 pub(crate) mod index;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::plan::IndexChange;
+use crate::scan::document::starts_as_object;
 
 /// What an index without images is, if nothing of the old one can be kept.
 const EMPTY: &[u8] =
@@ -59,16 +60,16 @@ struct List<'a> {
 
 /// Finds the list of manifests; `None` within if there is none.
 fn read(content: &[u8]) -> Result<Option<List<'_>>, NoIndex> {
-    let text = std::str::from_utf8(content).map_err(|_| NoIndex)?;
     // A derived struct would also be read from an array.
-    if !text.trim_start().starts_with('{') {
+    if !starts_as_object(content) {
         return Err(NoIndex);
     }
-    let index: Index<'_> = serde_json::from_str(text).map_err(|_| NoIndex)?;
+    // What is not the list needs not even be text.
+    let index: Index<'_> = serde_json::from_slice(content).map_err(|_| NoIndex)?;
     let Some(list) = index.manifests else { return Ok(None) };
     let entries: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| NoIndex)?;
     let place = |value: &RawValue| {
-        let start = value.get().as_ptr().addr() - text.as_ptr().addr();
+        let start = value.get().as_ptr().addr() - content.as_ptr().addr();
         start..start + value.get().len()
     };
     let entries = entries.into_iter().map(place).collect();

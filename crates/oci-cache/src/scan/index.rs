@@ -10,12 +10,14 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::io::Errno;
-use serde_json::Value;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::cache::names::INDEX;
 use crate::os::errno_of;
 use crate::os::quiet_read::{open_quietly, read_limited};
 use crate::os::status::Status;
+use crate::scan::document::starts_as_object;
 
 /// Maximum size of an index: far above what registries accept (4 MiB), far below what could exhaust
 /// memory.
@@ -69,9 +71,15 @@ pub(crate) fn read_index(root: BorrowedFd<'_>) -> Result<Option<Index>, Errno> {
 }
 
 /// Whether the file is an image index: an object with a list of manifests. Other tools use this file
-/// name too.
+/// name too. Nothing else in it needs to be well-formed.
 pub(crate) fn is_index(root: BorrowedFd<'_>) -> bool {
-    let content = read_index(root).ok().flatten().map(|index| index.content);
-    let index = content.and_then(|content| serde_json::from_slice::<Value>(&content).ok());
-    index.is_some_and(|index| index.get("manifests").is_some_and(Value::is_array))
+    #[derive(Deserialize)]
+    struct Listing {
+        #[serde(rename = "manifests")]
+        _manifests: Vec<IgnoredAny>,
+    }
+    let index = read_index(root).ok().flatten();
+    index.is_some_and(|index| {
+        starts_as_object(&index.content) && serde_json::from_slice::<Listing>(&index.content).is_ok()
+    })
 }
