@@ -23,6 +23,7 @@ mod stores;
 mod table;
 pub(crate) mod tally;
 mod trace;
+mod units;
 
 use std::path::Path;
 
@@ -87,6 +88,8 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
     rows.push(trace::row(&prune, &images, scratch.path())?);
     output::complain("smoke: check the files for fleets");
     rows.push(fleet::row(&prune, &images, scratch.path())?);
+    output::complain("smoke: run the systemd units");
+    rows.push(units::row(&prune, &images, scratch.path())?);
 
     let printed = output::print(&table::render(&rows))?;
     verdict(&rows).map(|()| printed)
