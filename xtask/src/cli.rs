@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Smoke(ProofArguments),
     /// Prune under faults, kills, pulls and attacks, and count what is lost.
     Torture(ProofArguments),
+    /// Feed random input, guided by coverage, to all that reads what others wrote; needs cargo-fuzz.
+    Fuzz(ProofArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(ProofArguments),
     /// Generate docs/cli.md from the declarations of the command lines.

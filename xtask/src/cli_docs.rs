@@ -28,7 +28,7 @@ with the same flags:
 | `oci-cache dir` | `cargo xtask cache-dir` |
 
 `cargo xtask smoke`, `torture` and `bench` build `oci-cache` and `oci-cache-proof`, and test the first with \
-the second.
+the second. `cargo xtask fuzz` builds the fuzz targets instead.
 ";
 
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
@@ -53,7 +53,7 @@ fn document() -> anyhow::Result<String> {
     // These commands are documented with the programs that run them.
     let is_another = |section: &&str| {
         let name = section.strip_prefix("`cargo xtask ").unwrap_or_default();
-        ["cache-", "smoke`", "torture`", "bench`"].iter().any(|start| name.starts_with(start))
+        ["cache-", "smoke`", "torture`", "fuzz`", "bench`"].iter().any(|start| name.starts_with(start))
     };
     let program = markdown(&oci_cache_cli::command());
     let all = sections(&program).chain(sections(&own).filter(|section| !is_another(section)));

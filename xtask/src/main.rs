@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             Some(Command::Ci) => ci::run(),
             Some(Command::Smoke(arguments)) => proof::run("smoke", arguments),
             Some(Command::Torture(arguments)) => proof::run("torture", arguments),
+            Some(Command::Fuzz(arguments)) => proof::run("fuzz", arguments),
             Some(Command::Bench(arguments)) => proof::run("bench", arguments),
             Some(Command::CliDocs(arguments)) => cli_docs::run(arguments),
         }

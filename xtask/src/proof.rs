@@ -1,4 +1,4 @@
-//! `cargo xtask smoke`, `torture` and `bench`: builds `oci-cache` and `oci-cache-proof`, and runs the latter.
+//! `cargo xtask smoke`, `torture`, `fuzz` and `bench`: builds `oci-cache` and `oci-cache-proof`, and runs the latter.
 //!
 //! Guarantees: one call of cargo builds both programs, so the tested program matches the sources. All
 //! arguments are passed on unchanged. `oci-cache-proof` replaces this process, so signals go to it and the

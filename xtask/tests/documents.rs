@@ -22,14 +22,14 @@ use support::Cache;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 /// Commands that are only run with `--help`.
-const LONG: [&str; 5] = ["ci", "smoke", "bench", "torture", "cli-docs"];
+const LONG: [&str; 6] = ["ci", "smoke", "bench", "torture", "fuzz", "cli-docs"];
 /// How documents call the program: in the workspace, and installed.
 const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
 /// A replacement for cargo: it runs the programs that are already built.
 const CARGO: &str = r#"#!/bin/sh
 shift
 case $1 in
-    smoke | torture | bench) exec oci-cache-proof --program /nonexistent "$@" ;;
+    smoke | torture | fuzz | bench) exec oci-cache-proof --program /nonexistent "$@" ;;
     *) exec xtask "$@" ;;
 esac
 "#;

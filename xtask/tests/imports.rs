@@ -21,7 +21,7 @@ const LEVELS: [&[&str]; 8] = [
     &["verify", "usage"],
     &["plan"],
     &["prune"],
-    &["crate"],
+    &["crate", "fuzzing"],
 ];
 
 /// What would hide an import from this test.

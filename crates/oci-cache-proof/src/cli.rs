@@ -8,6 +8,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use clap_markdown::MarkdownOptions;
 
 use crate::bench::BenchArguments;
+use crate::fuzz::FuzzArguments;
 use crate::smoke::SmokeArguments;
 use crate::torture::TortureArguments;
 
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Smoke(SmokeArguments),
     /// Prune under faults, kills, pulls and attacks, and count what is lost.
     Torture(TortureArguments),
+    /// Feed random input, guided by coverage, to all that reads what others wrote; needs cargo-fuzz
+    Fuzz(FuzzArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(BenchArguments),
     /// Print this command line as Markdown.

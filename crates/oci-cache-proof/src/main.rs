@@ -1,10 +1,11 @@
-//! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|bench`.
+//! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|fuzz|bench`.
 //!
 //! Guarantees: the proof runs the program at that path as a separate process, as users run it. This file only
 //! dispatches. `cli` declares the commands, and each command has a file of its own.
 
 mod bench;
 mod cli;
+mod fuzz;
 mod kit;
 mod smoke;
 mod torture;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         match &cli.command {
             Command::Smoke(arguments) => smoke::run(arguments, &program),
             Command::Torture(arguments) => torture::run(arguments, &program),
+            Command::Fuzz(arguments) => fuzz::run(arguments),
             Command::Bench(arguments) => bench::run(arguments, &program),
             Command::Markdown => output::print(&cli::markdown()),
         }

@@ -55,6 +55,9 @@
 mod cache;
 mod error;
 mod escape;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod os;
 mod plan;
 mod progress;

@@ -17,7 +17,7 @@ mod holder;
 mod in_place;
 mod index_exchange;
 mod index_rewrite;
-mod index_splice;
+pub(crate) mod index_splice;
 mod last_look;
 mod layout_guard;
 mod leftovers;

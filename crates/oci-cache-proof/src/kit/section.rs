@@ -1,4 +1,5 @@
-//! The measured section of a document, between `<!-- measured -->` and `<!-- /measured -->`.
+//! The measured section of a document, between `<!-- measured -->` and `<!-- /measured -->`. A section with a name has it in
+//! its marks: `<!-- measured: fuzz -->`.
 //!
 //! Guarantees: text outside the marks never changes.
 
@@ -16,9 +17,23 @@ const END: &str = "<!-- /measured -->";
 ///
 /// If the file has no section, or cannot be read or written.
 pub(crate) fn write(path: &Path, measured: &str) -> anyhow::Result<()> {
+    rewrite(path, |document| replace(document, measured))
+}
+
+/// Replaces the section of this name in a file.
+///
+/// # Errors
+///
+/// If the file has no such section, or cannot be read or written.
+pub(crate) fn write_named(path: &Path, name: &str, measured: &str) -> anyhow::Result<()> {
+    let (begin, end) = (format!("<!-- measured: {name} -->"), format!("<!-- /measured: {name} -->"));
+    rewrite(path, |document| replace_between(document, &begin, &end, measured))
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> anyhow::Result<String>) -> anyhow::Result<()> {
     let context = || format!("write the figures to `{}`", path.display());
     let document = fs::read_to_string(path).with_context(context)?;
-    fs::write(path, replace(&document, measured).with_context(context)?).with_context(context)
+    fs::write(path, change(&document).with_context(context)?).with_context(context)
 }
 
 /// Returns the document with `measured` as its section.
@@ -27,10 +42,14 @@ pub(crate) fn write(path: &Path, measured: &str) -> anyhow::Result<()> {
 ///
 /// If the document has no section.
 pub(crate) fn replace(document: &str, measured: &str) -> anyhow::Result<String> {
-    let (before, rest) = document.split_once(BEGIN).with_context(|| format!("no {BEGIN}"))?;
-    ensure!(!before.contains(END), "{END} before {BEGIN}");
-    let (_, after) = rest.split_once(END).with_context(|| format!("no {END} after {BEGIN}"))?;
-    Ok(format!("{before}{BEGIN}\n{measured}{END}{after}"))
+    replace_between(document, BEGIN, END, measured)
+}
+
+fn replace_between(document: &str, begin: &str, end: &str, measured: &str) -> anyhow::Result<String> {
+    let (before, rest) = document.split_once(begin).with_context(|| format!("no {begin}"))?;
+    ensure!(!before.contains(end), "{end} before {begin}");
+    let (_, after) = rest.split_once(end).with_context(|| format!("no {end} after {begin}"))?;
+    Ok(format!("{before}{begin}\n{measured}{end}{after}"))
 }
 
 /// Appends an empty section to a document that has no mark.
@@ -58,6 +77,20 @@ mod tests {
         fs::write(&path, &document).unwrap();
         write(&path, "new\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), replaced);
+    }
+
+    #[test]
+    fn sections_with_names_are_apart() {
+        let document = |plain: &str, named: &str| {
+            format!("{BEGIN}\n{plain}{END}\n<!-- measured: fuzz -->\n{named}<!-- /measured: fuzz -->\n")
+        };
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("page.md");
+        fs::write(&path, document("a\n", "b\n")).unwrap();
+        write(&path, "c\n").unwrap();
+        write_named(&path, "fuzz", "d\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), document("c\n", "d\n"));
+        assert!(write_named(&path, "other", "").is_err());
     }
 
     #[test]

@@ -37,25 +37,23 @@ pub(crate) fn spliced(content: &[u8], change: &IndexChange) -> Result<Option<Vec
         (IndexChange::Empty, Err(NoIndex)) => Ok(Some(EMPTY.to_vec())),
         // It leads to nothing.
         (_, Ok(None)) => Ok(None),
-        (IndexChange::Empty, Ok(Some(list))) => Ok(list.without(|_| true)),
-        (IndexChange::Drop(positions), Ok(Some(list))) => {
-            Ok(list.without(|position| positions.binary_search(&position).is_ok()))
-        }
+        (IndexChange::Empty, Ok(Some(list))) => Ok(list.emptied()),
+        (IndexChange::Drop(positions), Ok(Some(list))) => list.without(positions),
     }
 }
 
 /// Whether the index has no entry.
 pub(crate) fn is_empty(content: &[u8]) -> bool {
-    read(content).is_ok_and(|list| list.is_none_or(|list| list.entries.is_empty()))
+    read(content).is_ok_and(|list| list.is_none_or(|list| list.emptied().is_none()))
 }
 
-/// A list within a text.
+/// What stands for the list of manifests, within a text.
 struct List<'a> {
     text: &'a [u8],
-    /// Where the list is, with its brackets.
+    /// Where it is, with its brackets.
     place: Range<usize>,
-    /// Where each entry is.
-    entries: Vec<Range<usize>>,
+    /// Where each entry is; none if it is no list.
+    entries: Option<Vec<Range<usize>>>,
 }
 
 /// Finds the list of manifests; `None` within if there is none.
@@ -67,38 +65,42 @@ fn read(content: &[u8]) -> Result<Option<List<'_>>, NoIndex> {
     // What is not the list needs not even be text.
     let index: Index<'_> = serde_json::from_slice(content).map_err(|_| NoIndex)?;
     let Some(list) = index.manifests else { return Ok(None) };
-    let entries: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| NoIndex)?;
     let place = |value: &RawValue| {
         let start = value.get().as_ptr().addr() - content.as_ptr().addr();
         start..start + value.get().len()
     };
-    let entries = entries.into_iter().map(place).collect();
+    let entries: Option<Vec<&RawValue>> = serde_json::from_str(list.get()).ok();
+    let entries = entries.map(|entries| entries.into_iter().map(place).collect());
     Ok(Some(List { text: content, place: place(list), entries }))
 }
 
 impl List<'_> {
+    /// The text with an empty list; `None` if it has one.
+    fn emptied(&self) -> Option<Vec<u8>> {
+        let is_empty = self.entries.as_ref().is_some_and(Vec::is_empty);
+        (!is_empty).then(|| [&self.text[..self.place.start], b"[]", &self.text[self.place.end..]].concat())
+    }
+
     /// The text without the entries at these positions; `None` if none is there.
-    fn without(&self, goes: impl Fn(usize) -> bool) -> Option<Vec<u8>> {
-        let (first, last) = (self.entries.first()?, self.entries.last()?);
-        let stays: Vec<usize> = (0..self.entries.len()).filter(|&position| !goes(position)).collect();
-        if stays.len() == self.entries.len() {
-            return None;
+    fn without(&self, positions: &[usize]) -> Result<Option<Vec<u8>>, NoIndex> {
+        let entries = self.entries.as_ref().ok_or(NoIndex)?;
+        let is_left = |position: &usize| positions.binary_search(position).is_err();
+        let left: Vec<usize> = (0..entries.len()).filter(is_left).collect();
+        let (Some(first), Some(last), true) = (entries.first(), entries.last(), left.len() < entries.len())
+        else {
+            return Ok(None);
+        };
+        if left.is_empty() {
+            return Ok(self.emptied());
         }
-        let mut spliced = self.text[..self.place.start].to_vec();
-        if stays.is_empty() {
-            spliced.extend_from_slice(b"[]");
-        } else {
-            spliced.extend_from_slice(&self.text[self.place.start..first.start]);
-            for (nth, &position) in stays.iter().enumerate() {
-                // What stood before it stays before it: the comma, and how the text is laid out.
-                let from =
-                    if nth == 0 { self.entries[position].start } else { self.entries[position - 1].end };
-                spliced.extend_from_slice(&self.text[from..self.entries[position].end]);
-            }
-            spliced.extend_from_slice(&self.text[last.end..self.place.end]);
+        let mut spliced = self.text[..first.start].to_vec();
+        for (nth, &position) in left.iter().enumerate() {
+            // What stood before it stays before it: the comma, and how the text is laid out.
+            let from = if nth == 0 { entries[position].start } else { entries[position - 1].end };
+            spliced.extend_from_slice(&self.text[from..entries[position].end]);
         }
-        spliced.extend_from_slice(&self.text[self.place.end..]);
-        Some(spliced)
+        spliced.extend_from_slice(&self.text[last.end..]);
+        Ok(Some(spliced))
     }
 }
 
@@ -151,10 +153,17 @@ mod tests {
     #[test]
     fn what_is_no_index_is_only_replaced_as_a_whole() {
         let twice = br#"{"manifests":[1],"manifests":[2]}"#;
-        for broken in [&b""[..], b"[]", b"[[1]]", b"{", b"\xff", br#"{"manifests":"x"}"#, twice, b"{} {}"] {
+        for broken in [&b""[..], b"[]", b"[[1]]", b"{", b"\xff", twice, b"{} {}"] {
             assert_eq!(spliced(broken, &IndexChange::Drop(vec![0])), Err(NoIndex));
             assert_eq!(spliced(broken, &IndexChange::Empty), Ok(Some(EMPTY.to_vec())));
         }
+    }
+
+    #[test]
+    fn what_is_no_list_is_replaced_but_loses_no_entry() {
+        let text = r#"{"a":1,"manifests": {"x":[]} }"#;
+        assert_eq!(spliced(text.as_bytes(), &IndexChange::Drop(vec![0])), Err(NoIndex));
+        assert_eq!(emptied(text).unwrap(), r#"{"a":1,"manifests": [] }"#);
     }
 
     proptest! {
