@@ -94,8 +94,8 @@ fn run_units(prune: &Prune, images: &Images<'_>, directory: &Path, tally: &mut T
     ensure!(unit.contains(BUDGET.0), "{PRUNE} has another budget");
     let unit = unit.replace(BUDGET.0, BUDGET.1);
     let controls = without_each_capability(&unit);
-    let prunes: Vec<&str> =
-        [PRUNE].into_iter().chain(controls.iter().map(|(name, _)| name.as_str())).collect();
+    let names = controls.iter().map(|(name, _)| name.as_str());
+    let prunes: Vec<&str> = [PRUNE].into_iter().chain(names).chain([AGAIN]).collect();
 
     for name in ["root", "out", "units"] {
         fs::create_dir(directory.join(name)).with_context(|| format!("create the directory {name}"))?;
