@@ -1,4 +1,4 @@
-//! An `index.json` with something in it that is not read, and that is not well-formed.
+//! An `index.json` with something in it that is not read, and that is not well-formed; and one that is a manifest.
 //!
 //! What is outside the list of manifests stays as it is, whatever it is. An entry that cannot be read stays, and so do the
 //! blobs that it leads to.
@@ -10,7 +10,7 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use support::Cache;
+use support::{Cache, nested};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -71,4 +71,15 @@ fn no_blob_goes_that_an_index_goes_on_to_name() {
     let ran = cache.prune(&["--image", "app:1"]);
     assert_eq!((ran.exit, fs::read(cache.path().join("index.json")).unwrap()), (1, odd), "{}", ran.block());
     assert_eq!(cache.nested_blobs().len(), 12, "{}", ran.block());
+}
+
+#[test]
+fn a_manifest_in_its_place_is_no_empty_index() {
+    let cache = Cache::typical_layout();
+    fs::copy(cache.path().join(nested(10)), cache.path().join("index.json")).unwrap();
+    cache.age(&cache.nested_blobs(), 30 * DAY);
+    let before = cache.tree();
+    let ran = cache.prune(&["--unreferenced"]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+    assert!(ran.stderr.contains("it is not an index"), "{}", ran.stderr);
 }

@@ -44,10 +44,7 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     let mut references = References { has_index: true, ..References::default() };
     let path = index_path(&root.path);
     let index = match index::read_index(root.descriptor.as_fd()) {
-        Ok(Some(index)) => parse(&index.content).and_then(|document| match document.says_it_is_one() {
-            true => Ok(document),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is not an index")),
-        }),
+        Ok(Some(index)) => parse_index(&index.content),
         Ok(None) => Ok(Document::default()),
         Err(Errno::FBIG) => {
             let error = format!("more than {MAX_DOCUMENT_BYTES} bytes are too many for an index");
@@ -70,4 +67,13 @@ pub(crate) fn read_tree(tree: &Tree) -> References {
     references.other_sizes = reader.other_sizes;
     references.has_unseen = reader.has_unseen;
     references
+}
+
+fn parse_index(content: &[u8]) -> io::Result<Document> {
+    let index = parse(content)?;
+    // A manifest in its place leads to something too, but not by entries.
+    if !index.says_it_is_one() || index.leaves().next().is_some() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not an index"));
+    }
+    Ok(index)
 }
