@@ -302,6 +302,8 @@ fn no_command_prints_help() {
       ci            Run the project's own checks: format, lints, tests, documentation
       smoke         Prune real caches while real tools pull into them, and count what breaks
       torture       Prune under faults, kills, pulls and attacks, and count what is lost
+      fuzz          Feed random input, guided by coverage, to all that reads what others wrote; needs
+                    cargo-fuzz
       bench         Measure the pruner beside other tools, and write the results into docs/
       cli-docs      Generate docs/cli.md from the declarations of the command lines
       help          Print this message or the help of the given subcommand(s)
