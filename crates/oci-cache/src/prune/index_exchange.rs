@@ -25,7 +25,7 @@ use rustix::io::Errno;
 use crate::cache::names::INDEX;
 use crate::os::attributes::copy_attributes;
 use crate::os::errno_of;
-use crate::os::lease::{is_awaited, is_written, lease_against_all, lease_against_writers};
+use crate::os::lease::{is_awaited, is_written, lease_against_all, lease_against_writers, release_lease};
 use crate::os::status::{FileId, Status};
 use crate::scan::index::{Index, read_index};
 
@@ -57,8 +57,21 @@ pub(crate) fn exchange(root: BorrowedFd<'_>, old: &Index, draft: &Draft) -> Resu
         }
         Err(_) => false,
     };
-    // Nobody else has it open, unless there are no leases.
-    let _ = lease_against_all(draft.file.as_fd());
+    let is_draft_leased = lease_against_all(draft.file.as_fd()).is_ok();
+    let exchanged = exchange_leased(root, old, draft, is_leased, is_draft_leased);
+    release_lease(draft.file.as_fd());
+    release_lease(old.file.as_fd());
+    exchanged
+}
+
+/// As [`exchange`], under the leases that could be had: one on the old index, one on the draft.
+fn exchange_leased(
+    root: BorrowedFd<'_>,
+    old: &Index,
+    draft: &Draft,
+    is_leased: bool,
+    is_draft_leased: bool,
+) -> Result<bool, Errno> {
     if let Err(errno) = swap(root, draft) {
         draft.discard(root);
         return if errno == Errno::NOENT { Ok(false) } else { Err(errno) };
@@ -68,11 +81,17 @@ pub(crate) fn exchange(root: BorrowedFd<'_>, old: &Index, draft: &Draft) -> Resu
         thread::sleep(PATIENCE);
         !(is_leased && is_written(old.file.as_fd())) && old.is_as_read()
     };
-    if !is_the_old_one {
-        undo(root, draft)?;
+    if is_the_old_one {
+        draft.discard(root);
+        return Ok(true);
     }
-    draft.discard(root);
-    Ok(is_the_old_one)
+    give_back(root, draft)?;
+    let served = if is_draft_leased { serve_waiting(root, draft) } else { Ok(()) };
+    // After an error, the temporary name may be that of somebody's index.
+    if served.is_ok() || Status::of_entry(root, &draft.name).is_ok_and(|status| status.id == draft.id) {
+        draft.discard(root);
+    }
+    served.map(|()| false)
 }
 
 /// Takes the old index away, without another in its place. Returns false if it is not the old one any more, or is about
@@ -103,20 +122,21 @@ fn swap(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
     renameat_with(root, &draft.name, root, INDEX, RenameFlags::EXCHANGE)
 }
 
-/// Gives the file that came out its name back. If somebody waits for the draft meanwhile, they found it under the
-/// index's name: it then becomes a copy of the index, and keeps that name.
-fn undo(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
-    give_back(root, draft)?;
+/// If somebody waits for the draft, they found it under the index's name: it becomes a copy of the index, and gets that
+/// name again. If another process has replaced it there meanwhile, it only becomes a copy.
+fn serve_waiting(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
     for _ in 0..ATTEMPTS {
         if !is_awaited(draft.file.as_fd()) {
             break;
         }
         let Some(index) = read_index(root)? else { break };
         draft.become_copy(&index)?;
+        if Status::of_entry(root, &draft.name)?.id != draft.id {
+            break;
+        }
         swap(root, draft)?;
         // From here on, the draft's temporary name is that of the file that came out.
-        let came_out = Status::of_entry(root, &draft.name)?;
-        if came_out.is_same_content(&index.status) {
+        if Status::of_entry(root, &draft.name)?.is_same_content(&index.status) {
             break;
         }
         give_back(root, draft)?;
@@ -165,7 +185,7 @@ mod tests {
     use std::io::{Write as _, read_to_string};
     use std::path::PathBuf;
 
-    use crate::os::lease::{is_undisturbed, release_lease};
+    use crate::os::lease::is_undisturbed;
 
     const OLD: &str = r#"{"manifests":["old"]}"#;
     const NEW: &str = r#"{"manifests":[]}"#;
@@ -296,13 +316,36 @@ mod tests {
                 while is_undisturbed(fixture.draft.file.as_fd()) {
                     thread::yield_now();
                 }
-                undo(fixture.root.as_fd(), &fixture.draft).unwrap();
+                give_back(fixture.root.as_fd(), &fixture.draft).unwrap();
+                serve_waiting(fixture.root.as_fd(), &fixture.draft).unwrap();
                 fixture.draft.discard(fixture.root.as_fd());
                 release_lease(fixture.draft.file.as_fd());
                 user.join().unwrap();
             });
             fixture.check(&if writes { format!("{THEIRS} and more") } else { THEIRS.to_owned() });
         }
+    }
+
+    #[test]
+    fn the_last_index_stays_though_somebody_waits_for_the_draft_that_it_replaced() {
+        let fixture = Fixture::new();
+        fixture.replace("the first");
+        lease_against_all(fixture.draft.file.as_fd()).unwrap();
+        swap(fixture.root.as_fd(), &fixture.draft).unwrap();
+        let path = fixture.path("index.json");
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read_to_string(&path).unwrap());
+            while is_undisturbed(fixture.draft.file.as_fd()) {
+                thread::yield_now();
+            }
+            fixture.replace(THEIRS);
+            give_back(fixture.root.as_fd(), &fixture.draft).unwrap();
+            serve_waiting(fixture.root.as_fd(), &fixture.draft).unwrap();
+            fixture.draft.discard(fixture.root.as_fd());
+            release_lease(fixture.draft.file.as_fd());
+            assert_eq!(reader.join().unwrap(), THEIRS);
+        });
+        fixture.check(THEIRS);
     }
 
     #[test]
