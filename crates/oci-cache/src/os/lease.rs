@@ -218,6 +218,12 @@ pub(crate) fn is_awaited(descriptor: BorrowedFd<'_>) -> bool {
     !is_undisturbed(descriptor) || set_lease(descriptor, Lease::Write).is_err()
 }
 
+/// Whether somebody waits to open the file for writing, on which this process holds a write lease. If only readers wait,
+/// the kernel wants it to become a read lease.
+pub(crate) fn is_awaited_by_writer(descriptor: BorrowedFd<'_>) -> bool {
+    lease_target(descriptor) == libc::F_UNLCK
+}
+
 /// Releases the lease, so that whoever waits for the file goes on at once.
 pub(crate) fn release_lease(descriptor: BorrowedFd<'_>) {
     // Closing the file releases it too; after a failure, a waiting process only waits longer.

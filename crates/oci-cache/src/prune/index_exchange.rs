@@ -19,20 +19,22 @@ use std::os::unix::fs::FileExt as _;
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, RenameFlags, renameat, renameat_with, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::names::INDEX;
 use crate::os::attributes::copy_attributes;
 use crate::os::errno_of;
-use crate::os::lease::{is_awaited, is_written, lease_against_all, lease_against_writers, release_lease};
+use crate::os::lease::{
+    is_awaited, is_awaited_by_writer, is_written, lease_against_all, lease_against_writers, release_lease,
+};
 use crate::os::status::{FileId, Status};
 use crate::scan::index::{Index, read_index};
 
 /// How long to wait for somebody who found the old file's name before it was exchanged, and has not opened it yet.
 const PATIENCE: Duration = Duration::from_millis(2);
 /// How often to give those who wait for the new file what the index is, while others keep changing it.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 64;
 
 /// A file that is to take the index's place, under a temporary name beside it.
 #[derive(Debug)]
@@ -122,33 +124,41 @@ fn swap(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
     renameat_with(root, &draft.name, root, INDEX, RenameFlags::EXCHANGE)
 }
 
-/// If somebody waits for the draft, they found it under the index's name: it becomes a copy of the index, and gets that
-/// name again. If another process has replaced it there meanwhile, it only becomes a copy.
+/// If somebody waits for the draft, they found it under the index's name, so it becomes a copy of the index. A process
+/// that waits to write into it needs more: the draft also gets the index's name again, unless another process has replaced
+/// it there.
 fn serve_waiting(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
+    // Somebody may have found the name, and not have opened the file yet.
+    thread::sleep(PATIENCE);
     for _ in 0..ATTEMPTS {
         if !is_awaited(draft.file.as_fd()) {
             break;
         }
         let Some(index) = read_index(root)? else { break };
         draft.become_copy(&index)?;
-        if Status::of_entry(root, &draft.name)?.id != draft.id {
+        let is_draft_there = Status::of_entry(root, &draft.name)?.id == draft.id;
+        if is_draft_there && is_awaited_by_writer(draft.file.as_fd()) {
+            swap(root, draft)?;
+            // From here on, the draft's temporary name is that of the file that came out.
+            if Status::of_entry(root, &draft.name)?.is_same_content(&index.status) {
+                break;
+            }
+            give_back(root, draft)?;
+        } else if Status::of_entry(root, INDEX).is_ok_and(|status| status.is_same_content(&index.status)) {
             break;
         }
-        swap(root, draft)?;
-        // From here on, the draft's temporary name is that of the file that came out.
-        if Status::of_entry(root, &draft.name)?.is_same_content(&index.status) {
-            break;
-        }
-        give_back(root, draft)?;
     }
     Ok(())
 }
 
 /// Gives the file under the temporary name the index's name. If somebody has replaced the index meanwhile, theirs stays.
 fn give_back(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
-    let mut expected = draft.id;
+    // While a file is open, no other gets its inode number.
+    let (mut expected, mut _open) = (draft.id, None);
     loop {
-        let id = Status::of_entry(root, &draft.name)?.id;
+        let theirs =
+            openat(root, &draft.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let id = Status::of_descriptor(theirs.as_fd())?.id;
         if let Err(errno) = swap(root, draft) {
             // The index was removed meanwhile, or the file system fails: this needs less of it.
             return renameat(root, &draft.name, root, INDEX).map_err(|_| errno);
@@ -156,7 +166,7 @@ fn give_back(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
         if Status::of_entry(root, &draft.name)?.id == expected {
             return Ok(());
         }
-        expected = id;
+        (expected, _open) = (id, Some(theirs));
     }
 }
 
