@@ -9,12 +9,12 @@ use crate::cli::CacheArguments;
 use crate::held_off::LockTimeout;
 use crate::output;
 
-/// Waits until this is the only prune of the cache. In place, it may go on beside readers that hold the lock. Returns
-/// `None` if a signal arrives first.
+/// Waits until this is the only prune of the cache. A prune that watches first may go on beside readers that hold the
+/// lock. Returns `None` if a signal arrives first.
 pub(crate) fn wait(
     cache: &mut CacheDir,
     arguments: &CacheArguments,
-    is_in_place: bool,
+    watches_first: bool,
     progress: &Progress,
 ) -> anyhow::Result<Option<Lock>> {
     let path = escape_path(cache.path());
@@ -26,7 +26,7 @@ pub(crate) fn wait(
             ));
         }
     };
-    let lock = match is_in_place {
+    let lock = match watches_first {
         true => cache.lock_beside_readers(arguments.wait_timeout, progress, on_wait),
         false => cache.lock(arguments.wait_timeout, progress, on_wait),
     };
@@ -50,10 +50,13 @@ pub(crate) fn wait(
 
 /// What people should know about the lock.
 fn note(lock: &Lock) -> Option<String> {
+    if lock.gave_index_back() {
+        return Some("note: gave index.json back the place that a killed prune had taken from it".to_owned());
+    }
     if let Some(reader) = lock.reader() {
         let reader = name(reader);
         return Some(format!(
-            "note: {reader} holds the cache's lock, but cannot write to the cache, so it is no pull: went on beside it"
+            "note: {reader} holds the cache's lock, but cannot write to the cache: goes on beside it, after the watch"
         ));
     }
     let why = "note: this file system does not support locks: another prune could run at the same time";

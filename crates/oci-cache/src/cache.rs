@@ -3,12 +3,13 @@
 //! Takes a path; gives an open directory ([`cache_dir::CacheDir`]) and the types that the other stages
 //! use for its entries.
 //!
-//! Guarantees: nothing here lists a directory or removes anything. Directories that must never be pruned are
+//! Guarantees: nothing here lists a directory or removes a blob. Directories that must never be pruned are
 //! refused here, whatever comes later.
 
 pub(crate) mod cache_dir;
 pub(crate) mod companions;
 pub(crate) mod digest;
+pub(crate) mod displaced_index;
 pub(crate) mod finding;
 pub(crate) mod idle;
 pub(crate) mod inventory;

@@ -79,7 +79,8 @@ pub fn prune(
     progress: &Progress,
 ) -> Result<PruneReport, Error> {
     let mut cache = CacheDir::open(path, protected)?;
-    let Some(lock) = cache.try_lock_beside_readers()? else {
+    let lock = if policy.watch_first { cache.try_lock_beside_readers()? } else { cache.try_lock()? };
+    let Some(lock) = lock else {
         return Err(Error::Locked { path: cache.path().to_owned() });
     };
     let (plan, verification) = plan(&cache, policy, now, progress)?;

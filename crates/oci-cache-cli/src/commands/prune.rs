@@ -48,7 +48,7 @@ fn prune(arguments: &PruneArguments, protected: &[PathBuf], started: Instant) ->
     files.check_directory(arguments, &cache)?;
     let mut lock = None;
     if !arguments.dry_run {
-        lock = lock::wait(&mut cache, &arguments.cache, !arguments.aside, &progress)
+        lock = lock::wait(&mut cache, &arguments.cache, arguments.grace.watch_first, &progress)
             .map_err(|error| with_earlier_runs(error, arguments, &directory, began))?;
         if lock.is_none() {
             let held_off = held_off(arguments, &directory, began, Hold::Unknown);

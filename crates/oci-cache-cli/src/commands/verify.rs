@@ -41,7 +41,7 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
     let check = if arguments.quick { Check::Quick } else { Check::Full };
     let mut lock = None;
     if arguments.prune {
-        lock = lock::wait(&mut cache, &arguments.cache, true, &progress)?;
+        lock = lock::wait(&mut cache, &arguments.cache, arguments.grace.watch_first, &progress)?;
         if lock.is_none() {
             print_result(arguments, &VerifyReport::stopped(&cache, check), None, started)?;
             return Ok(Done { exit: signals.exit().unwrap_or(Exit::Incomplete), report: None });

@@ -213,7 +213,17 @@ fn entry_of(directory: &OwnedFd, name: &OsStr, path: &Path) -> anyhow::Result<Op
 
 /// Refuses an entry that another user has made in a sticky directory.
 fn check_entry(trust: &Trust, found: &Stat, directory: Verdict, path: &Path) -> anyhow::Result<()> {
-    if directory != Verdict::Sticky || trust.entry(found.st_uid, directory) {
+    if directory != Verdict::Sticky {
+        return Ok(());
+    }
+    // With `protected_hardlinks` off, others can make one of any file; see `proc_sys_fs(5)`.
+    if FileType::from_raw_mode(found.st_mode) == FileType::RegularFile && found.st_nlink > 1 {
+        return Err(refused(
+            path,
+            "has other names, in a directory where others can make links: choose another name",
+        ));
+    }
+    if trust.entry(found.st_uid, directory) {
         return Ok(());
     }
     let owner = found.st_uid;

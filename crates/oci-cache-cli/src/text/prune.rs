@@ -181,7 +181,9 @@ fn pull(plan: &PrunePlan, report: &PruneReport) -> Option<String> {
     if !in_use && !spared {
         return None;
     }
+    let is_locked_out = matches!(&report.pull, Some(Sign::Locked(path)) if *path == report.cache_dir);
     let more = match (plan.has_grace() && spared, plan.was_for_everything()) {
+        _ if is_locked_out => "run it again once the lock is free",
         (true, true) => "--grace 0s frees all but files in use, --aside frees everything",
         (true, false) => "--grace 0s frees the rest of it but files in use",
         (false, true) => "--aside frees everything",

@@ -3,10 +3,13 @@
 //! Guarantees: at most one process holds the lock at a time. At the moment it is taken, the lock is on
 //! the directory that the path leads to. It is released when the guard is dropped or the process ends.
 //!
+//! Whoever holds the lock finds a layout's `index.json` as other processes left it, also after a prune was killed.
+//!
 //! What it does not guarantee: `flock(2)` is advisory, so the lock stops only processes that take it
 //! too. A puller may block prunes with a shared lock.
 //!
-//! A process that cannot write to the cache is no puller, so its shared lock need not block a prune in place:
+//! A process that cannot write to the cache is no puller, but it may hold the lock for one: for a daemon that pulls, say. A
+//! prune that watches for the length of the grace sees what such a pull uses, so that lock need not block it:
 //! [`CacheDir::try_lock_beside_readers`] then takes the shared lock too. Of several prunes that do so at once, each sees
 //! the others' locks, and at most one goes on. A puller can take the shared lock while such a prune is at work, so the
 //! prune looks out for that: see [`crate::os::readers`].
@@ -21,6 +24,8 @@ use rustix::fs::{FlockOperation, Mode, flock, openat};
 use rustix::io::Errno;
 
 use crate::cache::cache_dir::CacheDir;
+use crate::cache::displaced_index;
+use crate::cache::names::index_path;
 use crate::error::Error;
 use crate::os::directory::OPEN_DIRECTORY;
 use crate::os::processes::{Process, process_with};
@@ -30,6 +35,8 @@ use crate::progress::Progress;
 
 /// Name of the operation that takes the lock.
 const OPERATION: &str = "lock oci cache";
+/// Name of the operation that gives an index its place back.
+const GIVE_BACK: &str = "give back the place that a killed prune took from";
 /// Interval between two attempts.
 const POLL: Duration = Duration::from_millis(20);
 /// Interval between two looks at who holds the lock, which take longer.
@@ -47,6 +54,7 @@ pub struct Lock {
     is_exclusive: bool,
     /// Those who hold the shared lock beside this one.
     readers: Option<Arc<Readers>>,
+    gave_index_back: bool,
 }
 
 impl Lock {
@@ -56,6 +64,21 @@ impl Lock {
     #[must_use]
     pub const fn is_exclusive(&self) -> bool {
         self.is_exclusive
+    }
+
+    /// Whether a prune was killed before it could give another process's `index.json` its place back, and this did it.
+    #[must_use]
+    pub const fn gave_index_back(&self) -> bool {
+        self.gave_index_back
+    }
+
+    /// Gives another process's index its place back, if a killed prune has displaced it.
+    fn with_index_given_back(mut self, cache: &CacheDir) -> Result<Self, Error> {
+        if let Some(root) = cache.root() {
+            let given = displaced_index::give_back(root.descriptor.as_fd());
+            self.gave_index_back = given.map_err(Error::io(GIVE_BACK, &index_path(cache.path())))?;
+        }
+        Ok(self)
     }
 
     /// If processes hold the shared lock that cannot write to the cache, so that a prune goes on beside them: one of them.
@@ -114,7 +137,14 @@ impl CacheDir {
         loop {
             let path = self.path().to_owned();
             let Some(root) = self.root() else {
-                return Ok(Some(Lock { locked: None, id: None, path, is_exclusive: true, readers: None }));
+                return Ok(Some(Lock {
+                    locked: None,
+                    id: None,
+                    path,
+                    is_exclusive: true,
+                    readers: None,
+                    gave_index_back: false,
+                }));
             };
             let id = root.status.id;
             // An open file description of its own, so that the lock also excludes other users in this process.
@@ -132,14 +162,22 @@ impl CacheDir {
                         path,
                         is_exclusive: false,
                         readers: None,
+                        gave_index_back: false,
                     }));
                 }
                 Err(errno) => return Err(Error::io(OPERATION, &path)(errno)),
             }
-            let lock = Lock { locked: Some(opened), id: Some(id), path, is_exclusive: true, readers: None };
+            let lock = Lock {
+                locked: Some(opened),
+                id: Some(id),
+                path,
+                is_exclusive: true,
+                readers: None,
+                gave_index_back: false,
+            };
             let current = self.open_again()?;
             if current.root().map(|root| root.status.id) == Some(id) {
-                return Ok(Some(lock));
+                return lock.with_index_given_back(self).map(Some);
             }
             *self = current;
         }
@@ -166,9 +204,9 @@ impl CacheDir {
         // Another prune may have done the same meanwhile. Both see each other now, and give way.
         let Some(readers) = Readers::of(opened.as_fd(), 1) else { return Ok(None) };
         let (locked, path, readers) = (Some(opened), self.path().to_owned(), Some(Arc::new(readers)));
-        let lock = Lock { locked, id: Some(id), path, is_exclusive: true, readers };
+        let lock = Lock { locked, id: Some(id), path, is_exclusive: true, readers, gave_index_back: false };
         let is_current = self.open_again()?.root().map(|root| root.status.id) == Some(id);
-        Ok(is_current.then_some(lock))
+        if is_current { lock.with_index_given_back(self).map(Some) } else { Ok(None) }
     }
 
     /// Waits for the lock of this cache; calls `on_wait` once if it has to wait.
@@ -246,6 +284,21 @@ impl CacheDir {
 mod tests {
     use super::*;
     use std::sync::atomic::Ordering;
+
+    #[test]
+    fn whoever_gets_the_lock_finds_the_index_that_a_killed_prune_displaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, index) = (directory.path(), directory.path().join("index.json"));
+        std::fs::write(&index, "new").unwrap();
+        let mut cache = CacheDir::open(root, &[]).unwrap();
+        assert!(!cache.try_lock().unwrap().unwrap().gave_index_back());
+        let opened = cache.root().unwrap().descriptor.as_fd();
+        let (status, born) = crate::os::birth::status_and_birth(opened, c"index.json").unwrap();
+        let name = crate::cache::names::index_draft(status.id.inode, born).into_string().unwrap();
+        std::fs::write(root.join(name), "displaced").unwrap();
+        assert!(cache.try_lock().unwrap().unwrap().gave_index_back());
+        assert_eq!(std::fs::read_to_string(index).unwrap(), "displaced");
+    }
 
     #[test]
     fn one_at_a_time_until_the_guard_is_dropped() {

@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 use rand::TryRng as _;
 use rand::rngs::SysRng;
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 
 use crate::cache::digest::{Algorithm, Digest, Spelling};
+use crate::os::status::Timestamp;
 
 /// The directory of a nested cache that contains one directory per algorithm.
 pub(crate) const BLOBS: &[u8] = b"blobs";
@@ -211,6 +213,14 @@ pub(crate) fn hidden(name: &CStr, inode: u64) -> CString {
 /// A random name under which to write a new index.
 pub(crate) fn random_index() -> Result<CString, Errno> {
     Ok(own_temporary(INDEX, &random_suffix()?))
+}
+
+/// The name that a new index has before it takes the old one's place, and that the old one has after that: it tells that
+/// the file with this inode number and birth time is the new one.
+pub(crate) fn index_draft(inode: u64, born: Option<Timestamp>) -> CString {
+    let born = born.map_or(0, |born| born.0);
+    let identity = Sha256::digest([inode.to_le_bytes(), born.to_le_bytes()].concat());
+    own_temporary(INDEX, &hex::encode(&identity[..SUFFIX_DIGITS / 2]))
 }
 
 fn own_temporary(name: &CStr, suffix: &str) -> CString {

@@ -12,7 +12,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
@@ -25,6 +25,8 @@ use crate::os::status::{FileId, Status};
 
 /// The kernel's table of locks.
 const LOCKS: &str = "/proc/locks";
+/// How much of the table is read, in bytes: about 4,000 locks.
+const MAX_TABLE_BYTES: u64 = 256 << 10;
 /// What the link to the first process namespace says. Elsewhere, the table has not all locks.
 const FIRST_NAMESPACE: &str = "pid:[4026531836]";
 
@@ -54,7 +56,7 @@ impl Readers {
         }
         let status = Status::of_descriptor(directory).ok()?;
         let key = key(status.id);
-        let lines = lines(&fs::read_to_string(LOCKS).ok()?, &key)?;
+        let lines = lines(&table()?, &key)?;
         let (ours, others): (Vec<Line>, Vec<Line>) =
             lines.into_iter().partition(|line| line.taker == std::process::id());
         if ours.len() != own || others.is_empty() || !others.iter().chain(&ours).all(|line| line.is_shared) {
@@ -78,12 +80,19 @@ impl Readers {
 
     /// Whether somebody else has taken the lock since then. This process may hold it.
     pub(crate) fn has_newcomer(&self) -> bool {
-        let lines = fs::read_to_string(LOCKS).ok().and_then(|table| lines(&table, &self.key));
+        let lines = table().and_then(|table| lines(&table, &self.key));
         let is_known = |line: &Line| {
             line.is_shared && (line.taker == std::process::id() || self.takers.contains(&line.taker))
         };
         lines.is_none_or(|lines| !lines.iter().all(is_known))
     }
+}
+
+/// The kernel's table of locks; `None` if it is so long that somebody may want it to take time.
+fn table() -> Option<String> {
+    let mut table = String::new();
+    fs::File::open(LOCKS).ok()?.take(MAX_TABLE_BYTES).read_to_string(&mut table).ok()?;
+    ((table.len() as u64) < MAX_TABLE_BYTES).then_some(table)
 }
 
 /// How the kernel's table names a file.

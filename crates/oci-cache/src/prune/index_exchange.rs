@@ -6,27 +6,32 @@
 //! begins to write into the old file, or to open the new one, waits until that is decided: both are leased. If the
 //! exchange is undone, whoever waits for the new file reads the old one's content in it.
 //!
+//! If the process is killed meanwhile, or the file system fails, the next prune gives the index back: see
+//! [`crate::cache::displaced_index`].
+//!
 //! What it does not guarantee: without leases (`CAP_LEASE`, or files of one's own), a process that opened the old file
 //! for writing may write into it after it has lost its name. A process that found the name of the old file, and did not
 //! run on in the kernel until this is over, is in the same position. Where names cannot be exchanged, there is an error.
 //!
 //! Source: `renameat2(2)`; Linux's `fs/open.c` (`do_dentry_open` counts the writer, then waits for leases).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::os::fd::{AsFd as _, BorrowedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, openat, renameat, renameat_with, unlinkat};
-use rustix::io::Errno;
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RenameFlags, fdatasync, ftruncate, openat, renameat, renameat_with, unlinkat,
+};
+use rustix::io::{Errno, pwrite};
 
-use crate::cache::names::INDEX;
+use crate::cache::names::{INDEX, index_draft};
 use crate::os::attributes::copy_attributes;
-use crate::os::errno_of;
+use crate::os::birth::status_and_birth;
 use crate::os::lease::{
-    is_awaited, is_awaited_by_writer, is_written, lease_against_all, lease_against_writers, release_lease,
+    self, is_awaited, is_awaited_by_writer, is_written, lease_against_all, lease_against_writers,
+    release_lease,
 };
 use crate::os::status::{FileId, Status};
 use crate::scan::index::{Index, read_index};
@@ -49,7 +54,8 @@ pub(crate) struct Draft {
 ///
 /// # Errors
 ///
-/// `EINVAL` where names cannot be exchanged. Whatever the error, the index is as others left it.
+/// `EINVAL` where names cannot be exchanged. If a file cannot be given its name back, the next prune does that; after any
+/// other error, the index is as others left it.
 pub(crate) fn exchange(root: BorrowedFd<'_>, old: &Index, draft: &Draft) -> Result<bool, Errno> {
     let is_leased = match lease_against_writers(old.file.as_fd()) {
         Ok(()) => true,
@@ -103,7 +109,11 @@ pub(crate) fn take_away(root: BorrowedFd<'_>, old: &Index, name: CString) -> Res
         Err(Errno::WOULDBLOCK) => return Ok(false),
         leased => leased.is_ok(),
     };
-    renameat_with(root, INDEX, root, &name, RenameFlags::NOREPLACE)?;
+    match renameat_with(root, INDEX, root, &name, RenameFlags::NOREPLACE) {
+        Err(Errno::NOENT) => return Ok(false),
+        taken => taken?,
+    }
+    thread::sleep(PATIENCE);
     let came_out = Status::of_entry(root, &name);
     let is_the_old_one = came_out.is_ok_and(|status| status.is_same_content(&old.status))
         && !(is_leased && is_written(old.file.as_fd()))
@@ -153,31 +163,93 @@ fn serve_waiting(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
 
 /// Gives the file under the temporary name the index's name. If somebody has replaced the index meanwhile, theirs stays.
 fn give_back(root: BorrowedFd<'_>, draft: &Draft) -> Result<(), Errno> {
-    // While a file is open, no other gets its inode number.
-    let (mut expected, mut _open) = (draft.id, None);
+    let (mut expected, mut exposed) = (draft.id, Vec::new());
     loop {
-        let theirs =
-            openat(root, &draft.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let id = Status::of_descriptor(theirs.as_fd())?.id;
+        let theirs = Exposed::open(root, &draft.name)?;
+        let id = theirs.id;
         if let Err(errno) = swap(root, draft) {
             // The index was removed meanwhile, or the file system fails: this needs less of it.
-            return renameat(root, &draft.name, root, INDEX).map_err(|_| errno);
+            match renameat_with(root, &draft.name, root, INDEX, RenameFlags::NOREPLACE) {
+                Ok(()) => return Ok(()),
+                // A newer one is there by now.
+                Err(Errno::EXIST) if errno == Errno::NOENT => continue,
+                Err(_) => return Err(errno),
+            }
         }
+        exposed.push(theirs);
         if Status::of_entry(root, &draft.name)?.id == expected {
-            return Ok(());
+            break;
         }
-        (expected, _open) = (id, Some(theirs));
+        // That one was newer: it must have the name.
+        expected = id;
+    }
+    // The last one is the index now. Whoever found an earlier one must not go on with that.
+    exposed.pop();
+    exposed.iter().try_for_each(|superseded| superseded.serve_waiting(root))
+}
+
+/// Another process's index that has the index's name again, perhaps only for a moment. While it is held, whoever opens it
+/// waits, where it can be leased. No other file gets its inode number.
+struct Exposed {
+    file: OwnedFd,
+    id: FileId,
+    is_leased: bool,
+}
+
+impl Exposed {
+    fn open(root: BorrowedFd<'_>, name: &CStr) -> Result<Self, Errno> {
+        let open = |flags| openat(root, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let file = match open(OFlags::RDWR | OFlags::NONBLOCK) {
+            Err(Errno::NOENT) => return Err(Errno::NOENT),
+            Err(_) => open(OFlags::PATH)?,
+            Ok(file) => file,
+        };
+        let id = Status::of_descriptor(file.as_fd())?.id;
+        let started = Instant::now();
+        let is_leased = loop {
+            match lease_against_all(file.as_fd()) {
+                // Whoever reads it closes it in a moment.
+                Err(Errno::WOULDBLOCK) if started.elapsed() < lease::PATIENCE => thread::sleep(PATIENCE / 4),
+                leased => break leased.is_ok(),
+            }
+        };
+        Ok(Self { file, id, is_leased })
+    }
+
+    /// If somebody waits for it, they get the content of the index that has superseded it.
+    fn serve_waiting(&self, root: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.is_leased
+            && is_awaited(self.file.as_fd())
+            && let Some(index) = read_index(root)?
+        {
+            write_content(self.file.as_fd(), &index.content)?;
+        }
+        Ok(())
     }
 }
 
+fn write_content(file: BorrowedFd<'_>, content: &[u8]) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < content.len() {
+        written += rustix::io::retry_on_intr(|| pwrite(file, &content[written..], written as u64))?;
+    }
+    ftruncate(file, content.len() as u64)
+}
+
 impl Draft {
+    /// Takes the name by which the next prune sees, if this one is killed, whether the draft has taken the index's place.
+    pub(crate) fn take_telling_name(&mut self, root: BorrowedFd<'_>) -> Result<(), Errno> {
+        let (status, born) = status_and_birth(root, &self.name)?;
+        let name = index_draft(status.id.inode, born);
+        renameat(root, &self.name, root, &name)?;
+        self.name = name;
+        Ok(())
+    }
+
     /// Makes the draft a copy of the index.
     fn become_copy(&self, index: &Index) -> Result<(), Errno> {
-        let written = self
-            .file
-            .write_all_at(&index.content, 0)
-            .and_then(|()| self.file.set_len(index.content.len() as u64));
-        written.map_err(|error| errno_of(&error))?;
+        write_content(self.file.as_fd(), &index.content)?;
+        fdatasync(&self.file)?;
         copy_attributes(index.file.as_fd(), &index.status, self.file.as_fd())
     }
 
@@ -303,6 +375,29 @@ mod tests {
         fs::rename(removed.path("index.json"), removed.path("away")).unwrap();
         assert_eq!(give_back(removed.root.as_fd(), &removed.draft), Ok(()));
         assert_eq!(fs::read_to_string(removed.path("index.json")).unwrap(), THEIRS);
+    }
+
+    #[test]
+    fn whoever_finds_an_index_that_is_back_only_for_a_moment_gets_the_last_one() {
+        let fixture = Fixture::new();
+        fixture.replace("the first");
+        swap(fixture.root.as_fd(), &fixture.draft).unwrap();
+        let exposed = Exposed::open(fixture.root.as_fd(), &fixture.draft.name).unwrap();
+        assert!(exposed.is_leased);
+        swap(fixture.root.as_fd(), &fixture.draft).unwrap();
+        let path = fixture.path("index.json");
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read_to_string(&path).unwrap());
+            while is_undisturbed(exposed.file.as_fd()) {
+                thread::yield_now();
+            }
+            fixture.replace(THEIRS);
+            exposed.serve_waiting(fixture.root.as_fd()).unwrap();
+            drop(exposed);
+            assert_eq!(reader.join().unwrap(), THEIRS);
+        });
+        fixture.draft.discard(fixture.root.as_fd());
+        fixture.check(THEIRS);
     }
 
     #[test]

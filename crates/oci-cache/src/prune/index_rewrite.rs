@@ -132,6 +132,7 @@ fn changed(index: &Index, change: &IndexChange) -> Result<Option<Vec<u8>>, Errno
     spliced(&index.content, change).map_err(|NoIndex| Errno::BADMSG)
 }
 
+/// Writes a draft under a name that tells which file it is; see [`crate::cache::displaced_index`].
 fn write_draft(root: BorrowedFd<'_>, content: &[u8], old: &Index) -> Result<Draft, Errno> {
     // If the prune is killed here, the next one recognises this name as that of a partial.
     let name = random_index()?;
@@ -143,7 +144,7 @@ fn write_draft(root: BorrowedFd<'_>, content: &[u8], old: &Index) -> Result<Draf
         let written = draft.file.write_all(content).and_then(|()| draft.file.sync_data());
         written.map_err(|error| errno_of(&error))
     });
-    match written {
+    match written.and_then(|()| draft.take_telling_name(root)) {
         Ok(()) => Ok(draft),
         Err(errno) => {
             draft.discard(root);
