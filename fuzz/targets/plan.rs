@@ -16,9 +16,9 @@ use oci_cache_fuzz::memory::peak_of;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How much memory reading takes at most: for each byte of the plan, and in any case.
+/// How much memory reading takes at most: for each byte of the plan, and in any case, for the buffer.
 const BYTES_PER_BYTE: usize = 100;
-const BYTES: usize = 1 << 16;
+const BYTES: usize = 1 << 17;
 
 /// A cache, and a plan to remove all of it.
 struct Scene {

@@ -6,7 +6,7 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use crate::cache::inventory::Tree;
+use crate::cache::inventory::{Foreign, Tree};
 use crate::cache::names;
 use crate::error::Refusal;
 use crate::escape::escape;
@@ -26,9 +26,19 @@ pub(crate) fn of(tree: &Tree, path: &Path) -> Option<Refusal> {
     // Links and mounts in the place of a cache's entries do not make it something else.
     let strangers = others.iter().filter(|name| !names::is_of_a_cache(name)).count();
     // A nested cache has directories of its own. A flat one is known by what is in it.
-    if tree.is_nested() || tree.belongs_to_a_cache() && blobs >= strangers {
+    if tree.is_nested() || is_elsewhere(tree) || tree.belongs_to_a_cache() && blobs >= strangers {
         return None;
     }
     let nearby = caches_near(path);
     Some(stores::named(root, tree).unwrap_or(Refusal::NotACache { blobs, entries, example, nearby }))
+}
+
+/// Whether all that there is stands in the place of a cache's directories, and has its blobs elsewhere: a mount, or a
+/// subvolume. It is told what that is.
+fn is_elsewhere(tree: &Tree) -> bool {
+    let is_place = |entry: &Foreign| {
+        let name = entry.path.file_name().unwrap_or_default().as_bytes();
+        matches!(entry.kind, "mount" | "subvolume") && entry.stands_for_blobs || names::is_neutral(name)
+    };
+    tree.foreign.iter().all(is_place)
 }
