@@ -4,7 +4,8 @@
 //! `RENAME_EXCHANGE`), and what comes out is compared with what was seen. If it is another index, it gets its name back;
 //! if yet another one has taken that place meanwhile, the last one stays, as if this process had done nothing. Whoever
 //! begins to write into the old file, or to open the new one, waits until that is decided: both are leased. If the
-//! exchange is undone, whoever waits for the new file reads the old one's content in it.
+//! exchange is undone, whoever waits for the new file, or for one that had the name again only for a moment, reads the
+//! index's content in it.
 //!
 //! If the process is killed meanwhile, or the file system fails, the next prune gives the index back: see
 //! [`crate::cache::displaced_index`].
@@ -216,10 +217,12 @@ impl Exposed {
         Ok(Self { file, id, is_leased })
     }
 
-    /// If somebody waits for it, they get the content of the index that has superseded it.
+    /// If somebody waits for it, they get the content of the index that has superseded it. A file with other names, such as
+    /// that of a backup, stays as it is.
     fn serve_waiting(&self, root: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.is_leased
             && is_awaited(self.file.as_fd())
+            && Status::of_descriptor(self.file.as_fd())?.links <= 1
             && let Some(index) = read_index(root)?
         {
             write_content(self.file.as_fd(), &index.content)?;
