@@ -66,6 +66,7 @@ fn both_workspaces_are_refused_by_every_command() {
 
 #[test]
 fn a_signal_ends_the_wait_for_the_lock() {
+    support::let_children_heed_hangups();
     let cache = Cache::flat(1, KIB);
     let lock = File::open(cache.path()).unwrap();
     lock.lock().unwrap();

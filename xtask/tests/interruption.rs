@@ -61,6 +61,7 @@ fn a_prune_says_how_far_it_came() {
 
 #[test]
 fn a_terminal_that_hangs_up_twice_stops_a_prune_once() {
+    support::let_children_heed_hangups();
     // So does processor time that is used up, with every further second of it.
     for (signal, exit) in [("-HUP", 129), ("-XCPU", 152)] {
         let cache = large();

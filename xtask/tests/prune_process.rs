@@ -90,6 +90,7 @@ fn a_lock_that_is_never_freed_ends_the_wait() {
 
 #[test]
 fn signals_end_the_prune_with_its_totals() {
+    support::let_children_heed_hangups();
     for (signal, exit) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129), ("-XCPU", 152)] {
         let cache = Cache::flat(3, KIB);
         (1..=3).for_each(|number| set_age(&cache.path().join(flat(number)), Duration::ZERO));

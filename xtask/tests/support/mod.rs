@@ -33,6 +33,12 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
+/// Lets the processes that this one starts from now on heed SIGHUP, though this one may run under `nohup`: what is ignored is
+/// inherited, what is handled is not.
+pub fn let_children_heed_hangups() {
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, std::sync::Arc::default()).unwrap();
+}
+
 /// A cache directory named `oci` in a temporary directory.
 pub struct Cache {
     pub base: TempDir,

@@ -3,6 +3,7 @@
 //! Guarantees: the prune ends soon, with the code for the signal, and its totals are correct.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn flat(trial: &mut Trial<'_>, flags: &[&str]) -> anyhow::Result<()> {
+    // Under `nohup`, the prune would inherit that SIGHUP is ignored. What is handled is not inherited.
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default())?;
     let (cache, parent) = (trial.path("parent/cache"), trial.path("parent"));
     fill(&cache, BLOBS)?;
     let at = Instant::now();
