@@ -34,13 +34,7 @@ impl Summary {
                 "--github-summary: {VARIABLE} is not set; GitHub Actions sets it in every step"
             )))
         })?;
-        // The runner names the file, so another name is no way out.
-        let way_out =
-            "omit --github-summary, or run as the user who owns the file; docs/ci.md shows another way";
-        let file = OutputFile::find(&path, Some(cache), OPENING).map_err(|error| match error.downcast() {
-            Ok(UsageError(why)) => anyhow!(UsageError(format!("{why} ({way_out})"))),
-            Err(error) => error,
-        })?;
+        let file = OutputFile::find(&path, Some(cache), OPENING)?;
         let file = file.append().with_context(|| format!("{OPENING} `{}`", escape_path(&path)))?;
         Ok(Self { path, file })
     }
