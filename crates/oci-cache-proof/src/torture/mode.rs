@@ -107,7 +107,7 @@ impl Mode {
         match self {
             Self::Flat | Self::FromPlan | Self::Verify => &["unlinkat", "landlock_restrict_self"],
             Self::Fresh => &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat2"],
-            Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat2"],
+            Self::Goal => &["unlinkat", "landlock_restrict_self", "renameat"],
             Self::Layout | Self::OneImage => {
                 &["unlinkat", "landlock_restrict_self", "inotify_add_watch", "renameat2"]
             }
