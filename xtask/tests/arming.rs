@@ -22,17 +22,22 @@ fn times(path: &Path) -> [(i64, i64); 2] {
 /// leave no trace.
 fn with_a_blob_just_read(cache: &Cache) -> PathBuf {
     let path = cache.write(flat(1), KIB);
+    read_until_recorded(&path);
+    path
+}
+
+/// Reads a file until its last read is later than its last change.
+fn read_until_recorded(path: &Path) {
     let started = Instant::now();
-    while let [changed, read] = times(&path)
+    while let [changed, read] = times(path)
         && read <= changed
     {
         assert!(started.elapsed() < Duration::from_secs(10), "reads are not recorded here");
         sleep(Duration::from_millis(1));
-        fs::read(&path).unwrap();
+        fs::read(path).unwrap();
     }
     // The kernel's clock for inodes moves in steps of milliseconds; a change within a step may not seem later.
     sleep(Duration::from_millis(20));
-    path
 }
 
 /// Whether the prune armed the blob, which stays, and told so.
@@ -55,6 +60,16 @@ fn what_an_age_or_a_goal_keeps_is_armed() {
         assert!(armed(&blob, prune), "{arguments:?}");
         assert!(!armed(&blob, prune), "{arguments:?}: it was not read since");
     }
+}
+
+#[test]
+fn an_index_that_stays_is_armed_by_every_prune() {
+    let cache = Cache::typical_layout();
+    let index = cache.path().join("index.json");
+    read_until_recorded(&index);
+    let [changed, read] = times(&index);
+    assert_eq!(cache.prune(&["--older-than", "1d"]).exit, 0);
+    assert!(times(&index)[0] > read && times(&index)[1] == read && read > changed);
 }
 
 #[test]

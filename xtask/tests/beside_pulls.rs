@@ -7,6 +7,7 @@ mod support;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
@@ -352,6 +353,23 @@ fn an_index_that_changes_keeps_the_whole_layout() {
     fs::write(&written, r#"{"schemaVersion":2,"manifests":[],"annotations":{}}"#).unwrap();
     let ran = prune_while(&cache, || fs::rename(&written, cache.path().join("index.json")).unwrap());
     assert_eq!(blobs(&ran), (0, 1), "{}", ran.block());
+}
+
+#[test]
+fn a_pull_that_has_read_the_index_and_is_silent_is_waited_for() {
+    let cache = Cache::typical_layout();
+    let (index, blobs) = (cache.path().join("index.json"), cache.nested_blobs());
+    cache.age(&blobs, MINUTES);
+    set_age(&index, MINUTES);
+    // As skopeo does: it reads the index first, asks the registry, and writes the index last, with all it has read.
+    let read = fs::read(&index).unwrap();
+    let ran = prune_while(&cache, || {
+        sleep(Duration::from_secs(2));
+        fs::write(&index, read).unwrap();
+    });
+    assert_eq!((ran.exit, cache.nested_blobs()), (0, blobs), "{}", ran.block());
+    let sign = json!({"sign": "used", "path": "[TMP]/oci/index.json", "process": null});
+    assert_eq!(ran.json()["pull"], sign, "{}", ran.block());
 }
 
 #[test]

@@ -146,7 +146,7 @@ pub(crate) struct StrictArguments {
     ///
     /// What cannot be leased stays, with its image: files of another user without CAP_LEASE, and files on NFS. Without
     /// inotify, a pull counts as under way. Without Landlock, nothing is removed: exit code 2. The prune always looks for
-    /// pulls, which takes half a second.
+    /// pulls, which takes half a second, or five after a read of a layout's index.
     #[arg(long)]
     pub(crate) strict: bool,
 }

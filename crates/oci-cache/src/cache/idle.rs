@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::fs::{FsWord, fstatfs};
 
 use crate::cache::cache_dir::{AccessTimes, CacheDir};
-use crate::os::status::Timestamp;
+use crate::os::status::{Status, Timestamp};
 
 /// How long `relatime` may leave reads unrecorded.
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -46,6 +46,11 @@ impl Idleness {
         let access_times = cache.access_times().filter(|_| is_trusted);
         let is_watchable = is_trusted || kind.is_some_and(|kind| WATCHABLE.contains(&kind));
         Self { access_times: access_times.unwrap_or(AccessTimes::Never), is_watchable }
+    }
+
+    /// Whether it is known which reads are recorded.
+    pub(crate) fn records_reads(self) -> bool {
+        self.access_times != AccessTimes::Never
     }
 
     /// Since when an entry with these times has certainly been idle, at the latest `now`.
@@ -84,6 +89,13 @@ pub(crate) struct Times {
     pub(crate) modified: Timestamp,
     pub(crate) accessed: Timestamp,
     pub(crate) changed: Timestamp,
+}
+
+impl Times {
+    /// Those of a file with this status.
+    pub(crate) const fn of(status: &Status) -> Self {
+        Self { modified: status.modified, accessed: status.accessed, changed: status.changed }
+    }
 }
 
 #[cfg(test)]

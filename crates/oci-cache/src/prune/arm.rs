@@ -14,9 +14,26 @@ use std::os::fd::AsFd as _;
 
 use rustix::fs::{AtFlags, chownat};
 
+use crate::cache::idle::Times;
+use crate::cache::names::INDEX;
 use crate::plan::PrunePlan;
 use crate::plan::fate::Fate;
 use crate::prune::report::Outcome;
+use crate::scan::index::index_status;
+
+/// Arms a layout's index, so that the next prune can tell whether a pull has read it.
+pub(crate) fn arm_index(plan: &PrunePlan) {
+    let tree = &plan.inventory.tree;
+    let Some(root) = tree.directories.first() else { return };
+    // The index may be another one by now.
+    if let Ok(Some(index)) = index_status(root.descriptor.as_fd())
+        && index.is_regular_file()
+        && plan.inventory.idleness.can_be_armed(Times::of(&index), plan.planned_at)
+    {
+        // If that fails, the next prune looks longer.
+        let _ = chownat(&root.descriptor, INDEX, None, None, AtFlags::SYMLINK_NOFOLLOW);
+    }
+}
 
 /// Arms the blobs that stay, by the plan or as an exception to it, and whose next read would leave no trace. Returns
 /// how many it armed.

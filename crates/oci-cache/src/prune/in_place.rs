@@ -22,7 +22,7 @@ use crate::error::{Error, Failure};
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::{IndexChange, PrunePlan};
 use crate::progress::Progress;
-use crate::prune::arm::arm;
+use crate::prune::arm::{arm, arm_index};
 use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::certain::remove_certain;
 use crate::prune::confine::confined;
@@ -139,8 +139,11 @@ pub(crate) fn finish(
             report.failures.push(failure);
         }
     }
-    if plan.arms && !progress.is_stopped() {
-        report.notes.armed = arm(plan, &report.notes.exceptions);
+    if !progress.is_stopped() {
+        arm_index(plan);
+        if plan.arms {
+            report.notes.armed = arm(plan, &report.notes.exceptions);
+        }
     }
     report.interrupted |= progress.is_stopped();
 }

@@ -4,6 +4,9 @@
 //! renames a file while this prune looks, or if it holds a lock that pullers take. Whoever does so counts as a pull.
 //! Nothing is changed. A process that opens a file while that file is probed waits for microseconds.
 //!
+//! A pull into a layout may read the index, be silent, and write the index last. If the mount records reads, and the
+//! index may have been read within the last five seconds, the look goes on until five seconds after that.
+//!
 //! What it does not guarantee: a pull that looked blobs up earlier, and now waits with nothing of the cache open, is
 //! not seen. Neither are uses that neither a lease nor inotify shows: see [`crate::os::lease`] and
 //! [`crate::os::watch`].
@@ -19,6 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cache::SETTLE;
+use crate::cache::idle::Times;
 use crate::cache::inventory::{Blob, Tree};
 use crate::cache::lock::Lock;
 use crate::cache::names::{self, Place};
@@ -34,9 +38,14 @@ use crate::prune::look::Look;
 use crate::prune::newcomers::Newcomers;
 use crate::prune::open::{open_blob, open_partial};
 use crate::prune::sign::Sign;
+use crate::scan::index::index_status;
 
 /// If the index does not lead to a blob that is younger than this, a pull has just written it.
 const NEW: Duration = Duration::from_secs(60);
+/// How long a pull may be silent after it has read a layout's index. Before skopeo fetches anything, it asks a registry for
+/// the manifest, which takes several round trips (containers/image, `oci/layout/oci_dest.go`, `newImageDestination` reads
+/// the index).
+const SILENCE: Duration = Duration::from_secs(5);
 /// How many blobs a thread probes at a time. Those that look open are open here too for so long.
 const BATCH: usize = 64;
 
@@ -80,7 +89,8 @@ impl<'a> Pulls<'a> {
         self.seen.was_watched
     }
 
-    /// Looks for pulls in the whole cache: for half a second, or until the first sign. If the plan is to watch first,
+    /// Looks for pulls in the whole cache: for half a second or, if a pull may just have read a layout's index, for up to
+    /// five, or until the first sign. If the plan is to watch first,
     /// watches for the grace before.
     pub(crate) fn look(plan: &'a PrunePlan, references: &References, progress: &Progress) -> Self {
         Self::look_after(&Early::default(), plan, references, progress)
@@ -114,8 +124,12 @@ impl<'a> Pulls<'a> {
         }
         pulls.look_at_locks();
         pulls.seen.was_watched = plan.will_watch_first() && pulls.watch_for(plan.grace, progress);
-        // With no grace, nothing but what is seen in this time is spared.
-        pulls.wait(progress, plan.grace.is_zero());
+        if plan.grace.is_zero() {
+            // Nothing but what is seen in this time is spared.
+            pulls.wait(SETTLE, true, progress);
+        } else {
+            pulls.wait(SETTLE.max(silence_left(plan)), false, progress);
+        }
         // An image stays as a whole if any of its blobs is open or cannot be probed, so all of them must be known.
         let are_all_asked = !references.images.is_empty() || plan.strict;
         pulls.probe_all(are_all_asked, &early.gone(), progress);
@@ -255,15 +269,17 @@ impl<'a> Pulls<'a> {
         self.tree.directories[directory].path.join(OsStr::from_bytes(name.to_bytes()))
     }
 
-    /// Waits for half a second, or until the first sign unless it is `to_the_end`. Meanwhile it empties the kernel's
-    /// queue, which is bounded.
-    fn wait(&self, progress: &Progress, to_the_end: bool) {
-        const SLICES: u32 = 25;
-        for _ in 0..SLICES {
-            if self.sign().is_some() && !to_the_end {
+    /// Waits for this long, or until the first sign unless it is `to_the_end`. Meanwhile it empties the kernel's queue,
+    /// which is bounded.
+    pub(crate) fn wait(&self, duration: Duration, to_the_end: bool, progress: &Progress) {
+        const SLICE: Duration = Duration::from_millis(20);
+        let started = Instant::now();
+        loop {
+            let left = duration.saturating_sub(started.elapsed());
+            if left.is_zero() || progress.is_stopped() || self.sign().is_some() && !to_the_end {
                 return;
             }
-            progress.wait(SETTLE / SLICES);
+            progress.wait(left.min(SLICE));
             self.update();
         }
     }
@@ -352,6 +368,16 @@ impl<'a> Pulls<'a> {
         }
         self.found(open_blob(self.tree, index));
     }
+}
+
+/// For how long a pull that has read a layout's index may still be silent; zero if none has, or if no reads are recorded.
+fn silence_left(plan: &PrunePlan) -> Duration {
+    let idleness = plan.inventory.idleness;
+    let root = plan.inventory.tree.directories.first().filter(|_| idleness.records_reads());
+    let index = root.and_then(|root| index_status(root.descriptor.as_fd()).ok().flatten());
+    index.filter(|index| index.accessed > index.modified).map_or(Duration::ZERO, |index| {
+        SILENCE.saturating_sub(idleness.since(Times::of(&index), plan.planned_at).age_at(plan.planned_at))
+    })
 }
 
 /// A new blob of a layout that the index does not lead to. Before the first pull is done, there may be no index: skopeo

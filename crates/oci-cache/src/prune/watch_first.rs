@@ -6,16 +6,13 @@
 //!
 //! What it does not guarantee: uses that a watch does not show; see [`crate::os::watch`].
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::cache::SETTLE;
 use crate::plan::PrunePlan;
 use crate::progress::Progress;
 use crate::prune::pulls::Pulls;
 use crate::prune::spare::Idle;
-
-/// How often the kernel's queue of events, which is bounded, is emptied.
-const SLICE: Duration = Duration::from_millis(20);
 
 impl PrunePlan {
     /// Whether applying this plan begins with a watch that is as long as the grace; see
@@ -32,15 +29,9 @@ impl PrunePlan {
 impl Pulls<'_> {
     /// Watches for this long, whatever it sees. Returns whether it did so to the end.
     pub(crate) fn watch_for(&self, duration: Duration, progress: &Progress) -> bool {
-        let started = Instant::now();
-        while self.watch().is_some() && !progress.is_stopped() {
-            let left = duration.saturating_sub(started.elapsed());
-            if left.is_zero() {
-                return true;
-            }
-            progress.wait(left.min(SLICE));
-            self.update();
+        self.watch().is_some() && {
+            self.wait(duration, true, progress);
+            !progress.is_stopped()
         }
-        false
     }
 }
