@@ -1,7 +1,7 @@
 //! A proxy that delays requests, as if the registry were far away.
 //!
 //! Guarantees: all bytes arrive unchanged and in order. Each piece of a request is delayed by the response
-//! time of a distant registry. Without a delay there is almost no time between two steps of a pull, so prunes
+//! time of a distant registry, or of one that is slow. Without a delay there is almost no time between two steps of a pull, so prunes
 //! would hardly ever run between them.
 //!
 //! What it does not guarantee: limited bandwidth. Responses are not delayed.
@@ -18,7 +18,8 @@ use rand::RngExt as _;
 use crate::kit::random::random;
 
 const MIN_MILLISECONDS: u64 = 20;
-const MAX_MILLISECONDS: u64 = 150;
+/// Longer than a prune looks for pulls, so that pulls are silent for longer than that.
+const MAX_MILLISECONDS: u64 = 700;
 
 /// The end that clients connect to.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! Flat caches, as go-containerregistry writes them: pulls run beside prunes, in place and aside.
 //!
 //! Guarantees: each puller has its own blobs. It wants a few of them often and most of them rarely, so some
-//! are always in use and some idle. Beside prunes in place, no step may fail, and the totals must match to
+//! are always in use and some idle. All pullers rest at the same time now and then, so that prunes free what is young, and
+//! pulls begin while they do. Beside prunes in place, no step may fail, and the totals must match to
 //! the byte: what was written is what is left plus what the prunes report as freed. Prunes aside are the
 //! counter-test: there, the same pulls do fail.
 
@@ -27,6 +28,9 @@ const MAX_PULLS: u32 = 200_000;
 /// The number of blobs per puller. Half of the pulls want one of its favourites.
 const BLOBS: u64 = 2048;
 const FAVOURITES: u64 = 32;
+/// How long all pullers pull, and then rest: for longer than a prune looks for pulls.
+const AT_WORK: Duration = Duration::from_millis(1500);
+const AT_REST: Duration = Duration::from_millis(1000);
 
 /// Runs the exercise with caches in `directory`.
 ///
@@ -45,7 +49,8 @@ pub(crate) fn rows(prune: &Prune, directory: &Path, jobs: u16) -> anyhow::Result
     });
     in_place.check(freed.blobs > 0, || "the prunes freed nothing, so this proves nothing".to_owned());
     in_place.add_prune(prune.run(&cache, &[]));
-    in_place.merge(pull_until(&cache, 0, Instant::now() + Duration::from_millis(500)).0);
+    let start = Instant::now();
+    in_place.merge(pull_until(&cache, 0, start, start + Duration::from_millis(500)).0);
 
     let (aside, _) = run(prune, &directory.join("flat-aside"), jobs, ASIDE, &["--aside"])?;
     Ok(vec![
@@ -62,10 +67,11 @@ fn run(
     time: Duration,
     flags: &[&str],
 ) -> anyhow::Result<(Tally, Total)> {
-    let end = Instant::now() + time;
+    let start = Instant::now();
+    let end = start + time;
     thread::scope(|scope| {
         let pullers: Vec<_> =
-            (0..jobs).map(|puller| scope.spawn(move || pull_until(cache, puller, end))).collect();
+            (0..jobs).map(|puller| scope.spawn(move || pull_until(cache, puller, start, end))).collect();
         let pruners: Vec<_> =
             (0..jobs.div_ceil(2)).map(|_| scope.spawn(|| prune.run_until(end, cache, flags))).collect();
         let (mut tally, mut written) = (Tally::default(), Total::default());
@@ -81,14 +87,25 @@ fn run(
     })
 }
 
-/// Pulls blobs of one puller until `end`. Also returns what it wrote.
-fn pull_until(cache: &Path, puller: u16, end: Instant) -> (Tally, Total) {
+/// Sleeps if it is time for a rest.
+fn rest(since_start: Duration) {
+    let period = AT_WORK + AT_REST;
+    let into_period = since_start.as_millis() % period.as_millis();
+    if into_period >= AT_WORK.as_millis() {
+        thread::sleep(AT_REST);
+    }
+}
+
+/// Pulls blobs of one puller from `start` until `end`. Also returns what it wrote.
+fn pull_until(cache: &Path, puller: u16, start: Instant, end: Instant) -> (Tally, Total) {
     let (mut tally, mut written) = (Tally::default(), Total::default());
     let mut random = random();
     for _ in 0..MAX_PULLS {
-        if Instant::now() >= end {
+        let now = Instant::now();
+        if now >= end {
             break;
         }
+        rest(now.duration_since(start));
         let wanted = if random.random_bool(0.5) { FAVOURITES } else { BLOBS };
         let blob = RemoteBlob { seed: u64::from(puller) * BLOBS + random.random_range(0..wanted) };
         tally.pull_blob(blob, cache, &mut written);
