@@ -28,7 +28,8 @@ use crate::prune::pulls::{Pulls, Seen};
 use crate::prune::report::{Outcome, PruneReport, Room};
 use crate::prune::spare::Idle;
 
-/// How long a prune waits for room that the file system gives back in the background.
+/// How long a round waits for room that the file system gives back in the background. After a round that waited in vain, as
+/// where snapshots hold the room, the next one waits half as long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A plan that was applied or previewed.
@@ -71,7 +72,8 @@ pub fn apply_to_goal(
     // Each round settles at least one entry.
     let most = plan.blob_fates.len() + plan.partial_fates.len();
     let (settled, before) = (Settled::default(), before.available_bytes);
-    let mut rounds = Rounds { lock, plan, report, seen, left, settled, before, patience: PATIENCE };
+    let measured = Measured { available_bytes: before, freed_bytes: 0 };
+    let mut rounds = Rounds { lock, plan, report, seen, left, settled, measured, patience: PATIENCE };
     for _ in 0..most {
         let Some(policy) = &policy else { break };
         let Some(space) = rounds.is_to_go_on(policy, cache, progress) else { break };
@@ -107,10 +109,17 @@ struct Rounds<'a> {
     seen: Option<Seen>,
     left: Option<LeftIndex>,
     settled: Settled,
-    /// The free space before the first round, in bytes.
-    before: u64,
-    /// How long to wait for room, in all rounds together.
+    measured: Measured,
+    /// How long the next round waits for room.
     patience: Duration,
+}
+
+/// What was measured before a round, in bytes.
+struct Measured {
+    /// The free space.
+    available_bytes: u64,
+    /// What the rounds before should have freed.
+    freed_bytes: u64,
 }
 
 impl Rounds<'_> {
@@ -131,16 +140,23 @@ impl Rounds<'_> {
         let root = cache.root()?;
         // If it fails, the room is measured as it is.
         let _ = syncfs(&root.descriptor);
-        loop {
+        let freed_bytes = self.report.disk_bytes_freed;
+        let by_round = freed_bytes.saturating_sub(self.measured.freed_bytes);
+        let promised = self.measured.available_bytes.saturating_add(by_round);
+        let mut left = self.patience;
+        let (space, is_kept) = loop {
             let space = cache.space().ok()?;
+            let is_kept = space.available_bytes >= promised;
             let is_met = policy.min_free.is_some_and(|free| space.available_bytes >= free.bytes_of(space));
-            let promised = self.before.saturating_add(self.report.disk_bytes_freed);
-            if is_met || space.available_bytes >= promised || self.patience.is_zero() {
-                return Some(space);
+            if is_kept || is_met || left.is_zero() {
+                break (space, is_kept);
             }
-            self.patience = self.patience.saturating_sub(SLICE);
+            left = left.saturating_sub(SLICE);
             thread::sleep(SLICE);
-        }
+        };
+        self.patience = if is_kept { PATIENCE } else { self.patience / 2 };
+        self.measured = Measured { available_bytes: space.available_bytes, freed_bytes };
+        Some(space)
     }
 
     /// Settles what the last round did.
