@@ -3,14 +3,18 @@
 //! Guarantees: a layout is valid if it has no index, or if its index names no manifest. Otherwise every
 //! manifest, config and layer must be a blob of the size that its descriptor gives.
 //!
+//! A check leaves no trace in access times, where that is allowed.
+//!
 //! What it does not guarantee: anything while a pull or a prune changes the layout.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 
 use crate::kit::process::while_none_starts;
@@ -78,7 +82,8 @@ pub(crate) fn problems(layout: &Path) -> Vec<String> {
 fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> {
     descriptor.check_in(layout, "manifest")?;
     let path = descriptor.path_in(layout);
-    let content = while_none_starts(|| fs::read(path)).with_context(|| descriptor.digest.clone())?;
+    let content =
+        while_none_starts(|| read_without_trace(&path)).with_context(|| descriptor.digest.clone())?;
     let manifest: Manifest = serde_json::from_slice(&content)
         .with_context(|| format!("{} is not a manifest", descriptor.digest))?;
     manifest.config.check_in(layout, "config")?;
@@ -87,7 +92,7 @@ fn check_manifest(layout: &Path, descriptor: &Descriptor) -> anyhow::Result<()> 
 
 fn read_index(layout: &Path) -> anyhow::Result<Vec<Descriptor>> {
     let path = layout.join("index.json");
-    let content = match while_none_starts(|| fs::read(&path)) {
+    let content = match while_none_starts(|| read_without_trace(&path)) {
         Ok(content) => content,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
@@ -97,9 +102,24 @@ fn read_index(layout: &Path) -> anyhow::Result<Vec<Descriptor>> {
     Ok(index.manifests)
 }
 
+/// Reads a file without changing the time of its last read, where that is allowed: a prune waits for a pull that has read the
+/// index.
+fn read_without_trace(path: &Path) -> io::Result<Vec<u8>> {
+    let without_trace =
+        File::options().read(true).custom_flags(OFlags::NOATIME.bits().cast_signed()).open(path);
+    let mut file = match without_trace {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => File::open(path)?,
+        opened => opened?,
+    };
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn what_an_index_names_must_be_there() {
