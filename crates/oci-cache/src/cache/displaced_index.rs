@@ -64,5 +64,13 @@ mod tests {
         fs::write(&displaced, "superseded").unwrap();
         assert!(!give_back());
         assert_eq!(fs::read_to_string(&index).unwrap(), "displaced");
+
+        // A link is no index.
+        let (status, born) = status_and_birth(root.as_fd(), INDEX).unwrap();
+        let name = index_draft(status.id.inode, born);
+        let link = directory.path().join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+        std::os::unix::fs::symlink(&displaced, link).unwrap();
+        assert!(!give_back());
+        assert_eq!(fs::read_to_string(&index).unwrap(), "displaced");
     }
 }

@@ -138,7 +138,12 @@ mod tests {
         fchmod(old, Mode::from_raw_mode(0o640)).unwrap();
         fsetxattr(old, c"user.owner", &[7; 300], XattrFlags::empty()).unwrap();
         fsetxattr(old, c"user.empty", &[], XattrFlags::empty()).unwrap();
-        copy_attributes(old, &Status::of_descriptor(old).unwrap(), new.as_fd()).unwrap();
+        // Only root can do that.
+        let _ = fchown(old, Some(Uid::from_raw(4711)), Some(Gid::from_raw(4712)));
+        let expected = Status::of_descriptor(old).unwrap();
+        copy_attributes(old, &expected, new.as_fd()).unwrap();
+        let found = Status::of_descriptor(new.as_fd()).unwrap();
+        assert_eq!((found.owner, found.group), (expected.owner, expected.group));
         assert_eq!(whole(|buffer| fgetxattr(&new, c"user.owner", buffer)), Ok(vec![7; 300]));
         assert_eq!(whole(|buffer| fgetxattr(&new, c"user.empty", buffer)), Ok(Vec::new()));
         assert_eq!(names(new.as_fd()).unwrap().len(), 2, "the inherited list is gone");

@@ -52,5 +52,8 @@ mod tests {
         fs::hard_link(&path, directory.path().join("other")).unwrap();
         let (status, again) = read();
         assert_eq!((status.modified, again), (then.into(), Some(born)));
+        std::os::unix::fs::symlink("blob", directory.path().join("link")).unwrap();
+        let (link, _) = status_and_birth(root.as_fd(), c"link").unwrap();
+        assert_ne!(link.id, status.id, "no link is followed");
     }
 }

@@ -268,6 +268,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::{Write as _, read_to_string};
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::PathBuf;
 
     use crate::os::lease::is_undisturbed;
@@ -311,6 +312,15 @@ mod tests {
             fs::rename(self.path("theirs"), self.path("index.json")).unwrap();
         }
 
+        /// Another process writes into the index as many bytes as there are, and sets the time of the last write back.
+        fn write_in_place(&self) -> String {
+            let (path, other) = (self.path("index.json"), OLD.replace("old", "new"));
+            let time = self.old.file.metadata().unwrap().modified().unwrap();
+            fs::write(&path, &other).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+            other
+        }
+
         /// Checks that nothing but this index is left.
         fn check(&self, content: &str) {
             assert_eq!(fs::read_to_string(self.path("index.json")).unwrap(), content);
@@ -332,12 +342,8 @@ mod tests {
         assert!(!replaced.exchange());
         replaced.check(THEIRS);
 
-        // In place, with the same length, and with the time of the last write set back.
         let written = Fixture::new();
-        let (other, time) =
-            (OLD.replace("old", "new"), written.old.file.metadata().unwrap().modified().unwrap());
-        fs::write(written.path("index.json"), &other).unwrap();
-        File::options().write(true).open(written.path("index.json")).unwrap().set_modified(time).unwrap();
+        let other = written.write_in_place();
         assert!(!written.exchange());
         written.check(&other);
 
@@ -383,7 +389,7 @@ mod tests {
     #[test]
     fn whoever_finds_an_index_that_is_back_only_for_a_moment_gets_the_last_one() {
         let fixture = Fixture::new();
-        fixture.replace("the first");
+        fixture.replace("the first, which is longer than the last one");
         swap(fixture.root.as_fd(), &fixture.draft).unwrap();
         let exposed = Exposed::open(fixture.root.as_fd(), &fixture.draft.name).unwrap();
         assert!(exposed.is_leased);
@@ -408,6 +414,8 @@ mod tests {
         for writes in [false, true] {
             let fixture = Fixture::new();
             fixture.replace(THEIRS);
+            let mode = fs::Permissions::from_mode(0o640);
+            fs::set_permissions(fixture.path("index.json"), mode.clone()).unwrap();
             lease_against_all(fixture.draft.file.as_fd()).unwrap();
             swap(fixture.root.as_fd(), &fixture.draft).unwrap();
             let path = fixture.path("index.json");
@@ -430,6 +438,7 @@ mod tests {
                 release_lease(fixture.draft.file.as_fd());
                 user.join().unwrap();
             });
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode.mode());
             fixture.check(&if writes { format!("{THEIRS} and more") } else { THEIRS.to_owned() });
         }
     }
@@ -470,5 +479,104 @@ mod tests {
         replaced.replace(THEIRS);
         assert!(!take(&replaced));
         replaced.check(THEIRS);
+
+        let written = Fixture::new();
+        written.draft.discard(written.root.as_fd());
+        let other = written.write_in_place();
+        assert!(!take(&written));
+        written.check(&other);
+
+        let open = Fixture::new();
+        open.draft.discard(open.root.as_fd());
+        let writer = File::options().write(true).open(open.path("index.json")).unwrap();
+        assert!(!take(&open));
+        open.check(OLD);
+        drop(writer);
+
+        let removed = Fixture::new();
+        removed.draft.discard(removed.root.as_fd());
+        fs::rename(removed.path("index.json"), removed.path("elsewhere")).unwrap();
+        assert!(!take(&removed));
+    }
+
+    #[test]
+    fn an_index_that_takes_the_place_of_one_that_was_taken_away_stays() {
+        let fixture = Fixture::new();
+        fixture.draft.discard(fixture.root.as_fd());
+        fixture.replace("the first");
+        fs::write(fixture.path("theirs"), THEIRS).unwrap();
+        thread::scope(|scope| {
+            let puller = scope.spawn(|| {
+                let started = Instant::now();
+                while fixture.path("index.json").exists() && started.elapsed() < Duration::from_secs(10) {
+                    thread::yield_now();
+                }
+                fs::rename(fixture.path("theirs"), fixture.path("index.json")).unwrap();
+            });
+            assert!(!take_away(fixture.root.as_fd(), &fixture.old, CString::from(c"away")).unwrap());
+            puller.join().unwrap();
+        });
+        fixture.check(THEIRS);
+    }
+
+    #[test]
+    fn who_begins_to_write_into_the_old_index_writes_into_the_index() {
+        let fixture = Fixture::new();
+        let (root, old) = (fixture.root.as_fd(), fixture.old.file.as_fd());
+        lease_against_writers(old).unwrap();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut file = File::options().append(true).open(fixture.path("index.json")).unwrap();
+                file.write_all(b" and more").unwrap();
+            });
+            while !is_written(old) {
+                thread::yield_now();
+            }
+            let exchanged = exchange_leased(root, &fixture.old, &fixture.draft, true, false);
+            release_lease(old);
+            writer.join().unwrap();
+            assert_eq!(exchanged, Ok(false));
+        });
+        fixture.check(&format!("{OLD} and more"));
+    }
+
+    #[test]
+    fn who_waits_for_a_draft_whose_exchange_is_undone_reads_the_index() {
+        let fixture = Fixture::new();
+        fixture.replace(THEIRS);
+        let (root, draft) = (fixture.root.as_fd(), fixture.draft.file.as_fd());
+        lease_against_all(draft).unwrap();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read_to_string(fixture.path("draft")).unwrap());
+            while is_undisturbed(draft) {
+                thread::yield_now();
+            }
+            let exchanged = exchange_leased(root, &fixture.old, &fixture.draft, false, true);
+            release_lease(draft);
+            assert_eq!((exchanged, reader.join().unwrap().as_str()), (Ok(false), THEIRS));
+        });
+        fixture.check(THEIRS);
+    }
+
+    #[test]
+    fn an_index_with_another_name_is_not_written_to_though_somebody_waits_for_it() {
+        let fixture = Fixture::new();
+        fixture.replace("the first");
+        fs::hard_link(fixture.path("index.json"), fixture.path("backup")).unwrap();
+        let exposed = Exposed::open(fixture.root.as_fd(), c"index.json").unwrap();
+        assert!(exposed.is_leased);
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| fs::read_to_string(fixture.path("backup")).unwrap());
+            while is_undisturbed(exposed.file.as_fd()) {
+                thread::yield_now();
+            }
+            // It keeps both names: that of the backup, and one under which it is exposed.
+            fs::rename(fixture.path("index.json"), fixture.path("exposed")).unwrap();
+            fs::write(fixture.path("index.json"), THEIRS).unwrap();
+            exposed.serve_waiting(fixture.root.as_fd()).unwrap();
+            drop(exposed);
+            assert_eq!(reader.join().unwrap(), "the first");
+        });
+        assert_eq!(fs::read_to_string(fixture.path("backup")).unwrap(), "the first");
     }
 }

@@ -158,6 +158,10 @@ mod tests {
     use super::*;
     use std::fs;
 
+    use rustix::fs::{RenameFlags, renameat_with};
+
+    use crate::cache::displaced_index::give_back;
+
     #[test]
     fn a_change_that_is_not_made_leaves_everything_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
@@ -180,6 +184,22 @@ mod tests {
         assert_eq!((left.as_str(), entries()), (r#"{"manifests":["b"]}"#, 1));
         let no_index = Rewrite::prepare(root.as_fd(), &seen, &IndexChange::Empty, None).unwrap();
         assert!(no_index.is_none(), "it is another one by now");
+    }
+
+    #[test]
+    fn an_exchange_that_was_not_finished_is_undone_by_the_next_prune() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, text) = (directory.path().join("index.json"), r#"{"manifests":["a"]}"#);
+        fs::write(&path, text).unwrap();
+        let root = File::open(directory.path()).unwrap();
+        let seen = Status::of_entry(root.as_fd(), INDEX).unwrap();
+        let rewrite = Rewrite::prepare(root.as_fd(), &seen, &IndexChange::Empty, None).unwrap().unwrap();
+        let Next::Draft(draft) = &rewrite.next else { panic!("{rewrite:?}") };
+        renameat_with(&root, &draft.name, &root, INDEX, RenameFlags::EXCHANGE).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), r#"{"manifests":[]}"#);
+        assert_eq!(give_back(root.as_fd()), Ok(true));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
     #[test]
