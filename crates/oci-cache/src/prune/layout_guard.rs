@@ -244,10 +244,40 @@ mod tests {
         assert!(matches!(guard.prepare(&IndexChange::Empty, &pulls), Readiness::SignTurnedUp));
         let index = || fs::read_to_string(root.join("index.json")).unwrap();
         assert_eq!((index().as_str(), pulls.sign()), (text, Some(&Sign::Used(blob))));
+        assert_eq!(fs::read_dir(root).unwrap().count(), 2, "no new index is left");
         assert!(matches!(guard.prepare(&IndexChange::Empty, &pulls), Readiness::Ready(Some(Some(_)))));
         assert_eq!(index(), r#"{"schemaVersion":2,"manifests":[]}"#);
         assert!(pulls.watch().is_some_and(|watch| watch.update().is_some_and(|sighting| {
             matches!(sighting, crate::os::watch::Sighting::Used(_, name) if name.to_bytes() != b"index.json")
         })));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+    fn only_entries_that_lead_to_what_was_removed_leave_an_index_that_a_pull_wrote_back() {
+        for was_removed in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let (root, path) = (directory.path(), directory.path().join("index.json"));
+            fs::create_dir_all(root.join("blobs/sha256")).unwrap();
+            fs::write(&path, r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+            let inventory = scan(&CacheDir::open(root, &[]).unwrap()).unwrap();
+            let (now, space) = (SystemTime::now().into(), Space::default());
+            let plan = select(inventory, &Policy::default(), now, space).unwrap();
+            let status = plan.inventory.tree.index.filter(|_| !was_removed);
+            let left = LeftIndex { status, index_change: IndexChange::Empty };
+
+            let digest = |number: u32| format!("sha256:{number:064x}");
+            let index = |numbers: &[u32]| {
+                let entry = |number: &u32| format!(r#"{{"digest":"{}","size":2}}"#, digest(*number));
+                let entries: Vec<String> = numbers.iter().map(entry).collect();
+                format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, entries.join(","))
+            };
+            fs::write(root.join("new"), index(&[1, 2])).unwrap();
+            fs::rename(root.join("new"), &path).unwrap();
+            let removed: Digest = digest(1).parse().unwrap();
+            let guard = Guard::new(&plan).unwrap();
+            guard.clean_up(&left, &HashSet::from([&removed]), &Progress::default()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), index(&[2]), "{was_removed}");
+        }
     }
 }
