@@ -317,6 +317,17 @@ fn an_image_stays_whole_if_a_layer_of_it_is_open_however_idle() {
 }
 
 #[test]
+fn an_image_of_which_a_layer_is_open_stays_whole_though_something_else_shows_a_pull() {
+    let cache = Cache::typical_layout();
+    cache.age(&cache.nested_blobs(), 3 * MINUTES * 60);
+    let _pull = Other::holding(&cache.write(".lock", 0));
+    let _other = Other::with(&cache.path().join(nested(1)));
+    let ran = cache.prune(&["--format", "json"]);
+    assert_eq!(ran.json()["pull"]["sign"], "locked", "{}", ran.block());
+    assert_eq!(cache.nested_blobs(), [1, 2, 10, 11], "{}", ran.block());
+}
+
+#[test]
 fn what_to_do_about_a_pull_depends_on_the_prune() {
     for (arguments, advice) in [
         (&[][..], "--aside frees everything"),

@@ -305,4 +305,16 @@ mod tests {
         });
         assert!(matches!(probed, Probe::Idle(_)), "{probed:?}");
     }
+
+    #[test]
+    fn a_file_on_which_somebody_has_a_lease_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("blob"), "content").unwrap();
+        let Probe::Idle(_lease) = probe_in(directory.path()) else {
+            panic!("somebody has a fresh file open")
+        };
+        let started = Instant::now();
+        assert!(matches!(probe_in(directory.path()), Probe::Leased));
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
 }

@@ -73,6 +73,7 @@ fn sign_in(tree: &Tree, exceptions: &[(usize, Outcome)]) -> Option<Sign> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::RefCell;
     use std::fs::{self, File, FileTimes};
     use std::path::{Path, PathBuf};
     use std::time::{Duration, SystemTime};
@@ -163,5 +164,15 @@ mod tests {
         let layout = [("oci-layout", old), ("1", old), ("2", MINUTE)];
         let (gone, _, _) = prune_early(&layout, |_| (), |_| ());
         assert_eq!(gone, [""; 0]);
+    }
+
+    #[test]
+    fn what_was_open_when_it_was_to_go_is_a_sign_though_it_is_closed_by_now() {
+        let held = RefCell::new(None);
+        let hold = |root: &Path| drop(held.replace(Some(File::open(path(root, "1")).unwrap())));
+        let (gone, sign, directory) = prune_early(&OLD_AND_FRESH, hold, |_| drop(held.take()));
+        assert_eq!(gone, [""; 0]);
+        let blob = path(directory.path(), "1");
+        assert!(matches!(&sign, Some(Sign::Open { path, .. }) if *path == blob), "{sign:?}");
     }
 }

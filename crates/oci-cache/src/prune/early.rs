@@ -71,3 +71,21 @@ pub(crate) fn changed_directory(tree: &Tree, since: &[Timestamp]) -> Option<Sign
     });
     changed.map(|(directory, _)| Sign::Changed(directory.path.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fate::Keep;
+    use crate::prune::report::Outcome;
+
+    #[test]
+    fn exceptions_are_in_order_whenever_they_were_found() {
+        let kept = |index| (index, Outcome::Kept(Keep::InUse));
+        let removal = Removal { exceptions: vec![kept(1)], ..Removal::default() };
+        let early = Early { is_settled: vec![false, true], removal, ..Early::default() };
+        let mut report = PruneReport::default();
+        report.notes.exceptions = vec![kept(0), kept(2)];
+        early.count_into(&mut report);
+        assert_eq!(report.notes.exceptions, [0, 1, 2].map(kept));
+    }
+}

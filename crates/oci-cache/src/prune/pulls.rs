@@ -519,4 +519,28 @@ mod tests {
         assert!(pulls.saw(0, &name));
         assert!((0..plan.inventory.blobs().len()).all(|index| pulls.is_in_use(index)));
     }
+
+    #[test]
+    fn a_partial_that_is_open_and_a_blob_with_a_lease_show_a_pull() {
+        let directory = tempfile::tempdir().unwrap();
+        let blob = directory.path().join(format!("sha256:{:064x}", 1));
+        fs::write(&blob, "content").unwrap();
+        let look = || {
+            let plan = plan(directory.path());
+            let pulls = Pulls::look(&plan, &References::default(), &Progress::default());
+            (pulls.sign().cloned(), pulls.is_in_use(0))
+        };
+        let leased = File::open(&blob).unwrap();
+        crate::os::lease::lease_against_all(leased.as_fd()).unwrap();
+        let (sign, is_in_use) = look();
+        assert!(matches!(&sign, Some(Sign::Open { path, .. }) if *path == blob), "{sign:?}");
+        assert!(is_in_use);
+        drop(leased);
+
+        let partial = directory.path().join("oci-put-blob1");
+        let _open = File::create(&partial).unwrap();
+        let (sign, is_in_use) = look();
+        assert!(matches!(&sign, Some(Sign::Open { path, .. }) if *path == partial), "{sign:?}");
+        assert!(!is_in_use);
+    }
 }
