@@ -222,6 +222,9 @@ mod tests {
     const START: &str =
         r#"{"format":"oci-cache prune plan","version":1,"cache_dir":"x","device":[0,1],"inode":2,"#;
 
+    const OUTSIDE: &str =
+        r#"{"kind":"partial","path":"../x","size_bytes":1,"device":[0,1],"inode":3,"modified":1}"#;
+
     /// Fails once more than this many bytes are read.
     struct Until(u64);
 
@@ -251,6 +254,7 @@ mod tests {
             (format!(r#"{START}"images":["","","#), "an image's digest is malformed"),
             (format!(r#"{START}"images":[],"images":["#), "duplicate field `images`"),
             (format!(r#"{START}"entries":[{{}},"#), "missing field `kind`"),
+            (format!(r#"{START}"entries":[{OUTSIDE},"#), "the path or the digest of an entry is malformed"),
             (format!(r#"{START}"entries":[{{"kind":"blob","path":""#), "a text in it is longer than 64 KiB"),
             (format!(r#"{START}"images":[""#), "a text in it is longer than 64 KiB"),
         ] {
@@ -270,5 +274,34 @@ mod tests {
         ] {
             assert_eq!(Bounded::new(io::empty()).follow(json.as_bytes()), is_short);
         }
+    }
+
+    #[test]
+    fn a_plan_is_whole_and_nothing_follows_it() {
+        let plan = format!(r#"{START}"images":[],"entries":[]}}"#);
+        assert!(PlanDocument::read(plan.as_bytes()).is_ok());
+        for (broken, why) in [
+            (format!("{plan} {{}}"), "trailing characters"),
+            (plan.replace(r#""format":"oci-cache prune plan","#, ""), "missing field `format`"),
+            (plan.replace(r#""version":1,"#, ""), "missing field `version`"),
+        ] {
+            let error = PlanDocument::read(broken.as_bytes()).expect_err(&broken);
+            let SavedPlanError::NotAPlan(Some(source)) = error else { panic!("{error:?}") };
+            assert!(source.to_string().starts_with(why), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_to_its_end_is_no_damaged_one() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        }
+        let error = PlanDocument::read(START.as_bytes().chain(Broken)).expect_err("it ends early");
+        assert!(matches!(error, SavedPlanError::Unread(_)), "{error:?}");
+        let mut bounded = Bounded { left: 10, ..Bounded::new(START.as_bytes()) };
+        assert!(bounded.read(&mut [0; 10]).is_ok() && bounded.read(&mut [0; 1]).is_err());
     }
 }
