@@ -107,7 +107,7 @@ fn a_lock_that_its_taker_left_to_another_process_is_judged_by_that_one() {
 #[test]
 fn who_may_write_to_the_cache_holds_prunes_off() {
     type Change = fn(&Cache);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
         ("its owner", |cache| {
             let chown = Command::new("chown").arg("65534").arg(cache.path()).status();
             assert!(chown.unwrap().success());
@@ -128,6 +128,10 @@ fn who_may_write_to_the_cache_holds_prunes_off() {
             {
                 set_mode(&cache.path(), 0o777);
             }
+        }),
+        ("the directory above those of blobs", |cache| {
+            cache.write(support::nested(3), KIB);
+            set_mode(&cache.path().join("blobs"), 0o777);
         }),
         ("a directory of blobs", |cache| {
             cache.write(support::nested(3), KIB);
@@ -166,6 +170,23 @@ fn who_cannot_see_all_holders_waits() {
     let _holder = Holder::of(&cache, is_root());
     let before = cache.tree();
     let ran = cache.prune_unprivileged(&["--wait-timeout", "100ms"]);
+    assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
+}
+
+#[test]
+fn in_a_process_namespace_it_waits_because_it_cannot_see_all_locks() {
+    if !is_root() {
+        return;
+    }
+    let cache = open_to_readers(1);
+    let _puller = Holder::of(&cache, false);
+    let before = cache.tree();
+    // What it can see there is a reader.
+    let script = "setpriv --reuid=65534 --regid=65534 --clear-groups -- flock --shared --no-fork \"$0\" sleep 60 & \
+                  sleep 0.3; exec \"$1\" cache-prune --watch-first --wait-timeout 100ms --cache-dir \"$0\"";
+    let mut program = Command::new("unshare");
+    program.args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]).arg(cache.path());
+    let ran = Ran::of(program.arg(support::xtask().get_program()), cache.base.path());
     assert_eq!((ran.exit, cache.tree()), (1, before), "{}", ran.block());
 }
 

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -168,6 +168,33 @@ fn without_inotify_a_pull_counts_as_under_way() {
         assert_eq!(ran.stderr, note, "{arguments:?} {}", ran.block());
     }
     assert_eq!(cache.tree(), before);
+}
+
+#[test]
+fn without_inotify_nothing_counts_as_watched() {
+    let cache = Cache::flat(2, KIB);
+    for number in 1..=2 {
+        // Under relatime, no read since would have been recorded.
+        let file = fs::File::open(cache.path().join(flat(number))).unwrap();
+        let read = file.metadata().unwrap().modified().unwrap() + Duration::from_secs(1800);
+        file.set_times(fs::FileTimes::new().set_accessed(read)).unwrap();
+    }
+    let before = cache.tree();
+    let arguments = ["--watch-first", "--grace", "1s", "--format", "json"];
+    let Some(ran) = prune_without_inotify(&cache, &arguments) else { return };
+    assert_eq!(counts(&ran.json(), "spared"), (Some(0), Some(2)), "{}", ran.block());
+    assert_eq!(cache.tree(), before);
+}
+
+#[test]
+fn what_may_not_be_opened_stays_in_a_strict_prune() {
+    let cache = Cache::flat(2, KIB);
+    fs::set_permissions(cache.path().join(flat(1)), fs::Permissions::from_mode(0o000)).unwrap();
+    let ran = cache.prune_unprivileged(&["--strict", "--format", "json"]);
+    assert_eq!(counts(&ran.json(), "unprobed"), (Some(1), Some(1)), "{}", ran.block());
+    assert!(cache.path().join(flat(1)).exists());
+    let ran = cache.prune_unprivileged(&["--format", "json"]);
+    assert_eq!(counts(&ran.json(), "unprobed"), (Some(1), Some(0)), "{}", ran.block());
 }
 
 #[test]
