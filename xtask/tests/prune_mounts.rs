@@ -212,6 +212,45 @@ fn what_needs_no_new_index_makes_room_for_one() {
 }
 
 #[test]
+fn an_index_that_keeps_images_stays_on_a_full_disk() {
+    in_namespace(
+        r#"
+        hex() { printf %064d "$1"; }
+        mkdir disk; mount -t tmpfs -o size=256k,nr_inodes=40 none disk
+        mkdir -p disk/cache/blobs/sha256; cd disk/cache
+        echo '{"imageLayoutVersion":"1.0.0"}' >oci-layout
+        entries=
+        for n in 1 3; do
+            head -c 4096 /dev/zero >blobs/sha256/$(hex $n)
+            m=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":4096},"layers":[]}' $(hex $n))
+            printf %s "$m" >blobs/sha256/$(hex $((n+1)))
+            entries="$entries,$(printf '{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}' $(hex $((n+1))) ${#m})"
+        done
+        printf '{"schemaVersion":2,"manifests":[%s]}' "${entries#,}" >index.json; index=$(cat index.json)
+        head -c 1m /dev/zero >../filler 2>/dev/null || true
+        i=0; while touch "../$i"; do i=$((i+1)); done 2>/dev/null || true
+        touch -d '3 days ago' index.json blobs/sha256/$(hex 1) blobs/sha256/$(hex 2) . blobs blobs/sha256; cd ../..
+        if prune disk/cache --older-than 1d 2>error; then exit 1; else expect $? 1; fi
+        grep -q 'No space left on device' error
+        expect "$(cat disk/cache/index.json)" "$index"
+        expect "$(ls disk/cache) $(ls disk/cache/blobs/sha256 | wc -l)" "$(printf 'blobs\nindex.json\noci-layout') 4"
+        "#,
+    );
+}
+
+#[test]
+fn where_a_watch_may_not_see_every_use_none_is_made() {
+    in_namespace(
+        r#"
+        mkdir cache; mount -t ramfs none cache; blob 1 cache; blob 2 cache
+        sleep 60 <"cache/sha256:$(printf %064d 1)" & reader=$!; sleep 0.1
+        expect "$(prune cache --grace 1s --watch-first)" "freed 0 B across 0 blob(s) in $T/cache"
+        kill $reader; wait $reader || true
+        "#,
+    );
+}
+
+#[test]
 fn the_root_of_the_file_system_by_another_name() {
     in_namespace(
         r#"
