@@ -208,4 +208,62 @@ mod tests {
         assert_eq!(file.read_again(), None);
         assert_eq!(fs::read_to_string(base.path().join("victim")).unwrap(), "here");
     }
+
+    #[test]
+    fn the_file_keeps_its_owner_and_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "before").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        // Only root can do that.
+        let _ = std::os::unix::fs::chown(&path, Some(4711), Some(4712));
+        let of = || fs::metadata(&path).map(|found| (found.uid(), found.gid(), found.mode())).unwrap();
+        let before = of();
+        let file = OutputFile::find(&path, None, "write").unwrap();
+        file.write(|writer| writer.write_all(b"after")).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "after");
+        assert_eq!(of(), before);
+    }
+
+    #[test]
+    fn no_file_is_written_anywhere_in_the_cache() {
+        let cache = tempfile::tempdir().unwrap();
+        let below = cache.path().join("blobs/sha256");
+        fs::create_dir_all(&below).unwrap();
+        for directory in [cache.path(), &below] {
+            let error = OutputFile::find(&directory.join("file"), Some(cache.path()), "write").unwrap_err();
+            assert!(error.is::<UsageError>(), "{error:?}");
+        }
+        let outside = tempfile::tempdir().unwrap();
+        OutputFile::find(&outside.path().join("file"), Some(cache.path()), "write").unwrap();
+    }
+
+    #[test]
+    fn where_others_can_make_links_a_file_with_another_name_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        fs::write(&path, "before").unwrap();
+        fs::hard_link(&path, directory.path().join("other")).unwrap();
+        OutputFile::find(&path, None, "write").unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+        let error = OutputFile::find(&path, None, "write").unwrap_err();
+        assert!(format!("{error:#}").contains("has other names"), "{error:#}");
+        unlinkat(rustix::fs::CWD, directory.path().join("other"), AtFlags::empty()).unwrap();
+        OutputFile::find(&path, None, "write").unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_an_access_control_list_lets_others_write_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        // User 65534 may write, and others may not: `struct posix_acl_xattr_entry` in Linux's
+        // `include/uapi/linux/posix_acl_xattr.h`.
+        let entries =
+            [(1_u8, 7_u8, u32::MAX), (2, 7, 65534), (4, 0, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+        let entries = entries.map(|(tag, may, id)| [&[tag, 0, may, 0][..], &id.to_le_bytes()].concat());
+        let list = [&[2, 0, 0, 0][..], &entries.concat()].concat();
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(directory.path(), "system.posix_acl_access", &list, flags).unwrap();
+        let error = OutputFile::find(&directory.path().join("file"), None, "write").unwrap_err();
+        assert!(error.is::<UsageError>(), "{error:?}");
+    }
 }
