@@ -157,4 +157,14 @@ mod tests {
         assert_eq!(held.in_words(), "held off since 2026-11-24 03:12 UTC (3 runs)");
         assert_eq!(HeldOff { since: first, runs: 1 }.in_words(), "held off");
     }
+
+    #[test]
+    fn a_run_that_a_signal_stops_and_a_dry_run_say_nothing() {
+        let mut report = PruneReport::default();
+        assert_eq!(Hold::of_prune(&report), Hold::Free);
+        report.interrupted = true;
+        assert_eq!(Hold::of_prune(&report), Hold::Unknown);
+        (report.interrupted, report.dry_run) = (false, true);
+        assert_eq!(Hold::of_prune(&report), Hold::Unknown);
+    }
 }
