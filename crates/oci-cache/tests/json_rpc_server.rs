@@ -179,6 +179,7 @@ fn errors_have_the_standard_codes() {
         json!({"keep": ["no name"]}),
         json!({"max_used": {"percent": 101}}),
         json!([1, 2]),
+        json!([]),
         json!(3),
     ] {
         assert_eq!(code(server.call("image.cache.prune", &params)), -32602, "{params}");
@@ -310,6 +311,12 @@ fn a_socket_that_was_left_is_replaced_and_nothing_else() {
     fs::write(base.path().join("socket"), "a file").unwrap();
     assert_eq!(ends(base.path()), Some(1));
     assert_eq!(fs::read_to_string(base.path().join("socket")).unwrap(), "a file");
+    // Another server starts at the same moment.
+    let base = tempfile::tempdir().unwrap();
+    let lock = fs::File::create(base.path().join("socket.lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(ends(base.path()), Some(1));
+    assert!(!base.path().join("socket").exists());
 }
 
 #[test]
