@@ -423,6 +423,32 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a file's times are the clock's")]
+    fn only_a_read_since_the_last_write_makes_the_look_longer() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let directory = tempfile::tempdir().unwrap();
+        let (root, index) = (directory.path(), directory.path().join("index.json"));
+        fs::write(root.join("oci-layout"), "{}").unwrap();
+        fs::write(&index, r#"{"schemaVersion":2,"manifests":[]}"#).unwrap();
+        // How long ago it was written, and read.
+        for (written, read, is_longer) in [
+            (HOUR, Duration::ZERO, true),
+            (HOUR, 2 * HOUR, false),
+            // The mount would have recorded another read.
+            (30 * HOUR, 26 * HOUR, false),
+        ] {
+            let now = SystemTime::now();
+            let times = fs::FileTimes::new().set_modified(now - written).set_accessed(now - read);
+            File::options().write(true).open(&index).unwrap().set_times(times).unwrap();
+            let mut plan = plan(root);
+            assert!(plan.inventory.idleness.records_reads(), "reads are not recorded here");
+            assert_eq!(silence_left(&plan) > SILENCE / 2, is_longer, "{written:?} {read:?}");
+            plan.inventory.idleness = crate::cache::idle::Idleness::default();
+            assert_eq!(silence_left(&plan), Duration::ZERO);
+        }
+    }
+
+    #[test]
     fn a_lock_taken_during_the_look_shows_a_pull() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(".lock");
