@@ -27,7 +27,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, pwrite};
 
-use crate::cache::names::{INDEX, index_draft};
+use crate::cache::names::{INDEX, index_draft, random_index};
 use crate::os::attributes::copy_attributes;
 use crate::os::birth::status_and_birth;
 use crate::os::lease::{
@@ -91,8 +91,7 @@ fn exchange_leased(
         !(is_leased && is_written(old.file.as_fd())) && old.is_as_read()
     };
     if is_the_old_one {
-        draft.discard(root);
-        return Ok(true);
+        return draft.discard_displaced(root).map(|()| true);
     }
     give_back(root, draft)?;
     let served = if is_draft_leased { serve_waiting(root, draft) } else { Ok(()) };
@@ -127,7 +126,11 @@ pub(crate) fn take_away(root: BorrowedFd<'_>, old: &Index, name: CString) -> Res
             Err(errno) => return Err(errno),
         }
     }
-    unlinkat(root, &name, AtFlags::empty())?;
+    if let Err(errno) = unlinkat(root, &name, AtFlags::empty()) {
+        // Its entries lead to blobs that stay now.
+        let _ = renameat_with(root, &name, root, INDEX, RenameFlags::NOREPLACE);
+        return Err(errno);
+    }
     Ok(is_the_old_one)
 }
 
@@ -254,6 +257,18 @@ impl Draft {
         write_content(self.file.as_fd(), &index.content)?;
         fdatasync(&self.file)?;
         copy_attributes(index.file.as_fd(), &index.status, self.file.as_fd())
+    }
+
+    /// Removes the old index, which has the temporary name once the draft has taken its place. If its name cannot be removed,
+    /// gives it one by which no prune takes it for an index that must come back. If that fails too, undoes the exchange.
+    fn discard_displaced(&self, root: BorrowedFd<'_>) -> Result<(), Errno> {
+        let Err(errno) = unlinkat(root, &self.name, AtFlags::empty()) else { return Ok(()) };
+        let is_renamed = random_index().and_then(|name| renameat(root, &self.name, root, &name)).is_ok();
+        if is_renamed {
+            return Ok(());
+        }
+        swap(root, self)?;
+        Err(errno)
     }
 
     /// Removes the temporary name.
