@@ -95,13 +95,18 @@ impl OutputFile {
 
     /// Opens the file as it is; `None` if it does not exist.
     fn open(&self, flags: OFlags) -> anyhow::Result<Option<File>> {
-        if self.0.look()?.is_none() {
-            return Ok(None);
-        }
-        // It is looked at again, because by now it may be another one, such as a FIFO.
+        let Some(seen) = self.0.look()? else { return Ok(None) };
+        // It is looked at again, because by now it may be another one, such as a FIFO, or somebody else's file through a
+        // hard link that is gone again.
         let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = openat(&self.0.directory, &self.0.name, flags, Mode::empty())?;
-        self.0.check(&fstat(&file)?)?;
+        let opened = fstat(&file)?;
+        self.0.check(&opened)?;
+        if (opened.st_dev, opened.st_ino) != (seen.st_dev, seen.st_ino) {
+            return Err(anyhow!(UsageError(
+                "another file took its place meanwhile: run it again".to_owned()
+            )));
+        }
         Ok(Some(file.into()))
     }
 }
