@@ -47,7 +47,7 @@ fn text(data: &[u8]) -> Vec<u8> {
 /// Whether the list is text that starts as JSON.
 fn is_json(list: &[u8]) -> bool {
     let text = std::str::from_utf8(list).unwrap_or_default();
-    text.strip_prefix('\u{feff}').unwrap_or(text).trim_start().starts_with(['{', '['])
+    text.strip_prefix('\u{feff}').unwrap_or(text).trim_ascii_start().starts_with(['{', '['])
 }
 
 /// What a prune of everything removes, but for the pins.

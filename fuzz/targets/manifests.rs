@@ -107,9 +107,10 @@ fn needed(documents: &[&[u8]]) -> BTreeSet<String> {
             let Some(one) = descriptor["digest"].as_str() else { continue };
             let is_new = needed.insert(one.to_owned());
             let kind = descriptor["mediaType"].as_str().unwrap_or_default();
-            let is_document =
-                kind.ends_with(".image.manifest.v1+json") || kind.ends_with(".image.index.v1+json");
-            if is_new && is_document && kind.starts_with("application/vnd.oci.") {
+            let is_document = ["index", "manifest"]
+                .into_iter()
+                .any(|document| kind == format!("application/vnd.oci.image.{document}.v1+json"));
+            if is_new && is_document {
                 ahead.extend((1..=DOCUMENTS).find(|&blob| digest(blob) == one));
             }
         }
