@@ -263,11 +263,10 @@ impl Draft {
     /// gives it one by which no prune takes it for an index that must come back. If that fails too, undoes the exchange.
     fn discard_displaced(&self, root: BorrowedFd<'_>) -> Result<(), Errno> {
         let Err(errno) = unlinkat(root, &self.name, AtFlags::empty()) else { return Ok(()) };
-        let is_renamed = random_index().and_then(|name| renameat(root, &self.name, root, &name)).is_ok();
-        if is_renamed {
+        if random_index().and_then(|name| renameat(root, &self.name, root, &name)).is_ok() {
             return Ok(());
         }
-        swap(root, self)?;
+        give_back(root, self)?;
         Err(errno)
     }
 
