@@ -11,6 +11,25 @@ use std::process::Command;
 
 use support::Cache;
 
+/// Starts a layout on a disk of 256 KiB, and goes there. `image N` writes a config as blob N and its manifest as blob N+1, and
+/// prints the entry that leads to it; `fill` leaves no room on the disk; `hex N` is the name of blob N.
+const ON_A_SMALL_DISK: &str = r#"
+        hex() { printf %064d "$1"; }
+        image() {
+            head -c 4096 /dev/zero >blobs/sha256/$(hex $1)
+            m=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":4096},"layers":[]}' $(hex $1))
+            printf %s "$m" >blobs/sha256/$(hex $(($1+1)))
+            printf '{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}' $(hex $(($1+1))) ${#m}
+        }
+        fill() {
+            head -c 1m /dev/zero >../filler 2>/dev/null || true
+            i=0; while touch "../$i"; do i=$((i+1)); done 2>/dev/null || true
+        }
+        mkdir disk; mount -t tmpfs -o size=256k,nr_inodes=40 none disk
+        mkdir -p disk/cache/blobs/sha256; cd disk/cache
+        echo '{"imageLayoutVersion":"1.0.0"}' >oci-layout
+"#;
+
 /// Runs a script in a new namespace. `$X` is the program, `$T` an empty directory on a tmpfs, and
 /// `blob N DIR` creates a flat blob of 1 KiB. Panics with all output unless every command succeeds.
 fn in_namespace(script: &str) {
@@ -34,6 +53,11 @@ fn in_namespace(script: &str) {
         text(&output.stdout),
         text(&output.stderr),
     );
+}
+
+/// As [`in_namespace`], after [`ON_A_SMALL_DISK`].
+fn on_a_small_disk(script: &str) {
+    in_namespace(&format!("{ON_A_SMALL_DISK}{script}"));
 }
 
 #[test]
@@ -189,20 +213,12 @@ fn without_proc_opens_cannot_be_watched_so_what_is_young_stays() {
 
 #[test]
 fn what_needs_no_new_index_makes_room_for_one() {
-    in_namespace(
+    on_a_small_disk(
         r#"
-        hex() { printf %064d "$1"; }
-        mkdir disk; mount -t tmpfs -o size=256k,nr_inodes=40 none disk
-        mkdir -p disk/cache/blobs/sha256; cd disk/cache
-        echo '{"imageLayoutVersion":"1.0.0"}' >oci-layout
-        head -c 4096 /dev/zero >blobs/sha256/$(hex 1)
-        m=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":4096},"layers":[]}' $(hex 1))
-        printf %s "$m" >blobs/sha256/$(hex 2)
-        printf '{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}]}' $(hex 2) ${#m} >index.json
+        printf '{"schemaVersion":2,"manifests":[%s]}' "$(image 1)" >index.json
         head -c 8192 /dev/zero >blobs/sha256/$(hex 3)
         head -c 8192 /dev/zero >oci-put-blob1
-        head -c 1m /dev/zero >../filler 2>/dev/null || true
-        i=0; while touch "../$i"; do i=$((i+1)); done 2>/dev/null || true
+        fill
         touch -d '3 days ago' index.json blobs/sha256/* oci-put-blob1 . blobs blobs/sha256; cd ../..
         sleep 1.1
         expect "$(prune disk/cache --older-than 1s 2>error)" "freed 20.2 KiB across 4 blob(s) in $T/disk/cache"
@@ -213,22 +229,10 @@ fn what_needs_no_new_index_makes_room_for_one() {
 
 #[test]
 fn an_index_that_keeps_images_stays_on_a_full_disk() {
-    in_namespace(
+    on_a_small_disk(
         r#"
-        hex() { printf %064d "$1"; }
-        mkdir disk; mount -t tmpfs -o size=256k,nr_inodes=40 none disk
-        mkdir -p disk/cache/blobs/sha256; cd disk/cache
-        echo '{"imageLayoutVersion":"1.0.0"}' >oci-layout
-        entries=
-        for n in 1 3; do
-            head -c 4096 /dev/zero >blobs/sha256/$(hex $n)
-            m=$(printf '{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"digest":"sha256:%s","size":4096},"layers":[]}' $(hex $n))
-            printf %s "$m" >blobs/sha256/$(hex $((n+1)))
-            entries="$entries,$(printf '{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%s","size":%d}' $(hex $((n+1))) ${#m})"
-        done
-        printf '{"schemaVersion":2,"manifests":[%s]}' "${entries#,}" >index.json; index=$(cat index.json)
-        head -c 1m /dev/zero >../filler 2>/dev/null || true
-        i=0; while touch "../$i"; do i=$((i+1)); done 2>/dev/null || true
+        printf '{"schemaVersion":2,"manifests":[%s,%s]}' "$(image 1)" "$(image 3)" >index.json; index=$(cat index.json)
+        fill
         touch -d '3 days ago' index.json blobs/sha256/$(hex 1) blobs/sha256/$(hex 2) . blobs blobs/sha256; cd ../..
         if prune disk/cache --older-than 1d 2>error; then exit 1; else expect $? 1; fi
         grep -q 'No space left on device' error
