@@ -1,8 +1,8 @@
 //! A proxy that delays requests, as if the registry were far away.
 //!
 //! Guarantees: all bytes arrive unchanged and in order. Each piece of a request is delayed by the response
-//! time of a distant registry, or of one that is slow. Without a delay there is almost no time between two steps of a pull, so prunes
-//! would hardly ever run between them.
+//! time of a distant registry, or of one that is slow. Without a delay there is almost no time between two
+//! steps of a pull, so prunes would hardly ever run between them.
 //!
 //! What it does not guarantee: limited bandwidth. Responses are not delayed.
 
