@@ -13,13 +13,15 @@ use std::sync::{PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
 use crate::kit::machine;
 
 const POLL: Duration = Duration::from_millis(2);
+/// How long a program may take to stop.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// Locked for reading while a file of a cache is open here, and for writing while a program starts. Between
 /// fork and exec a child has all open files of this process, and a prune would see them in use.
@@ -153,6 +155,37 @@ impl Running {
         }
     }
 
+    /// Does `work` while the program is stopped. The signal alone only asks for that: on another core, the program goes on
+    /// for a moment. So the work begins when each of its threads has stopped, or the program has ended.
+    ///
+    /// # Errors
+    ///
+    /// If it does not stop within five seconds. It goes on in any case.
+    pub(crate) fn while_stopped<T>(&self, work: impl FnOnce() -> T) -> anyhow::Result<T> {
+        self.signal(Signal::STOP);
+        let done = self.wait_until_stopped().map(|()| work());
+        self.signal(Signal::CONT);
+        done
+    }
+
+    fn wait_until_stopped(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + STOPPING;
+        while !self.is_stopped() {
+            ensure!(Instant::now() < end, "process {} did not stop within {STOPPING:?}", self.id());
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Whether each thread has stopped or ended (`State`, `proc(5)`).
+    fn is_stopped(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten().flatten();
+        threads.into_iter().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            machine::value_of(&status, "State").is_none_or(|state| state.starts_with(['T', 'X', 'Z']))
+        })
+    }
+
     /// Waits until the program ends, or kills it at the limit.
     pub(crate) fn finish(mut self, limit: Duration) -> anyhow::Result<Ended> {
         let end = Instant::now() + limit;
@@ -241,5 +274,30 @@ mod tests {
         assert_eq!(ended.number("blobs_freed"), Some(7));
         assert!(ended.is_documented());
         assert_eq!(shell("echo freed; echo 1").number("blobs_freed"), None);
+    }
+    #[test]
+    fn a_program_that_is_stopped_does_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("count");
+        let mut count = Command::new("sh");
+        count
+            .args(["-c", "n=0; while [ $n -lt 10000000 ]; do n=$((n+1)); echo $n > \"$0\"; done"])
+            .arg(&path);
+        let running = start(&mut count, None).unwrap();
+        while !path.exists() {
+            thread::yield_now();
+        }
+        let read = || std::fs::read(&path).unwrap();
+        for _ in 0..200 {
+            let counts = running.while_stopped(|| {
+                let before = read();
+                thread::sleep(Duration::from_millis(1));
+                (before, read())
+            });
+            let (before, after) = counts.unwrap();
+            assert_eq!(before, after);
+        }
+        running.signal(Signal::KILL);
+        assert_eq!(running.finish(Duration::from_secs(5)).unwrap().code, Some(-9));
     }
 }

@@ -103,7 +103,7 @@ fn attack_on(
     let swapper = arena.swapper(stage, time, strategy.is_layout)?;
     let end = Instant::now() + time;
     while Instant::now() < end {
-        arena.refill_beside(&swapper);
+        arena.refill_beside(&swapper)?;
         let mut prune = command(&stage.program, "prune", &arena.cache());
         prune.args(strategy.flags);
         let ended = match strategy.has_landlock {
@@ -144,7 +144,7 @@ fn control(stage: &Stage) -> anyhow::Result<Row> {
     let end = Instant::now() + time;
     let mut change = None;
     while change.is_none() && Instant::now() < end {
-        arena.refill_beside(&swapper);
+        arena.refill_beside(&swapper)?;
         let mut naive = stage.role("naive");
         naive.arg(arena.path());
         let ended = process::run(&mut naive, PRUNE_LIMIT)?;

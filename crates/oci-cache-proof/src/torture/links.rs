@@ -112,7 +112,7 @@ fn play(stage: &Stage, output: Output, trick: Trick, row: &mut Row) -> anyhow::R
     let swapper = yard.swapper(stage, time)?;
     let end = Instant::now() + time;
     while Instant::now() < end {
-        yard.mend_beside(&swapper);
+        yard.mend_beside(&swapper)?;
         let ended = process::run(&mut output.command(stage, &yard.cache(), &yard.output()), LIMIT)?;
         row.executions += 1;
         row.check(ended.is_documented(), || format!("{trick:?}: {}", ended.story()));
@@ -136,7 +136,7 @@ fn lose_by_path(stage: &Stage, trick: Trick, row: &mut Row) -> anyhow::Result<()
     let end = Instant::now() + time;
     let mut change = None;
     while change.is_none() && Instant::now() < end {
-        yard.mend_beside(&swapper);
+        yard.mend_beside(&swapper)?;
         let mut naive = stage.role("by-path");
         naive.arg(yard.output());
         let ended = process::run(&mut naive, LIMIT)?;

@@ -16,7 +16,6 @@ use anyhow::Context as _;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, statat, symlinkat, unlinkat,
 };
-use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
 use crate::kit::tree::Tree;
@@ -123,11 +122,15 @@ impl Arena {
     }
 
     /// Refills the cache while the swapper is stopped. Otherwise most attempts would fail.
-    pub(crate) fn refill_beside(&self, swapper: &Running) {
-        swapper.signal(Signal::STOP);
+    ///
+    /// # Errors
+    ///
+    /// If the swapper does not stop.
+    pub(crate) fn refill_beside(&self, swapper: &Running) -> anyhow::Result<()> {
         // What fails now may succeed the next time.
-        let _ = self.refill();
-        swapper.signal(Signal::CONT);
+        swapper.while_stopped(|| {
+            let _ = self.refill();
+        })
     }
 
     /// Fills the cache with what a prune removes. The swapper may be running, so no link is followed.

@@ -16,7 +16,6 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, linkat, mkdirat, mknodat, openat, statat,
     symlinkat, unlinkat,
 };
-use rustix::process::Signal;
 
 use crate::kit::process::{self, Running};
 use crate::kit::tree::Tree;
@@ -172,16 +171,22 @@ impl Yard {
     /// If it cannot be read.
     pub(super) fn change(&self) -> anyhow::Result<Option<String>> {
         let after = Tree::of(&self.directory.path().join("canary"))?;
-        let new = || self.before.first_new(&after, |_| true).map(|path| format!("{} is new", path.display()));
-        Ok(self.before.first_change(&after, |_| true).or_else(new))
+        Ok(self
+            .before
+            .first_difference(&after, |_, before, after| after.is_none_or(|after| !before.is_same(after))))
     }
 
-    /// Restores the two names while the swapper is stopped.
-    pub(super) fn mend_beside(&self, swapper: &Running) {
-        swapper.signal(Signal::STOP);
+    /// Restores the two names while the swapper is stopped: if it swapped them meanwhile, root would give away the canary
+    /// through its hard link.
+    ///
+    /// # Errors
+    ///
+    /// If the swapper does not stop.
+    pub(super) fn mend_beside(&self, swapper: &Running) -> anyhow::Result<()> {
         // What fails now may succeed the next time.
-        let _ = self.mend();
-        swapper.signal(Signal::CONT);
+        swapper.while_stopped(|| {
+            let _ = self.mend();
+        })
     }
 
     fn yard(&self) -> PathBuf {
