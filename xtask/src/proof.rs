@@ -25,7 +25,7 @@ pub(crate) fn command() -> anyhow::Result<Command> {
     let here = env::current_exe().context("find the path of this program")?;
     let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--release", "--locked", "--quiet"]);
+    cargo.args(["build", "--release", "--locked"]);
     cargo.args(["--package", "oci-cache-cli", "--package", "oci-cache-proof", "--target-dir"]).arg(target);
     let status = cargo.current_dir(workspace()).status().context("run cargo")?;
     ensure!(status.success(), "building `oci-cache-proof` ended with {status}");
