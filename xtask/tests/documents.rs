@@ -23,6 +23,9 @@ use support::Cache;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 /// Commands that are only run with `--help`.
 const LONG: [&str; 6] = ["ci", "smoke", "bench", "torture", "fuzz", "cli-docs"];
+/// The documents that are not in `docs`.
+const TOP: [&str; 4] =
+    ["README.md", "CONTRIBUTING.md", "crates/banger-fmt/README.md", "crates/oci-cache/README.md"];
 /// How documents call the program: in the workspace, and installed.
 const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
 /// A replacement for cargo: it runs the programs that are already built.
@@ -106,6 +109,14 @@ fn the_exit_codes_are_those_of_the_help() {
         let cells: Vec<Vec<&str>> = cells.map(Iterator::collect).collect();
         let codes: Vec<Vec<&str>> = CODES.iter().map(|(codes, meaning)| vec![*codes, *meaning]).collect();
         assert_eq!(cells, codes);
+    }
+}
+
+#[test]
+fn each_readme_names_the_oldest_rust() {
+    let needed = concat!("Rust ", env!("CARGO_PKG_RUST_VERSION"), " or later");
+    for name in TOP.iter().filter(|name| name.ends_with("README.md")) {
+        assert!(read(&workspace().join(name)).contains(needed), "{name} does not say \"{needed}\"");
     }
 }
 
@@ -420,10 +431,10 @@ fn fleet_files() -> Vec<Block> {
 
 /// The documents.
 fn documents() -> Vec<PathBuf> {
-    let top = ["README.md", "CONTRIBUTING.md"].map(|name| workspace().join(name));
+    let top = TOP.iter().map(|name| workspace().join(name));
     let in_docs =
         files_of(&docs()).into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-    top.into_iter().chain(in_docs).collect()
+    top.chain(in_docs).collect()
 }
 
 fn files_of(directory: &Path) -> Vec<PathBuf> {

@@ -43,6 +43,11 @@ fn round_to_tenths(bytes: u64, unit_bytes: u128) -> u128 {
     (u128::from(bytes) * 10 + unit_bytes / 2) / unit_bytes
 }
 
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -52,6 +52,11 @@
 //! # }
 //! ```
 
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod cache;
 mod error;
 mod escape;

@@ -71,6 +71,26 @@ pub use self::to_goal::{Pruned, apply_to_goal};
 ///
 /// [`Error::Locked`] if another prune, or a puller, holds the lock; otherwise as [`CacheDir::open`],
 /// [`scan`](crate::scan()) and [`select`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oci_cache::{Policy, Progress, prune};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let mut policy = Policy::default();
+/// policy.older_than = Some(Duration::from_secs(7 * 24 * 3600));
+/// let report = prune(path, &[], &policy, now, &Progress::default())?;
+/// assert_eq!((report.blobs_freed, report.kept.recent.blobs), (0, 1));
+/// # Ok(())
+/// # }
+/// ```
 pub fn prune(
     path: &Path,
     protected: &[PathBuf],
@@ -93,6 +113,25 @@ pub fn prune(
 /// # Errors
 ///
 /// As [`CacheDir::open`], [`scan`](crate::scan()), [`select`] and [`check_confinement`].
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{Policy, Progress, preview, prune};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let (policy, progress) = (Policy::default(), Progress::default());
+/// let shown = preview(path, &[], &policy, now, &progress)?;
+/// assert!(shown.dry_run);
+/// let done = prune(path, &[], &policy, now, &progress)?;
+/// assert_eq!(shown.bytes_freed, done.bytes_freed);
+/// # Ok(())
+/// # }
+/// ```
 pub fn preview(
     path: &Path,
     protected: &[PathBuf],

@@ -40,6 +40,23 @@ use crate::scan::tree::scan_tree;
 ///
 /// [`Error::Refused`] if the directory belongs to a store that is no cache, or has entries that do not look like a
 /// cache's; [`Error::Io`] if it cannot be listed. Failures below the directory are recorded in the inventory.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, scan};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// std::fs::write(path.join("sha256:letters"), "Dear")?;
+/// let inventory = scan(&CacheDir::open(path, &[])?)?;
+/// assert_eq!((inventory.blobs().len(), inventory.blobs()[0].size_bytes), (1, 4));
+/// assert_eq!(inventory.foreign().len(), 1, "it is counted, and never removed");
+/// # Ok(())
+/// # }
+/// ```
 pub fn scan(cache: &CacheDir) -> Result<Inventory, Error> {
     let inventory = scan_again(cache)?;
     match refusal::of(&inventory.tree, cache.path()) {

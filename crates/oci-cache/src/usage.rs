@@ -92,6 +92,23 @@ pub struct ImageUsage {
 
 /// Summarises a cache as of `now`. Lists images only if the references were
 /// [read](crate::read_references()).
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, scan, usage};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let cache = CacheDir::open(path, &[])?;
+/// let usage = usage(&scan(&cache)?, now, cache.space()?);
+/// assert_eq!((usage.blobs.blobs, usage.used_bytes, usage.largest[0].bytes), (1, 4, 4));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
     let references = inventory.references();

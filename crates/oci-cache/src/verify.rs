@@ -73,6 +73,27 @@ pub struct Verification {
 }
 
 /// Verifies the blobs of the inventory; the inventory keeps the findings.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, Check, Finding, Progress, scan, verify};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// let mut inventory = scan(&CacheDir::open(path, &[])?)?;
+/// // A blob whose name is sixty-four zeros, and whose content is not.
+/// let verification = verify(&mut inventory, Check::Full, &Progress::default());
+/// assert_eq!(verification.checked.blobs, 1);
+/// for (blob, finding) in inventory.findings() {
+///     let path = inventory.path_of(blob);
+///     assert!(matches!(finding, Finding::Corrupt { .. }), "{}: {finding:?}", path.display());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> Verification {
     // The quick check compares sizes given by the references.

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,17 +21,13 @@ const PRUNE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"image.cache.prune"}"#;
 /// The longest request, in bytes.
 const MAX_BYTES: usize = 1 << 20;
 
-/// The path of the example, which `cargo test` builds beside the tests.
-fn example() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let path = test.parent().and_then(Path::parent).unwrap().join("examples/json_rpc_server");
-    assert!(path.exists(), "`{}` is not built: run `cargo build --examples` first", path.display());
-    path
-}
-
 fn command(words: &[&str], base: &Path) -> Command {
     let mut command = Command::new("env");
-    command.args(words).arg(example()).arg(base.join("socket")).arg(base.join("oci"));
+    command
+        .args(words)
+        .arg(support::example("json_rpc_server"))
+        .arg(base.join("socket"))
+        .arg(base.join("oci"));
     command.stdout(Stdio::null()).stderr(Stdio::null());
     command
 }

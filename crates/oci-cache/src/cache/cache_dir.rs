@@ -90,6 +90,28 @@ impl CacheDir {
     ///
     /// [`Error::Refused`] if `path` is empty, names something other than a directory, or is protected;
     /// [`Error::Io`] if it cannot be opened.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::path::Path;
+    ///
+    /// use oci_cache::{CacheDir, Error};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path();
+    /// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+    /// let cache = CacheDir::open(path, &[])?;
+    /// assert_eq!(cache.path(), path);
+    /// // The root directory, a protected directory and what contains one are refused.
+    /// for refused in [Path::new("/"), path] {
+    ///     let refused = CacheDir::open(refused, &[path.to_owned()]);
+    ///     assert!(matches!(refused, Err(Error::Refused { .. })));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(path: &Path, protected: &[PathBuf]) -> Result<Self, Error> {
         let refuse = |reason| Error::Refused { path: path.to_owned(), reason };
         if path.as_os_str().is_empty() {

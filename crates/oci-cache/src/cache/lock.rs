@@ -133,6 +133,24 @@ impl CacheDir {
     ///
     /// As [`CacheDir::open`]; also [`Error::Io`] if locking fails. It is not an error if the file system
     /// does not support locks: see [`Lock::is_exclusive`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use oci_cache::CacheDir;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path();
+    /// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+    /// let mut cache = CacheDir::open(path, &[])?;
+    /// let lock = cache.try_lock()?.ok_or("another prune is running")?;
+    /// assert!(cache.try_lock()?.is_none());
+    /// drop(lock);
+    /// assert!(cache.try_lock()?.is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_lock(&mut self) -> Result<Option<Lock>, Error> {
         loop {
             let path = self.path().to_owned();
@@ -216,6 +234,26 @@ impl CacheDir {
     /// # Errors
     ///
     /// As [`CacheDir::try_lock`]; also [`Error::Locked`] if the lock is still held after `timeout`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use oci_cache::{CacheDir, Error, Progress};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path();
+    /// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+    /// let (mut mine, mut other) = (CacheDir::open(path, &[])?, CacheDir::open(path, &[])?);
+    /// let _held = other.try_lock()?;
+    /// let mut has_waited = false;
+    /// let late = mine.lock(Duration::from_millis(20), &Progress::default(), || has_waited = true);
+    /// assert!(matches!(late, Err(Error::Locked { .. })) && has_waited);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lock(
         &mut self,
         timeout: Duration,

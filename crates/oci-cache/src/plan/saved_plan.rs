@@ -160,6 +160,31 @@ impl SavedPlan {
 /// # Errors
 ///
 /// The error of the writer.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, Policy, SavedPlan, save_plan, scan, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let cache = CacheDir::open(path, &[])?;
+/// let policy = Policy::default();
+/// let mut file = Vec::new();
+/// save_plan(&mut select(scan(&cache)?, &policy, now, cache.space()?)?, &cache, &mut file)?;
+///
+/// // Later: what is listed and has not changed goes, everything else stays.
+/// std::fs::write(path.join(format!("sha256:{}", "1".repeat(64))), "a new blob")?;
+/// let saved = SavedPlan::from_json(&file)?;
+/// saved.check_directory(&cache)?;
+/// let plan = saved.select(scan(&cache)?, now, &policy);
+/// assert_eq!((plan.blobs().count(), plan.total().blobs), (2, 1));
+/// # Ok(())
+/// # }
+/// ```
 pub fn save_plan(plan: &mut PrunePlan, cache: &CacheDir, mut writer: impl io::Write) -> io::Result<()> {
     read_references(&mut plan.inventory);
     let id = cache.root().map(|root| root.status.id);

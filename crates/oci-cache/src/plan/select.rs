@@ -38,6 +38,29 @@ const NOT_YET_ENTERED: Duration = Duration::from_secs(3600);
 /// # Errors
 ///
 /// [`Error::NoIndex`] if the policy removes only unreferenced blobs and there is no index.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use oci_cache::{CacheDir, Fate, Keep, Policy, scan, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let cache = CacheDir::open(path, &[])?;
+/// let mut policy = Policy::default();
+/// policy.older_than = Some(Duration::from_secs(3600));
+/// let plan = select(scan(&cache)?, &policy, now, cache.space()?)?;
+/// // The blob was written just now.
+/// assert!(plan.blobs().all(|(_, fate)| fate == Fate::Keep(Keep::Recent)));
+/// assert_eq!(plan.total().blobs, 0);
+/// # Ok(())
+/// # }
+/// ```
 pub fn select(
     mut inventory: Inventory,
     policy: &Policy,

@@ -46,6 +46,28 @@ use crate::prune::report::{Outcome, PruneReport};
 /// [`Error::Refused`] if the strategy cannot work on this cache, or [`Error::OtherLock`] if the lock is
 /// on another directory; then nothing was changed. [`Error::Io`] or [`Error::NotRestored`] if the cache
 /// could not be renamed aside.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, Policy, Progress, apply_aside, scan, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = &directory.path().join("cache");
+/// # std::fs::create_dir(path)?;
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let mut cache = CacheDir::open(path, &[])?;
+/// let lock = cache.try_lock()?.ok_or("another prune is running")?;
+/// let plan = select(scan(&cache)?, &Policy::default(), now, cache.space()?)?;
+/// // It frees everything, also under pulls.
+/// let _open = std::fs::File::open(path.join(format!("sha256:{}", "0".repeat(64))))?;
+/// let report = apply_aside(&cache, &lock, &plan, &Progress::default())?;
+/// assert_eq!((report.blobs_freed, std::fs::read_dir(path)?.count()), (1, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub fn apply_aside(
     cache: &CacheDir,
     lock: &Lock,

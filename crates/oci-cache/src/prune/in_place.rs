@@ -42,6 +42,26 @@ use crate::prune::units::remove_blobs;
 ///
 /// [`Error::OtherLock`] if the lock is on another directory, or [`Error::Refused`] if the plan is strict and the kernel
 /// cannot confine the prune; then nothing was changed. Failures of single entries are in [`PruneReport::failures`].
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, Policy, Progress, apply, scan, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let mut cache = CacheDir::open(path, &[])?;
+/// let lock = cache.try_lock()?.ok_or("another prune is running")?;
+/// let plan = select(scan(&cache)?, &Policy::default(), now, cache.space()?)?;
+/// let report = apply(&plan, &lock, &Progress::default())?;
+/// assert!(report.is_complete());
+/// assert_eq!((report.blobs_freed, scan(&cache)?.blobs().len()), (1, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub fn apply(plan: &PrunePlan, lock: &Lock, progress: &Progress) -> Result<PruneReport, Error> {
     plan.check_lock(lock)?;
     plan.check_confinement()?;

@@ -54,6 +54,25 @@ impl PrunePlan {
     ///
     /// What it is known that this process could not remove, for want of permission or on a read-only file system, is
     /// in [`PruneReport::failures`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use oci_cache::{CacheDir, Policy, scan, select};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path();
+    /// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+    /// # let now = std::time::SystemTime::now().into();
+    /// let cache = CacheDir::open(path, &[])?;
+    /// let plan = select(scan(&cache)?, &Policy::default(), now, cache.space()?)?;
+    /// let report = plan.preview();
+    /// assert_eq!((report.dry_run, report.blobs_freed, report.bytes_freed), (true, 1, 4));
+    /// assert_eq!(scan(&cache)?.blobs().len(), 1, "it is still there");
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn preview(&self) -> PruneReport {
         let mut preview = Preview {

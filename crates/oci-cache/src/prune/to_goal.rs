@@ -57,6 +57,28 @@ impl Pruned {
 /// # Errors
 ///
 /// As [`apply`](crate::apply()).
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{Amount, CacheDir, Policy, Progress, apply_to_goal, scan, select};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # std::fs::write(path.join(format!("sha256:{}", "0".repeat(64))), "blob")?;
+/// # let now = std::time::SystemTime::now().into();
+/// let mut cache = CacheDir::open(path, &[])?;
+/// let lock = cache.try_lock()?.ok_or("another prune is running")?;
+/// let mut policy = Policy::default();
+/// policy.max_used = Some(Amount::Bytes(3));
+/// let plan = select(scan(&cache)?, &policy, now, cache.space()?)?;
+/// let report = apply_to_goal(&cache, &lock, plan, &Progress::default())?.report;
+/// assert!(report.goals.iter().all(|goal| goal.met));
+/// assert_eq!((report.blobs_freed, report.used_bytes), (1, 0));
+/// # Ok(())
+/// # }
+/// ```
 pub fn apply_to_goal(
     cache: &CacheDir,
     lock: &Lock,

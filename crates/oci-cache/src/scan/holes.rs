@@ -46,6 +46,30 @@ pub enum Hole {
 /// The holes of a layout, once its references are [read](crate::read_references()).
 ///
 /// A blob of another size that is known to be corrupt is left out.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, Hole, holes, read_references, scan};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # let digest = "6ece6defe7067e1c5455a7720c1189ad30f7f8efe78587bd7c06e64a80fe7770";
+/// # std::fs::create_dir_all(path.join("blobs/sha256"))?;
+/// # std::fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+/// # let entry = format!(
+/// #     r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:{digest}","size":31,
+/// #         "annotations":{{"org.opencontainers.image.ref.name":"app:1"}}}}"#
+/// # );
+/// # std::fs::write(path.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#))?;
+/// let mut inventory = scan(&CacheDir::open(path, &[])?)?;
+/// read_references(&mut inventory);
+/// // The index has an entry, and its manifest is not there.
+/// assert!(matches!(&holes(&inventory)[..], [Hole::AbsentManifest { .. }]));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use]
 pub fn holes(inventory: &Inventory) -> Vec<Hole> {
     let references = inventory.references();

@@ -26,6 +26,32 @@ use crate::scan::needs::absent;
 
 /// Reads the layout's index and everything it references, unless already read; the inventory keeps the
 /// result.
+///
+/// # Examples
+///
+/// ```
+/// use oci_cache::{CacheDir, read_references, scan};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path();
+/// # let digest = "6ece6defe7067e1c5455a7720c1189ad30f7f8efe78587bd7c06e64a80fe7770";
+/// # std::fs::create_dir_all(path.join("blobs/sha256"))?;
+/// # std::fs::write(path.join("blobs/sha256").join(digest), r#"{"schemaVersion":2,"layers":[]}"#)?;
+/// # std::fs::write(path.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+/// # let entry = format!(
+/// #     r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:{digest}","size":31,
+/// #         "annotations":{{"org.opencontainers.image.ref.name":"app:1"}}}}"#
+/// # );
+/// # std::fs::write(path.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#))?;
+/// let mut inventory = scan(&CacheDir::open(path, &[])?)?;
+/// let references = read_references(&mut inventory);
+/// assert!(references.is_complete());
+/// let image = &references.images[0];
+/// assert_eq!((image.name.as_deref(), image.blobs.len()), (Some("app:1"), 1));
+/// # Ok(())
+/// # }
+/// ```
 pub fn read_references(inventory: &mut Inventory) -> &References {
     if !inventory.references.is_read {
         inventory.references = References { is_read: true, ..read_tree(&inventory.tree) };

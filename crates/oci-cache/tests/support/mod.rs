@@ -16,6 +16,14 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
 }
 
+/// The path of an example, which `cargo test` builds beside the tests.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let path = test.parent().and_then(Path::parent).unwrap().join("examples").join(name);
+    assert!(path.exists(), "`{}` is not built: run `cargo build --examples` first", path.display());
+    path
+}
+
 /// Writes a file that was last used and changed `age` ago.
 pub(crate) fn put(path: &Path, content: &[u8], age: Duration) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
