@@ -23,7 +23,7 @@ pub(crate) enum Command {
     CacheUsage(UsageArguments),
     CacheDir(DirArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
-    Ci,
+    Ci(CiArguments),
     /// Prune real caches while real tools pull into them, and count what breaks.
     Smoke(ProofArguments),
     /// Prune under faults, kills, pulls and attacks, and count what is lost.
@@ -34,6 +34,17 @@ pub(crate) enum Command {
     Bench(ProofArguments),
     /// Generate docs/cli.md from the declarations of the command lines.
     CliDocs(CliDocsArguments),
+}
+
+/// The arguments of `ci`.
+#[derive(Debug, Args)]
+pub(crate) struct CiArguments {
+    /// Fail if a test was skipped for want of what it needs, such as root.
+    #[arg(long)]
+    pub(crate) no_skips: bool,
+    /// Run the tests once more as the user `nobody`; needs root.
+    #[arg(long)]
+    pub(crate) also_as_nobody: bool,
 }
 
 /// The arguments of `oci-cache-proof`.

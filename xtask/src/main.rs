@@ -7,6 +7,7 @@ mod ci;
 mod cli;
 mod cli_docs;
 mod proof;
+mod test_run;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
             Some(Command::CacheVerify(arguments)) => commands::verify::run(arguments, &workspaces()),
             Some(Command::CacheUsage(arguments)) => commands::usage::run(arguments, &workspaces()),
             Some(Command::CacheDir(arguments)) => commands::dir::run(arguments),
-            Some(Command::Ci) => ci::run(),
+            Some(Command::Ci(arguments)) => ci::run(arguments),
             Some(Command::Smoke(arguments)) => proof::run("smoke", arguments),
             Some(Command::Torture(arguments)) => proof::run("torture", arguments),
             Some(Command::Fuzz(arguments)) => proof::run("fuzz", arguments),

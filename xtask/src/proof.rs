@@ -12,7 +12,7 @@ use anyhow::{Context as _, ensure};
 use oci_cache_cli::exit::Exit;
 
 use crate::cli::ProofArguments;
-use crate::workspace::workspace;
+use crate::workspace::{target, workspace};
 
 /// Runs the command `name` of `oci-cache-proof`.
 pub(crate) fn run(name: &str, arguments: &ProofArguments) -> anyhow::Result<Exit> {
@@ -22,11 +22,10 @@ pub(crate) fn run(name: &str, arguments: &ProofArguments) -> anyhow::Result<Exit
 
 /// Builds both programs. Returns `oci-cache-proof`; the caller adds a command and its arguments.
 pub(crate) fn command() -> anyhow::Result<Command> {
-    let here = env::current_exe().context("find the path of this program")?;
-    let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
+    let target = target()?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--locked"]);
-    cargo.args(["--package", "oci-cache-cli", "--package", "oci-cache-proof", "--target-dir"]).arg(target);
+    cargo.args(["--package", "oci-cache-cli", "--package", "oci-cache-proof", "--target-dir"]).arg(&target);
     let status = cargo.current_dir(workspace()).status().context("run cargo")?;
     ensure!(status.success(), "building `oci-cache-proof` ended with {status}");
     let programs = target.join("release");

@@ -236,6 +236,10 @@ fn built() -> &'static Path {
     static BUILT: OnceLock<&Path> = OnceLock::new();
     BUILT.get_or_init(|| {
         let directory = Path::new(PROGRAM).parent().unwrap();
+        // `cargo xtask ci` has just built them; the user that it runs the tests as may be unable to.
+        if std::env::var_os("XTASK_PROGRAMS_ARE_BUILT").is_some() {
+            return directory;
+        }
         let profile = directory.file_name().unwrap().to_str().unwrap();
         let status = Command::new(env!("CARGO"))
             .args([

@@ -5,22 +5,21 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use landlock::{AccessFs, Ruleset, RulesetAttr as _};
 use serde_json::Value;
-use support::{Cache, KIB, Ran, flat, gone, nested, set_age};
+use support::{Cache, KIB, Ran, flat, gone, needs, nested, set_age};
 
 /// A user whose files only `CAP_LEASE` can lease.
 const OTHER: u32 = 4711;
 
-/// Gives an entry of the cache to another user; false if only root could.
-fn give(cache: &Cache, name: &str) -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-        && chown(cache.path().join(name), Some(OTHER), Some(OTHER)).is_ok()
+/// Gives an entry of the cache to another user.
+fn give(cache: &Cache, name: &str) {
+    chown(cache.path().join(name), Some(OTHER), Some(OTHER)).unwrap();
 }
 
 /// Runs programs where Landlock is out of reach: the kernel allows sixteen domains within each other
@@ -37,20 +36,13 @@ fn without_landlock<T: Send>(act: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(work).join().unwrap())
 }
 
-/// Prunes where the kernel gives out no inotify instance; `None` where user namespaces cannot be made.
-fn prune_without_inotify(cache: &Cache, arguments: &[&str]) -> Option<Ran> {
+/// Prunes where the kernel gives out no inotify instance.
+fn prune_without_inotify(cache: &Cache, arguments: &[&str]) -> Ran {
     let script = "echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"";
-    let run = |program: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "sh", "-c", script, "sh", program]);
-        command
-    };
-    if Ran::of(&mut run("true"), cache.base.path()).exit != 0 {
-        return None;
-    }
-    let mut command = run(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_xtask")]);
     command.args(["cache-prune", "--cache-dir"]).arg(cache.path()).args(arguments);
-    Some(Ran::of(&mut command, cache.base.path()))
+    Ran::of(&mut command, cache.base.path())
 }
 
 /// How many blobs a report says were freed, and kept for a reason.
@@ -93,14 +85,15 @@ fn a_strict_prune_does_not_begin_without_landlock() {
 
 #[test]
 fn what_cannot_be_leased_stays_in_a_strict_prune() {
+    if !needs::root() {
+        return;
+    }
     let cache = Cache::flat(3, KIB);
     cache.write("oci-put-blob1", KIB);
     cache.write("oci-put-blob2", KIB);
     let companion = format!("{}.json", flat(2));
     cache.write(&companion, KIB);
-    if ![&flat(1), &companion, "oci-put-blob1"].into_iter().all(|name| give(&cache, name)) {
-        return;
-    }
+    [&flat(1), &companion, "oci-put-blob1"].into_iter().for_each(|name| give(&cache, name));
     let before = cache.tree();
     let foreseen = cache.prune_unprivileged(&["--strict", "--format", "json", "-n"]).json();
     let ran = cache.prune_unprivileged(&["--strict", "--format", "json"]);
@@ -121,10 +114,11 @@ fn what_cannot_be_leased_stays_in_a_strict_prune() {
 
 #[test]
 fn an_image_stays_as_a_whole_if_a_blob_of_it_cannot_be_leased() {
-    let cache = Cache::typical_layout();
-    if !give(&cache, &nested(11)) {
+    if !needs::root() {
         return;
     }
+    let cache = Cache::typical_layout();
+    give(&cache, &nested(11));
     let images = cache.image_names();
     let foreseen = cache.prune_unprivileged(&["--strict", "--format", "json", "-n"]).json();
     let report = cache.prune_unprivileged(&["--strict", "--format", "json"]).json();
@@ -138,13 +132,14 @@ fn an_image_stays_as_a_whole_if_a_blob_of_it_cannot_be_leased() {
 
 #[test]
 fn a_goal_is_reached_with_what_can_be_leased() {
+    if !needs::root() {
+        return;
+    }
     let cache = Cache::flat(3, KIB);
     for number in 1..=3 {
         set_age(&cache.path().join(flat(number)), Duration::from_secs(3600 * u64::from(20 - number)));
     }
-    if !give(&cache, &flat(1)) {
-        return;
-    }
+    give(&cache, &flat(1));
     let ran = cache.prune_unprivileged(&["--strict", "--format", "json", "--max-used-space", "1KiB"]);
     let report = ran.json();
     assert_eq!(counts(&report, "unprobed"), (Some(2), Some(1)), "{}", ran.block());
@@ -153,14 +148,14 @@ fn a_goal_is_reached_with_what_can_be_leased() {
 
 #[test]
 fn without_inotify_a_pull_counts_as_under_way() {
+    if !needs::namespace_without_inotify() {
+        return;
+    }
     let cache = Cache::flat(2, KIB);
     (1..=2).for_each(|number| set_age(&cache.path().join(flat(number)), Duration::from_secs(600)));
     let before = cache.tree();
     for arguments in [&["--strict", "-n"][..], &["--strict"], &[]] {
-        let Some(ran) = prune_without_inotify(&cache, &[arguments, &["-q", "--format", "json"]].concat())
-        else {
-            return;
-        };
+        let ran = prune_without_inotify(&cache, &[arguments, &["-q", "--format", "json"]].concat());
         let report = ran.json();
         assert_eq!(counts(&report, "spared"), (Some(0), Some(2)), "{arguments:?} {}", ran.block());
         assert_eq!(report["pull"]["sign"], "unwatched", "{}", ran.block());
@@ -172,6 +167,9 @@ fn without_inotify_a_pull_counts_as_under_way() {
 
 #[test]
 fn without_inotify_nothing_counts_as_watched() {
+    if !needs::namespace_without_inotify() {
+        return;
+    }
     let cache = Cache::flat(2, KIB);
     for number in 1..=2 {
         // Under relatime, no read since would have been recorded.
@@ -181,7 +179,7 @@ fn without_inotify_nothing_counts_as_watched() {
     }
     let before = cache.tree();
     let arguments = ["--watch-first", "--grace", "1s", "--format", "json"];
-    let Some(ran) = prune_without_inotify(&cache, &arguments) else { return };
+    let ran = prune_without_inotify(&cache, &arguments);
     assert_eq!(counts(&ran.json(), "spared"), (Some(0), Some(2)), "{}", ran.block());
     assert_eq!(cache.tree(), before);
 }

@@ -10,15 +10,10 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, sy
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Cache, KIB, Ran, flat, spawn, xtask};
+use support::{Cache, KIB, Ran, flat, needs, spawn, xtask};
 
 const OTHER: u32 = 4711;
 const SECRET: &str = "root:x:0:0";
-
-/// Only root can give files away.
-fn is_root() -> bool {
-    fs::metadata("/proc/self").unwrap().uid() == 0
-}
 
 /// A directory beside the cache, with this mode.
 fn directory(cache: &Cache, name: &str, mode: u32) -> PathBuf {
@@ -68,7 +63,7 @@ fn is_written(path: &Path) {
 
 #[test]
 fn a_directory_that_another_user_owns_is_refused() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let cache = Cache::flat(1, KIB);
@@ -99,20 +94,26 @@ fn a_directory_that_others_can_write_is_refused() {
         fs::create_dir(&inner).unwrap();
         is_refused(&cache, &inner.join("new"), &why);
     }
-    if is_root() {
-        let group = directory(&cache, "group", 0o2775);
-        chown(&group, None, Some(OTHER)).unwrap();
-        fs::set_permissions(&group, Permissions::from_mode(0o2775)).unwrap();
-        symlink("../secret", group.join("link")).unwrap();
-        let why = "`[TMP]/group` can be written by group 4711: run `chmod g-w [TMP]/group`";
-        is_refused(&cache, &group.join("new"), why);
-        is_refused(&cache, &group.join("link"), why);
+}
+
+#[test]
+fn a_directory_that_a_group_can_write_is_refused() {
+    if !needs::root() {
+        return;
     }
+    let cache = Cache::flat(1, KIB);
+    let group = directory(&cache, "group", 0o2775);
+    chown(&group, None, Some(OTHER)).unwrap();
+    fs::set_permissions(&group, Permissions::from_mode(0o2775)).unwrap();
+    symlink("../secret", group.join("link")).unwrap();
+    let why = "`[TMP]/group` can be written by group 4711: run `chmod g-w [TMP]/group`";
+    is_refused(&cache, &group.join("new"), why);
+    is_refused(&cache, &group.join("link"), why);
 }
 
 #[test]
 fn links_and_files_of_others_in_a_sticky_directory_are_refused() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let cache = Cache::flat(1, KIB);

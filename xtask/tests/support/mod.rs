@@ -8,6 +8,7 @@
 
 pub mod image;
 pub mod layout;
+pub mod needs;
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -110,7 +111,7 @@ impl Cache {
     pub fn run_unprivileged(&self, command: &str, arguments: &[&str]) -> Ran {
         let mut program = Command::new("setpriv");
         program.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
-        if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        if !needs::is_root() {
             program = Command::new("env");
         }
         program.arg(env!("CARGO_BIN_EXE_xtask")).args([command, "--cache-dir"]).arg(self.path());
