@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     program::run(|| {
         let cli: Cli = program::parse();
         match &cli.command {
-            None => output::print(&Cli::command().render_help().to_string()),
+            None => output::print_styled(&Cli::command().render_help().ansi().to_string()),
             Some(Command::CachePrune(arguments)) => commands::prune::run(arguments, &workspaces()),
             Some(Command::CacheVerify(arguments)) => commands::verify::run(arguments, &workspaces()),
             Some(Command::CacheUsage(arguments)) => commands::usage::run(arguments, &workspaces()),

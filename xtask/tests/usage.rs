@@ -1,5 +1,7 @@
 //! What `cache-usage` shows.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::time::Duration;
@@ -13,9 +15,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The block, without what depends on the file system: free space and disk usage.
 fn stable(ran: &Ran) -> String {
     let mut lines: Vec<String> = ran.block().lines().map(str::to_owned).collect();
-    if let Some(first) = lines.iter_mut().find(|line| line.contains(" on disk; ")) {
-        let (used, _) = first.split_once(", ").unwrap_or((first, ""));
-        *first = format!("{used}, [DISK]; [ROOM]");
+    if let Some(line) = lines.iter_mut().find(|line| line.contains(" on disk, ")) {
+        *line = "[DISK] on disk, [ROOM] free".to_owned();
     }
     lines.join("\n")
 }
@@ -27,6 +28,7 @@ fn a_flat_cache() {
     cache.write(flat(5), 300 * KIB);
     cache.write("oci-put-blob1", 4 * KIB);
     cache.write("notes.txt", 1);
+    std::os::unix::fs::symlink("notes.txt", cache.path().join("link")).unwrap();
     cache.write(format!("../oci.pruning-0123456789abcdef/{}", flat(9)), KIB);
     for (number, age) in [(1, DAY * 3), (2, DAY * 20), (4, DAY * 100), (5, Duration::from_secs(60))] {
         set_age(&cache.path().join(flat(number)), age);
@@ -35,34 +37,37 @@ fn a_flat_cache() {
     assert_snapshot!(stable(&cache.run("cache-usage", &[])), @"
     exit: 0
     --- stdout
-    1.3 MiB in [TMP]/oci, [DISK]; [ROOM]
+    1.3 MiB in [TMP]/oci
+    [DISK] on disk, [ROOM] free
 
-    kind           blobs        size
-    blobs              5     1.3 MiB  ##############################
-    partials           1     4.0 KiB  #
-    leftovers          1     1.0 KiB  #
+    kind                     files        size
+    blobs                        5     1.3 MiB  ##############################
+    partials                     1     4.0 KiB  #
+    leftovers                    1     1.0 KiB  #
 
-    last used            blobs        size
-    within the hour          2   304.0 KiB  ##########
-    within a day             1    10.0 KiB  #
-    within a week            1    10.0 KiB  #
-    within 30 days           1    10.0 KiB  #
-    older                    1  1000.0 KiB  ##############################
+    last use                 files        size
+    within the hour              2   304.0 KiB  ##########
+    within a day                 1    10.0 KiB  #
+    within a week                1    10.0 KiB  #
+    within 30 days               1    10.0 KiB  #
+    older                        1  1000.0 KiB  ##############################
 
-    a prune would free            blobs        size
-    (everything)                      7     1.3 MiB  ##############################
-    --older-than 7d                   3  1011.0 KiB  #######################
-    --older-than 30d                  2  1001.0 KiB  #######################
-    --max-used-space 683008B          2  1001.0 KiB  #######################
+    a prune would free       files        size
+    everything                   7     1.3 MiB  ##############################
+    --older-than 7d              3  1011.0 KiB  #######################
+    --older-than 30d             2  1001.0 KiB  #######################
+    --max-used-space 500KiB      2  1001.0 KiB  #######################
 
-          size    idle for  largest blobs
-    1000.0 KiB        100d  sha256:0000000000000000000000000000000000000000000000000000000000000004
-     300.0 KiB          1m  sha256:0000000000000000000000000000000000000000000000000000000000000005
-      10.0 KiB          3d  sha256:0000000000000000000000000000000000000000000000000000000000000001
-      10.0 KiB         20d  sha256:0000000000000000000000000000000000000000000000000000000000000002
-      10.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000003
+    not the cache's          files        size
+    files                        1         1 B
+    other entries                1
 
-    foreign entries, left alone: 1
+    largest blobs              size  last use
+    sha256:000000000000  1000.0 KiB  100d ago  ##############################
+    sha256:000000000000   300.0 KiB    1m ago  #########
+    sha256:000000000000    10.0 KiB    3d ago  #
+    sha256:000000000000    10.0 KiB   20d ago  #
+    sha256:000000000000    10.0 KiB    1h ago  #
     --- stderr
     [EOF]
     ");
@@ -70,6 +75,7 @@ fn a_flat_cache() {
     assert_eq!(json["blobs"], json!({"blobs": 5, "bytes": 1330 * KIB}));
     assert_eq!(json["partials"], json!({"blobs": 1, "bytes": 4 * KIB}));
     assert_eq!(json["leftovers"], json!({"blobs": 1, "bytes": KIB}));
+    assert_eq!((&json["foreign"], &json["foreign_files"]), (&json!(2), &json!({"blobs": 1, "bytes": 1})));
     assert_eq!(json["used_bytes"], 1334 * KIB);
     assert_eq!(json["largest"][0]["bytes"], 1000 * KIB);
     assert_eq!(json["would_free"][1], json!({"flags": "--older-than 7d", "blobs": 3, "bytes": 1011 * KIB}));
@@ -82,44 +88,37 @@ fn a_layout() {
     assert_snapshot!(stable(&cache.run("cache-usage", &[])), @"
     exit: 0
     --- stdout
-    9.3 KiB in [TMP]/oci, [DISK]; [ROOM]
+    9.3 KiB in [TMP]/oci
+    [DISK] on disk, [ROOM] free
 
-    kind              blobs        size
-    blobs                12     9.3 KiB  ##############################
-    partials              0         0 B
-    leftovers             0         0 B
-    unreferenced          1     1.0 KiB  ####
+    kind                   files     size
+    blobs                     12  9.3 KiB  ##############################
+    unreferenced blobs         1  1.0 KiB  ####
 
-    last used            blobs        size
-    within the hour          0         0 B
-    within a day            12     9.3 KiB  ##############################
-    within a week            0         0 B
-    within 30 days           0         0 B
-    older                    0         0 B
+    last use               files     size
+    within a day              12  9.3 KiB  ##############################
 
-    a prune would free          blobs        size
-    (everything)                   12     9.3 KiB  ##############################
-    --older-than 7d                 0         0 B
-    --older-than 30d                0         0 B
-    --max-used-space 4744B          7     5.8 KiB  ###################
-    --unreferenced                  1     1.0 KiB  ####
+    a prune would free     files     size
+    everything                12  9.3 KiB  ##############################
+    --max-used-space 5KiB      7  5.8 KiB  ###################
+    --unreferenced             1  1.0 KiB  ####
 
-    image      blobs        size
-    app:1          4     3.4 KiB  ##############################
-    app:2          4     3.4 KiB  ##############################
-    multi          4     2.5 KiB  #######################
+    image     size      own  last use
+    app:1  3.4 KiB  2.4 KiB    1h ago  ##############################
+    app:2  3.4 KiB  2.4 KiB    1h ago  ##############################
+    multi  2.5 KiB  2.5 KiB    1h ago  #######################
 
-          size    idle for  largest blobs
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000001
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000002
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000003
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000004
-       1.0 KiB          1h  sha256:000000000000000000000000000000000000000000000000000000000000000b
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000015
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000029
-       1.0 KiB          1h  sha256:0000000000000000000000000000000000000000000000000000000000000063
-         391 B          1h  sha256:000000000000000000000000000000000000000000000000000000000000000a
-         391 B          1h  sha256:0000000000000000000000000000000000000000000000000000000000000014
+    largest blobs           size  last use
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000  1.0 KiB    1h ago  ##############################
+    sha256:000000000000    391 B    1h ago  ############
+    sha256:000000000000    391 B    1h ago  ############
     --- stderr
     [EOF]
     ");
@@ -129,29 +128,85 @@ fn a_layout() {
 }
 
 #[test]
+fn what_an_image_has_of_its_own_goes_with_it() {
+    let cache = Cache::typical_layout();
+    let json = cache.run("cache-usage", &["--format", "json"]).json();
+    let images = json["images"].as_array().cloned().unwrap_or_default();
+    assert_eq!(images.len(), 3);
+    for image in images {
+        let arguments = ["--dry-run", "--format", "json", "--image", image["name"].as_str().unwrap()];
+        let freed = cache.prune(&arguments).json();
+        let went = (&freed["blobs_freed"], &freed["bytes_freed"]);
+        assert_eq!((&image["own_blobs"], &image["own_bytes"]), went, "{image}");
+        let idle = image["idle_seconds"].as_u64().unwrap();
+        assert!((3600..3700).contains(&idle), "{image}");
+    }
+}
+
+/// What `cache-usage` shows of a layout with such variables in its environment.
+fn shown(cache: &Cache, variables: &[(&str, &str)], arguments: &[&str]) -> String {
+    let mut program = support::xtask();
+    program
+        .args(["cache-usage", "--cache-dir"])
+        .arg(cache.path())
+        .args(arguments)
+        .envs(variables.iter().copied());
+    let ran = Ran::of(&mut program, cache.base.path());
+    assert_eq!(ran.exit, 0, "{}", ran.block());
+    ran.stdout
+}
+
+#[test]
+fn it_fits_the_screen() {
+    let cache = Cache::typical_layout();
+    let long = "registry.example.com/platform/payments/api-gateway:2026.11.3";
+    cache.write_index(&[support::layout::entry(10, support::layout::MANIFEST, long)]);
+    for columns in ["40", "60", "80", "120"] {
+        for locale in ["C", "C.UTF-8"] {
+            let text = shown(&cache, &[("COLUMNS", columns), ("LC_ALL", locale)], &[]);
+            let widest = text.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= columns.parse().unwrap(), "{columns}: {text}");
+            assert_eq!(text.is_ascii(), locale == "C", "{text}");
+            assert_eq!(text.contains(long), columns == "120", "{text}");
+        }
+    }
+    let text = shown(&cache, &[("COLUMNS", "40")], &["-v"]);
+    assert!(text.contains(long) && text.contains(&flat(1)), "{text}");
+}
+
+#[test]
+fn colours_show_only_where_they_are_wanted() {
+    let cache = Cache::typical_layout();
+    let plain = shown(&cache, &[], &[]);
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let coloured = shown(&cache, &[("CLICOLOR_FORCE", "1")], &[]);
+    assert!(coloured.contains("\x1b[1m9.3 KiB\x1b[0m in [TMP]/oci\n"), "{coloured}");
+    for variables in [&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")][..], &[("CLICOLOR", "1")]] {
+        let text = shown(&cache, variables, &[]);
+        assert!(!text.contains('\x1b'), "{variables:?}: {text}");
+    }
+    assert!(!shown(&cache, &[("CLICOLOR_FORCE", "1")], &["--format", "json"]).contains('\x1b'));
+    let mut prune = support::xtask();
+    prune.args(["cache-prune", "--cache-dir"]).arg(cache.path()).args(["--dry-run", "--keep", "no:1"]);
+    let ran = Ran::of(prune.env("CLICOLOR_FORCE", "1"), cache.base.path());
+    assert_eq!(ran.stdout, "\x1b[1mwould free 9.3 KiB\x1b[0m across 12 blob(s) in [TMP]/oci\n");
+    let warning = "\x1b[33mwarning:\x1b[0m 1 pin matches nothing here: `no:1`\n";
+    let note = "\x1b[32mnote:\x1b[0m would remove 3 images from `[TMP]/oci/index.json`\n";
+    assert_eq!(ran.stderr, format!("{warning}{note}"));
+    let refused = Ran::of(
+        support::xtask().args(["cache-usage", "--cache-dir", "/"]).env("CLICOLOR_FORCE", "1"),
+        cache.base.path(),
+    );
+    assert!(refused.stderr.starts_with("\x1b[1m\x1b[31merror:\x1b[0m "), "{}", refused.stderr);
+}
+
+#[test]
 fn an_empty_and_a_missing_cache() {
     assert_snapshot!(stable(&Cache::new().run("cache-usage", &[])), @"
     exit: 0
     --- stdout
-    0 B in [TMP]/oci, [DISK]; [ROOM]
-
-    kind           blobs        size
-    blobs              0         0 B
-    partials           0         0 B
-    leftovers          0         0 B
-
-    last used            blobs        size
-    within the hour          0         0 B
-    within a day             0         0 B
-    within a week            0         0 B
-    within 30 days           0         0 B
-    older                    0         0 B
-
-    a prune would free       blobs        size
-    (everything)                 0         0 B
-    --older-than 7d              0         0 B
-    --older-than 30d             0         0 B
-    --max-used-space 0B          0         0 B
+    0 B in [TMP]/oci
+    [DISK] on disk, [ROOM] free
     --- stderr
     [EOF]
     ");

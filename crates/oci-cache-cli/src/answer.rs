@@ -43,17 +43,20 @@ struct Problem {
     cache_dir: Option<String>,
 }
 
-/// Prints a result on stdout: `text` for people, or the object.
+/// Prints a result on stdout: `text` for people, which may be styled, or the object.
 pub(crate) fn print(
     format: Format,
     started: Instant,
     result: &impl Serialize,
     text: impl FnOnce() -> String,
 ) -> anyhow::Result<Exit> {
-    output::print(&as_text(format, started, result, text)?)
+    match format {
+        Format::Human => output::print_styled(&text()),
+        Format::Json => output::print(&object(started, result)?),
+    }
 }
 
-/// A result as it is printed: `text` for people, or the object.
+/// A result as it is printed without colours: `text` for people, or the object.
 pub(crate) fn as_text(
     format: Format,
     started: Instant,
@@ -61,7 +64,7 @@ pub(crate) fn as_text(
     text: impl FnOnce() -> String,
 ) -> anyhow::Result<String> {
     match format {
-        Format::Human => Ok(text()),
+        Format::Human => Ok(output::plain(&text())),
         Format::Json => object(started, result),
     }
 }

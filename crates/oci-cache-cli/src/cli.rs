@@ -59,7 +59,8 @@ pub(crate) struct CacheArguments {
     /// Print only the result and errors, no progress, and no notes but of what the prune had to go without.
     #[arg(short, long, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// List each entry, its fate and the reason on stderr; with --format json, in the object too (prune and verify only).
+    /// List each entry, its fate and the reason on stderr; with --format json, in the object too. `usage` instead shows
+    /// names and digests whole.
     #[arg(short, long)]
     pub(crate) verbose: bool,
     /// How long to wait for the cache's lock, such as 90s, 5m or 1h: another prune may hold it, or a script under

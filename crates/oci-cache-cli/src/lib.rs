@@ -25,7 +25,9 @@ pub mod program;
 mod progress_bar;
 mod record;
 mod report;
+mod screen;
 pub mod signals;
+mod style;
 mod text;
 mod units;
 
@@ -41,7 +43,7 @@ pub fn main() -> ExitCode {
     program::run(|| {
         let cli: Cli = program::parse();
         match &cli.command {
-            None => output::print(&Cli::command().render_help().to_string()),
+            None => output::print_styled(&Cli::command().render_help().ansi().to_string()),
             Some(Command::Prune(arguments)) => commands::prune::run(arguments, &[]),
             Some(Command::Usage(arguments)) => commands::usage::run(arguments, &[]),
             Some(Command::Verify(arguments)) => commands::verify::run(arguments, &[]),

@@ -1,61 +1,59 @@
-//! A progress bar on stderr.
+//! A progress bar on stderr, which says what is going on.
 //!
-//! Guarantees: it appears only if stderr is a terminal that is wide enough, and the work has run for a second. It is
+//! Guarantees: it appears only if stderr is a terminal that is wide enough, and the work has run for a second. It takes one
+//! line: the narrower the terminal, the less it tells, and below 20 columns nothing. It is
 //! cleared before the work's result is returned, and as soon as a signal stops the work: a second signal, which ends
 //! the process at once, then leaves no bar on the screen.
 
 mod terminal;
 
 use std::io::{self, IsTerminal as _};
-use std::ops::RangeInclusive;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use banger_fmt::format_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike as _};
-use oci_cache::{Advance, Progress};
+use oci_cache::{Advance, Progress, Stage};
 
 use self::terminal::Terminal;
+use crate::screen;
 
 /// How often the bar is updated.
 const TICK: Duration = Duration::from_millis(100);
 /// How many updates to wait before the bar appears: one second.
 const TICKS_OF_PATIENCE: u32 = 10;
-/// The longest text beside a bar, in columns.
-const TEXT: u16 = 62;
-/// The length of a bar, at least and at most, in columns.
-const LENGTHS: RangeInclusive<u16> = 10..=30;
-
-/// What the bar measures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Measure {
-    /// Blobs processed.
-    Blobs,
-    /// Bytes read, with the rate.
-    Bytes,
-}
+/// The lengths of bars, at least and at most, in columns.
+const SHORTEST: usize = 6;
+const LONGEST: usize = 30;
 
 /// Runs `work`, which advances `progress`, and shows the progress.
-pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work: impl FnOnce() -> T) -> T {
-    let length = Terminal.width().saturating_sub(TEXT).min(*LENGTHS.end());
-    if !wanted || !io::stderr().is_terminal() || !LENGTHS.contains(&length) {
+pub(crate) fn show<T>(wanted: bool, progress: &Progress, work: impl FnOnce() -> T) -> T {
+    let columns = usize::from(Terminal.width());
+    let is_possible =
+        io::stderr().is_terminal() && terminal::obeys() && template(Stage::Removing, columns).is_some();
+    if !wanted || !is_possible {
         return work();
     }
     let (done, ended) = channel::<()>();
     thread::scope(|scope| {
         let draw = move || {
             // Hidden at first, so that the rate and the time left are correct when it appears.
-            let bar = bar(measure, length);
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+            let mut shown = None;
             for tick in 0.. {
                 let is_over = ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
                 if is_over || progress.is_stopped() {
                     break;
                 }
+                let stage = progress.stage();
+                if shown.replace(stage) != Some(stage) {
+                    begin(&bar, stage, columns);
+                }
                 let Advance { blobs, bytes, total_blobs, total_bytes } = progress.advance();
-                let (position, length) = match measure {
-                    Measure::Blobs => (blobs, total_blobs),
-                    Measure::Bytes => (bytes, total_bytes),
+                let (position, length) = match stage {
+                    Stage::Hashing => (bytes, total_bytes),
+                    _ => (blobs, total_blobs),
                 };
                 bar.set_length(length);
                 bar.set_position(position);
@@ -75,15 +73,48 @@ pub(crate) fn show<T>(wanted: bool, measure: Measure, progress: &Progress, work:
     })
 }
 
-/// A bar of this length, in columns.
-fn bar(measure: Measure, length: u16) -> ProgressBar {
-    let text = match measure {
-        Measure::Blobs => "{pos}/{len} blobs, {msg}, {eta} left",
-        Measure::Bytes => "{msg}, {binary_bytes_per_sec}, {eta} left",
-    };
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-    match ProgressStyle::with_template(&format!("{{bar:{length}}} {text}")) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
+/// Turns the bar to another stage.
+fn begin(bar: &ProgressBar, stage: Stage, columns: usize) {
+    let style = template(stage, columns).and_then(|template| ProgressStyle::with_template(&template).ok());
+    if let Some(style) = style {
+        bar.set_style(style.progress_chars(if screen::takes_utf8() { "█░" } else { "#-" }));
     }
+    bar.reset_eta();
+    bar.reset_elapsed();
+}
+
+/// What shows in so many columns: the first form that fits.
+fn template(stage: Stage, columns: usize) -> Option<String> {
+    let what = match stage {
+        Stage::Waiting => "starting",
+        Stage::Hashing => "hashing",
+        Stage::Watching => "watching what is used",
+        Stage::Looking => "looking for pulls",
+        Stage::Removing => "pruning",
+    };
+    // Each with the width of its longest text.
+    let forms: &[(usize, &str)] = match stage {
+        Stage::Waiting | Stage::Watching | Stage::Looking => {
+            let forms = [format!("{what}, {{elapsed}}"), what.to_owned()];
+            return forms.into_iter().zip([4, 0]).find_map(|(form, elapsed)| {
+                (what.len() + 2 * usize::from(elapsed > 0) + elapsed <= columns).then_some(form)
+            });
+        }
+        Stage::Hashing => &[
+            (51, "{msg}, {binary_bytes_per_sec}, {eta} left"),
+            (35, "{msg}, {eta} left"),
+            (15, "{percent}%, {eta} left"),
+        ],
+        Stage::Removing => &[
+            (62, "{pos} of {len} blobs, {msg}, {eta} left"),
+            (35, "{msg}, {eta} left"),
+            (15, "{percent}%, {eta} left"),
+        ],
+    };
+    let with_bar = forms.iter().find_map(|(text, form)| {
+        let length = columns.checked_sub(what.len() + 2 + text)?.min(LONGEST);
+        (length >= SHORTEST).then(|| format!("{what} {{bar:{length}}} {form}"))
+    });
+    let without = || (columns >= what.len() + " 100%".len()).then(|| format!("{what} {{percent}}%"));
+    with_bar.or_else(without)
 }

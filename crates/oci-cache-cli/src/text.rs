@@ -10,6 +10,7 @@ pub(crate) mod prune;
 mod reason;
 mod remarks;
 pub(crate) mod summary;
+mod table;
 pub(crate) mod usage;
 pub(crate) mod verify;
 pub(crate) mod without;

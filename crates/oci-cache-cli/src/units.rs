@@ -28,6 +28,17 @@ impl GivenAmount {
     }
 }
 
+/// The largest round size that is at most so many bytes, as it is written and in bytes; none below a byte.
+pub(crate) fn round_size(at_most: u64) -> Option<(String, u64)> {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].into_iter().zip(0..);
+    let sizes = units.flat_map(|(unit, power)| {
+        [1, 2, 5, 10, 20, 50, 100, 200, 500].map(|number: u64| (number, unit, 1024u64.pow(power)))
+    });
+    let sizes = sizes
+        .filter_map(|(number, unit, bytes)| Some((format!("{number}{unit}"), number.checked_mul(bytes)?)));
+    sizes.take_while(|(_, bytes)| *bytes <= at_most).last()
+}
+
 /// Parses an amount of space: a size, or a percentage of the file system.
 pub(crate) fn amount(text: &str) -> Result<GivenAmount, String> {
     let amount = match text.strip_suffix('%') {
@@ -102,6 +113,25 @@ mod tests {
         }
         assert!(size("50").unwrap_err().starts_with("it needs a unit, such as 50B or 50MB;"));
         assert!(size("1m").unwrap_err().contains("write MB or MiB"));
+    }
+
+    #[test]
+    fn round_sizes_mean_what_they_say() {
+        let size_of = |at_most| round_size(at_most).map(|(text, _)| text);
+        for (at_most, text) in [
+            (1, "1B"),
+            (499, "200B"),
+            (500, "500B"),
+            (1023, "500B"),
+            (1024, "1KiB"),
+            ((5 << 30) - 1, "2GiB"),
+            (5 << 30, "5GiB"),
+            (u64::MAX, "10EiB"),
+        ] {
+            let (found, bytes) = round_size(at_most).unwrap();
+            assert_eq!((found.as_str(), size(&found)), (text, Ok(bytes)), "{at_most}");
+        }
+        assert_eq!(size_of(0), None);
     }
 
     #[test]

@@ -74,7 +74,7 @@ mod verify;
 // Stages.
 pub use cache::cache_dir::{AccessTimes, CacheDir, Space};
 pub use cache::lock::Lock;
-pub use progress::{Advance, Progress};
+pub use progress::{Advance, Progress, Stage};
 pub use prune::{Pruned, apply, apply_aside, apply_to_goal, check_aside, check_confinement, preview, prune};
 pub use scan::holes::{Hole, holes};
 pub use scan::references::read_references;

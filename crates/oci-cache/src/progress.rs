@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,25 @@ pub struct Progress {
     pub stop: Arc<AtomicBool>,
     done: Count,
     total: Count,
+    /// The stage, as its number.
+    stage: AtomicU8,
     callback: Option<Callback>,
+}
+
+/// What an operation does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// It has not begun.
+    #[default]
+    Waiting,
+    /// It hashes blobs.
+    Hashing,
+    /// It watches the cache for the length of the grace, before it removes anything.
+    Watching,
+    /// It looks for pulls.
+    Looking,
+    /// It removes.
+    Removing,
 }
 
 /// How far an operation has come.
@@ -71,14 +89,28 @@ impl Progress {
         Advance { blobs, bytes, total_blobs, total_bytes }
     }
 
+    /// What the operation does at the moment.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        let number = self.stage.load(Ordering::Relaxed);
+        let stages = [Stage::Hashing, Stage::Watching, Stage::Looking, Stage::Removing];
+        stages.into_iter().find(|stage| *stage as u8 == number).unwrap_or_default()
+    }
+
     /// Whether a stop was requested.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
+    /// Goes on to another stage.
+    pub(crate) fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
     /// Starts an operation of the given size.
-    pub(crate) fn begin(&self, total_blobs: u64, total_bytes: u64) {
+    pub(crate) fn begin(&self, stage: Stage, total_blobs: u64, total_bytes: u64) {
+        self.enter(stage);
         self.total.set(total_blobs, total_bytes);
         self.done.set(0, 0);
     }

@@ -36,6 +36,8 @@ pub struct Usage {
     pub disk_bytes: u64,
     /// The number of foreign entries.
     pub foreign: u64,
+    /// The regular files among the foreign entries. What directories among them hold is not known.
+    pub foreign_files: Tally,
     /// Blobs and partials by the time since their last use.
     pub by_age: Vec<AgeClass>,
     /// The largest blobs, at most ten.
@@ -84,6 +86,13 @@ pub struct ImageUsage {
     /// The blobs that it references; a blob shared between images counts for each of them.
     #[serde(flatten)]
     pub tally: Tally,
+    /// How many of them no other entry of the index leads to: they go if only this entry is removed.
+    pub own_blobs: u64,
+    /// The logical size of those, in bytes.
+    pub own_bytes: u64,
+    /// Seconds since the last use of its manifests and of the blobs that no other image leads to; `None` if none of
+    /// these exists.
+    pub idle_seconds: Option<u64>,
     /// Whether all its references are known.
     pub is_complete: bool,
     /// How much of what it leads to is not there, or not as it is described; see [`Hole`](crate::Hole).
@@ -124,6 +133,10 @@ pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
     for leftover in inventory.leftovers() {
         leftovers += leftover.total();
     }
+    let mut foreign_files = Tally::default();
+    for size_bytes in inventory.foreign().iter().filter_map(|entry| entry.size_bytes) {
+        foreign_files.add(size_bytes);
+    }
     Usage {
         blobs,
         partials,
@@ -131,9 +144,10 @@ pub fn usage(inventory: &Inventory, now: Timestamp, space: Space) -> Usage {
         used_bytes: inventory.used_bytes(),
         disk_bytes: disk.occupied_bytes(),
         foreign: inventory.foreign().len() as u64,
+        foreign_files,
         by_age: by_age(inventory, now),
         largest: largest(inventory, now),
-        images: references.images.iter().map(|image| image_usage(inventory, image)).collect(),
+        images: images(inventory, now),
         unreferenced: unreferenced(inventory, references),
         file_system_bytes: inventory.exists().then_some(space.total_bytes),
         available_bytes: inventory.exists().then_some(space.available_bytes),
@@ -176,18 +190,29 @@ fn largest(inventory: &Inventory, now: Timestamp) -> Vec<LargeBlob> {
     large.collect()
 }
 
-fn image_usage(inventory: &Inventory, image: &Image) -> ImageUsage {
-    let mut tally = Tally::default();
-    for &blob in &image.blobs {
-        tally.add(inventory.blobs()[blob].size_bytes);
-    }
-    ImageUsage {
-        name: image.name.clone(),
-        digest: image.digest.clone(),
-        tally,
-        is_complete: image.is_complete,
-        holes: inventory.references().holes_of(image),
-    }
+fn images(inventory: &Inventory, now: Timestamp) -> Vec<ImageUsage> {
+    let (references, blobs) = (inventory.references(), inventory.blobs());
+    let (counts, shared) = (references.counts(blobs.len()), references.shared(blobs.len()));
+    let usage = |image: &Image| {
+        let (mut tally, mut own) = (Tally::default(), Tally::default());
+        for &blob in &image.blobs {
+            tally.add(blobs[blob].size_bytes);
+            if counts[blob] == 1 {
+                own.add(blobs[blob].size_bytes);
+            }
+        }
+        ImageUsage {
+            name: image.name.clone(),
+            digest: image.digest.clone(),
+            tally,
+            own_blobs: own.blobs,
+            own_bytes: own.bytes,
+            idle_seconds: inventory.last_use_of(image, &shared).map(|used| used.age_at(now).as_secs()),
+            is_complete: image.is_complete,
+            holes: references.holes_of(image),
+        }
+    };
+    references.images.iter().map(usage).collect()
 }
 
 fn unreferenced(inventory: &Inventory, references: &References) -> Option<Tally> {

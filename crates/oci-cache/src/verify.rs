@@ -37,7 +37,7 @@ use crate::os::lease::has_writer;
 use crate::os::quiet_read::Windows;
 use crate::os::quiet_read::open_quietly;
 use crate::os::status::Status;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::scan::references::read_references;
 use crate::verify::early_end::suspicion;
 
@@ -102,7 +102,7 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     let mut order: Vec<usize> =
         (0..blobs.len()).filter(|&index| !blobs[index].spelling.is_companion()).collect();
     let total = order.iter().map(|&index| blobs[index].size_bytes).fold(0, u64::saturating_add);
-    progress.begin(order.len() as u64, total);
+    progress.begin(Stage::Hashing, order.len() as u64, total);
     order.sort_by_key(|&index| std::cmp::Reverse(blobs[index].size_bytes));
     let found = Mutex::new(Found::default());
     let next = AtomicUsize::new(0);

@@ -152,7 +152,13 @@ impl Cache {
 /// The program, without a terminal on stdin and without the variables that it reads.
 pub fn xtask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.stdin(Stdio::null()).env_remove("BANGER_OCI_CACHE_DIR").env_remove("GITHUB_STEP_SUMMARY");
+    command.stdin(Stdio::null());
+    for variable in
+        ["BANGER_OCI_CACHE_DIR", "GITHUB_STEP_SUMMARY", "COLUMNS", "CLICOLOR_FORCE", "LC_CTYPE", "LANG"]
+    {
+        command.env_remove(variable);
+    }
+    command.env("LC_ALL", "C");
     command
 }
 

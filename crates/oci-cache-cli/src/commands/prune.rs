@@ -14,7 +14,6 @@ use crate::commands::verify;
 use crate::exit::{Exit, UsageError};
 use crate::held_off::{HeldOff, Hold, LockTimeout};
 use crate::plan_file::Target;
-use crate::progress_bar::Measure;
 use crate::record::{self, Done};
 use crate::report::Report;
 use crate::report::entries::{WithEntries, entries};
@@ -167,7 +166,7 @@ fn carry_out(
     if plan.will_watch_first() && !arguments.aside && !arguments.cache.quiet {
         output::complain(&text::prune::watching_first(arguments.grace.grace));
     }
-    let pruned = progress_bar::show(!arguments.cache.quiet, Measure::Blobs, progress, || {
+    let pruned = progress_bar::show(!arguments.cache.quiet, progress, || {
         if arguments.aside {
             let report = apply_aside(cache, lock, &plan, progress)?;
             Ok(Pruned { plan, report })

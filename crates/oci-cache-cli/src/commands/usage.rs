@@ -12,7 +12,8 @@ use crate::exit::Exit;
 use crate::record::{self, Done};
 use crate::report::Report;
 use crate::report::usage::{UsageReport, WouldFree};
-use crate::{answer, clock, location, output, text};
+use crate::screen::Screen;
+use crate::{answer, clock, location, output, text, units};
 
 /// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
 /// contains one of these.
@@ -47,7 +48,7 @@ fn look(arguments: &UsageArguments, protected: &[PathBuf], started: Instant) -> 
     if !arguments.cache.quiet {
         output::complain_all(location::absence(&cache));
     }
-    let text = || text::usage::result(&report);
+    let text = || text::usage::result(&report, Screen::of_stdout(), arguments.cache.verbose);
     let printed = answer::print(arguments.cache.format, started, &report, text)?;
     let mut exit = if report.failures.is_empty() { printed } else { Exit::Incomplete };
     if let (Some(given), Some(bytes)) = (budget, budget_bytes.filter(|_| report.is_over_budget())) {
@@ -64,13 +65,16 @@ fn common_policies(mut inventory: Inventory, now: Timestamp, space: Space) -> an
         policy
     };
     let days = |days: u64| Some(Duration::from_secs(days * 24 * 3600));
-    let half = inventory.used_bytes() / 2;
     let mut policies = vec![
         (String::new(), Policy::default()),
         ("--older-than 7d".to_owned(), policy(&|policy| policy.older_than = days(7))),
         ("--older-than 30d".to_owned(), policy(&|policy| policy.older_than = days(30))),
-        (format!("--max-used-space {half}B"), policy(&|policy| policy.max_used = Some(Amount::Bytes(half)))),
     ];
+    // What about half of the cache is.
+    if let Some((size, bytes)) = units::round_size(inventory.used_bytes() / 3 * 2) {
+        let policy = policy(&|policy| policy.max_used = Some(Amount::Bytes(bytes)));
+        policies.push((format!("--max-used-space {size}"), policy));
+    }
     if inventory.references().has_index {
         policies.push(("--unreferenced".to_owned(), policy(&|policy| policy.unreferenced = true)));
     }

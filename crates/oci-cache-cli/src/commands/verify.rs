@@ -11,13 +11,12 @@ use oci_cache::{
 
 use crate::cli::VerifyArguments;
 use crate::exit::Exit;
-use crate::progress_bar::{self, Measure};
 use crate::record::{self, Done};
 use crate::report::Report;
 use crate::report::entries::{Entry, WithEntries, entries};
 use crate::report::verify::VerifyReport;
 use crate::signals::Signals;
-use crate::{answer, clock, location, lock, output, text};
+use crate::{answer, clock, location, lock, output, progress_bar, text};
 
 /// Runs the command. It refuses the home directory, the directories in `protected`, and every directory that
 /// contains one of these.
@@ -67,7 +66,8 @@ fn check(arguments: &VerifyArguments, protected: &[PathBuf], started: Instant) -
         if plan.will_watch_first() && !arguments.cache.quiet {
             output::complain(&text::prune::watching_first(policy.grace));
         }
-        let pruned = apply(&plan, &lock, &progress)?;
+        let pruned =
+            progress_bar::show(!arguments.cache.quiet, &progress, || apply(&plan, &lock, &progress))?;
         report.corrupt_left = pruned.corrupt_left(&plan);
         report.pruned = Some(pruned);
         if !report.holes.is_empty() {
@@ -91,7 +91,7 @@ pub(crate) fn hash(
     progress: &Progress,
     quiet: bool,
 ) -> Verification {
-    progress_bar::show(!quiet, Measure::Bytes, progress, || verify(inventory, check, progress))
+    progress_bar::show(!quiet, progress, || verify(inventory, check, progress))
 }
 
 /// Prints the result on stdout, and the rest on stderr.

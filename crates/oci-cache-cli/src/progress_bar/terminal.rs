@@ -59,6 +59,11 @@ impl TermLike for Terminal {
     }
 }
 
+/// Whether the terminal can go back to the start of a line and clear it.
+pub(crate) fn obeys() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
 /// Columns and rows.
 fn size() -> (u16, u16) {
     match tcgetwinsize(io::stderr()) {

@@ -12,18 +12,20 @@ use oci_cache::{
 
 use crate::cli::{GraceArguments, PolicyArguments};
 use crate::held_off::HeldOff;
+use crate::style::{STRONG, paint};
 use crate::text::reason::of_keeping;
 use crate::text::remarks::remarks;
 use crate::text::{amount, count, interrupted, paths};
 
-/// The result as one line, including its newline.
+/// The result as one line, styled, including its newline.
 pub(crate) fn result(report: &PruneReport) -> String {
     let size = format_bytes(report.bytes_freed);
     let (blobs, directory) = (report.blobs_freed, escape_path(&report.cache_dir));
     // A dry run comes to none of them.
     let planned = if report.dry_run { 0 } else { report.blobs_planned };
     let interrupted = interrupted(report.interrupted, blobs, planned);
-    format!("{} {size} across {blobs} blob(s) in {directory}{interrupted}\n", freed(report))
+    let freed = paint(STRONG, &format!("{} {size}", freed(report)));
+    format!("{freed} across {blobs} blob(s) in {directory}{interrupted}\n")
 }
 
 /// What people should know besides the result.

@@ -8,9 +8,10 @@ use banger_fmt::format_bytes;
 use oci_cache::{Hole, escape_path};
 
 use crate::report::verify::{CorruptBlob, VerifyReport};
+use crate::style::{ERROR, STRONG, paint};
 use crate::text::{amount, count, interrupted};
 
-/// The result as one line, including its newline.
+/// The result as one line, styled, including its newline.
 pub(crate) fn result(report: &VerifyReport) -> String {
     let verb = if report.quick { "quickly checked" } else { "verified" };
     let (size, blobs) = (format_bytes(report.bytes_verified), report.blobs_verified);
@@ -18,12 +19,13 @@ pub(crate) fn result(report: &VerifyReport) -> String {
         0 => String::new(),
         holes => format!(", {}", count(holes, "hole", "holes")),
     };
-    let corrupt = report.corrupt.len();
+    let corrupt = match report.corrupt.len() {
+        0 => "0 corrupt".to_owned(),
+        corrupt => paint(ERROR, &format!("{corrupt} corrupt")),
+    };
     let interrupted = interrupted(report.interrupted, blobs, report.blobs_in_all());
-    format!(
-        "{verb} {size} across {blobs} blob(s) in {}: {corrupt} corrupt{holes}{interrupted}\n",
-        report.cache_dir
-    )
+    let verified = paint(STRONG, &format!("{verb} {size}"));
+    format!("{verified} across {blobs} blob(s) in {}: {corrupt}{holes}{interrupted}\n", report.cache_dir)
 }
 
 /// A corrupt blob.

@@ -22,7 +22,7 @@ use crate::cache::names::Place;
 use crate::cache::own_changes::OwnChanges;
 use crate::cache::own_reads::OwnReads;
 use crate::cache::partial::Partial;
-use crate::cache::references::References;
+use crate::cache::references::{Image, References};
 use crate::error::Failures;
 use crate::os::status::{Status, Timestamp};
 
@@ -93,6 +93,8 @@ pub struct Foreign {
     /// Its kind: `file`, `directory`, `symbolic link`, `fifo`, `socket`, `device`, `mount`, or `subvolume` (of
     /// btrfs).
     pub kind: &'static str,
+    /// Its logical size, in bytes, if it is a file.
+    pub size_bytes: Option<u64>,
     /// Whether its name is that of a blob or of a directory of blobs, so that it stands in the place of one.
     pub stands_for_blobs: bool,
 }
@@ -187,6 +189,14 @@ impl Inventory {
             partial.add_to(&mut used);
         }
         used
+    }
+
+    /// When an image was last used: its manifests, or the blobs that no other image leads to. A blob that other images
+    /// lead to says nothing about this one. `shared` is [`References::shared`]. `None` if none of these exists.
+    pub(crate) fn last_use_of(&self, image: &Image, shared: &[bool]) -> Option<Timestamp> {
+        let blobs = image.blobs.iter().map(|&index| (index, &self.tree.blobs[index]));
+        let own = blobs.filter(|(index, blob)| !shared[*index] || image.documents.contains(&blob.digest));
+        own.map(|(_, blob)| blob.last_used()).max()
     }
 
     /// What the layout's index references.

@@ -261,11 +261,8 @@ impl Selection<'_> {
             let image = &self.plan.inventory.references.images[index];
             let blobs = || image.blobs.iter().map(|&blob| &self.plan.inventory.tree.blobs[blob]);
             let size_bytes = blobs().map(|blob| blob.size_bytes).fold(0, u64::saturating_add);
-            // A blob that other images lead to says nothing about this one. Its manifests always do.
-            let own = image.blobs.iter().zip(blobs());
-            let own = own.filter(|(index, blob)| !shared[**index] || image.documents.contains(&blob.digest));
-            let last_used = own.map(|(_, blob)| blob.last_used().min(self.now)).max();
-            let last_used = last_used.unwrap_or(Timestamp(i64::MIN));
+            let last_used = self.plan.inventory.last_use_of(image, &shared);
+            let last_used = last_used.map_or(Timestamp(i64::MIN), |last_used| last_used.min(self.now));
             let keep = if self.policy.keep.need(image, &self.plan.inventory) {
                 Some(Keep::Pinned)
             } else if let Some(fate) = image.blobs.iter().find_map(|blob| self.settled.blob(*blob)) {

@@ -31,7 +31,7 @@ use crate::os::directory::open_directory;
 use crate::os::status::Status;
 use crate::os::subvolume::is_subvolume;
 use crate::plan::PrunePlan;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::prune::confine::confined;
 use crate::prune::leftovers;
 use crate::prune::report::{Outcome, PruneReport};
@@ -83,7 +83,7 @@ pub fn apply_aside(
         return Err(Error::OtherLock { path: cache.path().to_owned() });
     }
     let work = plan.work();
-    progress.begin(work.blobs, work.bytes);
+    progress.begin(Stage::Removing, work.blobs, work.bytes);
     let beside = cache.surroundings().map(|surroundings| surroundings.parent.as_fd());
     let (report, is_confined) = confined(plan, beside, progress, || prune(cache, plan, progress));
     report.map(|mut report| {

@@ -21,7 +21,7 @@ use crate::cache::partial::Partial;
 use crate::error::{Error, Failure};
 use crate::plan::fate::{Fate, Keep};
 use crate::plan::{IndexChange, PrunePlan};
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::prune::arm::{arm, arm_index};
 use crate::prune::beside::{Beside, OpenFiles};
 use crate::prune::certain::remove_certain;
@@ -82,7 +82,7 @@ pub(crate) struct Round {
 /// Removes what the plan says. If an earlier round looked for pulls, what it saw holds on.
 pub(crate) fn carry_out(plan: &PrunePlan, lock: &Lock, seen: Option<Seen>, progress: &Progress) -> Round {
     let work = plan.work();
-    progress.begin(work.blobs, work.bytes);
+    progress.begin(Stage::Removing, work.blobs, work.bytes);
     let mut idle = Idle::of(plan);
     // Before the confinement: a confined process cannot see what other processes have open.
     let (early, pulls) = match seen {
@@ -128,6 +128,7 @@ fn look<'a>(
         lock.share();
     }
     let pulls = Pulls::look_after(&early, plan, idle.references(), progress).beside(readers.cloned());
+    progress.enter(Stage::Removing);
     (early, Some(if is_shared { pulls.under(lock) } else { pulls }))
 }
 

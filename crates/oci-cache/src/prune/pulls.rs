@@ -32,7 +32,7 @@ use crate::os::readers::Readers;
 use crate::os::status::Timestamp;
 use crate::os::watch::{Sighting, Watch};
 use crate::plan::PrunePlan;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::prune::early::{Early, changed_directory};
 use crate::prune::look::Look;
 use crate::prune::newcomers::Newcomers;
@@ -124,6 +124,7 @@ impl<'a> Pulls<'a> {
         }
         pulls.look_at_locks();
         pulls.seen.was_watched = plan.will_watch_first() && pulls.watch_for(plan.grace, progress);
+        progress.enter(Stage::Looking);
         if plan.grace.is_zero() {
             // Nothing but what is seen in this time is spared.
             pulls.wait(SETTLE, true, progress);

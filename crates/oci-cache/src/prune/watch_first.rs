@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::cache::SETTLE;
 use crate::plan::PrunePlan;
-use crate::progress::Progress;
+use crate::progress::{Progress, Stage};
 use crate::prune::pulls::Pulls;
 use crate::prune::spare::Idle;
 
@@ -30,6 +30,7 @@ impl Pulls<'_> {
     /// Watches for this long, whatever it sees. Returns whether it did so to the end.
     pub(crate) fn watch_for(&self, duration: Duration, progress: &Progress) -> bool {
         self.watch().is_some() && {
+            progress.enter(Stage::Watching);
             self.wait(duration, true, progress);
             !progress.is_stopped()
         }

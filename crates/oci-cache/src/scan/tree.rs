@@ -180,7 +180,8 @@ impl Scanner<'_> {
         if stands_for_a_directory && matches!(kind, "symbolic link" | "mount" | "subvolume") {
             self.tree.not_entered.push((path.clone(), kind));
         }
-        self.tree.foreign.push(Foreign { path, kind, stands_for_blobs });
+        let size_bytes = (kind == "file").then_some(status.size_bytes);
+        self.tree.foreign.push(Foreign { path, kind, size_bytes, stands_for_blobs });
     }
 
     fn add_failure(&mut self, index: u16, name: &OsStr, errno: Errno) {
