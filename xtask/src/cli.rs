@@ -4,11 +4,11 @@ use std::ffi::OsString;
 
 use clap::{Args, Parser, Subcommand};
 use oci_cache_cli::cli::{DirArguments, PruneArguments, UsageArguments, VerifyArguments};
-use oci_cache_cli::exit;
+use oci_cache_cli::{examples, exit};
 
 /// Prune, inspect and verify a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = exit::help())]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, after_help = exit::styled_help())]
 pub(crate) struct Cli {
     /// What to do. Without a command, print this help.
     #[command(subcommand)]
@@ -18,8 +18,11 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(after_long_help = examples::PRUNE.help("cargo xtask cache-prune"))]
     CachePrune(Box<PruneArguments>),
+    #[command(after_long_help = examples::VERIFY.help("cargo xtask cache-verify"))]
     CacheVerify(VerifyArguments),
+    #[command(after_long_help = examples::USAGE.help("cargo xtask cache-usage"))]
     CacheUsage(UsageArguments),
     CacheDir(DirArguments),
     /// Run the project's own checks: format, lints, tests, documentation.

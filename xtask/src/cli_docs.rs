@@ -74,7 +74,24 @@ fn exit_codes() -> String {
 fn markdown(command: &clap::Command) -> String {
     let options = MarkdownOptions::new().show_footer(false).show_table_of_contents(false);
     let repeated = format!("{}\n\n", exit::help());
-    clap_markdown::help_markdown_command_custom(command, &options).replace(&repeated, "")
+    fence_examples(&clap_markdown::help_markdown_command_custom(command, &options).replace(&repeated, ""))
+}
+
+/// Turns the examples, which help shows indented, into blocks of shell commands.
+fn fence_examples(markdown: &str) -> String {
+    let (mut text, mut is_example) = (String::new(), false);
+    for line in markdown.lines() {
+        match line {
+            "Examples:" => text.push_str("###### **Examples:**\n\n```sh"),
+            "" if is_example => text.push_str("```\n"),
+            _ if is_example && line.starts_with("    ") => text.push_str(line.trim_start()),
+            _ if is_example => text.push_str(&format!("# {}", line.trim().trim_end_matches(':'))),
+            _ => text.push_str(line),
+        }
+        is_example = line == "Examples:" || is_example && !line.is_empty();
+        text.push('\n');
+    }
+    text
 }
 
 /// The sections, one per command, each starting with its heading.

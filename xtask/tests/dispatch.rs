@@ -43,6 +43,20 @@ fn smoke_torture_and_bench_pass_everything_on() {
 }
 
 #[test]
+fn a_command_of_the_installed_program_is_told_by_its_name_here() {
+    for (given, meant) in [("prune", "cache-prune"), ("usage", "cache-usage"), ("verify", "cache-verify")] {
+        let output = Command::new(XTASK).arg(given).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(&format!("a similar subcommand exists: '{meant}'\n")), "{told}");
+    }
+    let help = Command::new(XTASK).args(["cache-prune", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("\n    cargo xtask cache-prune --older-than 7d\n"), "{help}");
+    assert!(!help.contains("oci-cache prune"), "{help}");
+}
+
+#[test]
 fn both_workspaces_are_refused_by_every_command() {
     let base = tempfile::tempdir().unwrap();
     let workspace = base.path().join("workspace");

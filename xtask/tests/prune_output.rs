@@ -277,10 +277,8 @@ fn help_says_what_goes() {
     let help = support::Ran::of(program.args(["cache-prune", "--help"]), std::path::Path::new("/nowhere"));
     let about: Vec<&str> = help.stdout.lines().take_while(|line| !line.is_empty()).collect();
     assert_snapshot!(about.join("\n"), @"
-    In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is
-    under way, remove only what has certainly been idle for --grace.
-    With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
-    flight loses what it has written so far and may fail.
+    Free space in the cache: remove blobs and unfinished downloads that nobody uses, and report in one
+    line what was freed.
     ");
 }
 

@@ -9,12 +9,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use oci_cache::Pin;
 
-use crate::exit;
 use crate::units::{self, GivenAmount};
+use crate::{examples, exit};
 
 /// Prune, inspect and verify a local cache of OCI layer blobs.
 #[derive(Debug, Parser)]
-#[command(name = "oci-cache", version, after_help = exit::help())]
+#[command(name = "oci-cache", version, after_help = exit::styled_help())]
 pub(crate) struct Cli {
     /// What to do. Without a command, print this help.
     #[command(subcommand)]
@@ -24,18 +24,31 @@ pub(crate) struct Cli {
 /// The program's commands. The help of each stands above its arguments.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(after_long_help = examples::PRUNE.help("oci-cache prune"))]
     Prune(Box<PruneArguments>),
+    #[command(after_long_help = examples::USAGE.help("oci-cache usage"))]
     Usage(UsageArguments),
+    #[command(after_long_help = examples::VERIFY.help("oci-cache verify"))]
     Verify(VerifyArguments),
     Dir(DirArguments),
     Completions(CompletionsArguments),
 }
 
+/// The groups of flags in the help.
+const WHAT_GOES: &str = "What goes";
+const WHEN_TO_STOP: &str = "When to stop";
+const SAFETY: &str = "Safety";
+const OUTPUT: &str = "Output";
+const CACHE: &str = "Cache";
+
 const PRUNE_ABOUT: &str = "\
-In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is under way, \
-remove only what has certainly been idle for --grace.
-With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in \
-flight loses what it has written so far and may fail.";
+Free space in the cache: remove blobs and unfinished downloads that nobody uses, and report in one line what was freed.
+
+Without flags, all that is not in use goes. Filters narrow that down; all of them must match. Goals stop the prune early: \
+the least recently used goes first. Last use is the later of the last write and the last read that the mount recorded.
+
+While a pull is under way, only what has certainly been idle for --grace goes; the rest stays, and the prune says what \
+shows the pull.";
 
 /// Where the cache is.
 #[derive(Debug, Args)]
@@ -44,28 +57,28 @@ pub(crate) struct LocationArguments {
     ///
     /// Default: $BANGER_OCI_CACHE_DIR; else, for root, /var/cache/banger/oci; else
     /// $XDG_CACHE_HOME/banger/oci; else ~/.cache/banger/oci.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = CACHE)]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
 /// The arguments that all commands on a cache share.
 #[derive(Debug, Args)]
 pub(crate) struct CacheArguments {
-    #[command(flatten)]
-    pub(crate) location: LocationArguments,
     /// How to print the result.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
+    #[arg(long, value_enum, default_value_t = Format::Human, help_heading = OUTPUT)]
     pub(crate) format: Format,
     /// Print only the result and errors, no progress, and no notes but of what the prune had to go without.
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(short, long, conflicts_with = "verbose", help_heading = OUTPUT)]
     pub(crate) quiet: bool,
     /// List each entry, its fate and the reason on stderr; with --format json, in the object too. `usage` instead shows
     /// names and digests whole.
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = OUTPUT)]
     pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) location: LocationArguments,
     /// How long to wait for the cache's lock, such as 90s, 5m or 1h: another prune may hold it, or a script under
     /// `flock -s`. Only prunes wait.
-    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = units::age)]
+    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = units::age, help_heading = CACHE)]
     pub(crate) wait_timeout: Duration,
 }
 
@@ -80,28 +93,29 @@ pub(crate) enum Format {
 
 /// Free space in the cache, and report in one line what was freed.
 #[derive(Debug, Args)]
-#[command(long_about = PRUNE_ABOUT, after_help = exit::help())]
+#[command(long_about = PRUNE_ABOUT, after_help = exit::styled_help())]
 pub struct PruneArguments {
-    /// Only report what would be freed; change nothing.
-    #[arg(short = 'n', long)]
-    pub(crate) dry_run: bool,
-    /// Move the whole cache aside in one step, then remove it.
-    #[arg(long, conflicts_with_all = ["strict", "watch_first"])]
-    pub(crate) aside: bool,
     #[command(flatten)]
     pub(crate) policy: PolicyArguments,
+    /// Remove exactly the entries that FILE lists and that have not changed. FILE must be a regular file that belongs
+    /// to you or to root, and that nobody else can write.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "aside", "save_plan"], help_heading = WHAT_GOES)]
+    pub(crate) from_plan: Option<PathBuf>,
+    /// Move the whole cache aside in one step, then remove it. A pull in flight loses what it has written so far, and may
+    /// fail.
+    #[arg(long, conflicts_with_all = ["strict", "watch_first"], help_heading = WHAT_GOES)]
+    pub(crate) aside: bool,
+    /// Only report what would be freed; change nothing.
+    #[arg(short = 'n', long, help_heading = SAFETY)]
+    pub(crate) dry_run: bool,
     #[command(flatten)]
     pub(crate) grace: GraceArguments,
     #[command(flatten)]
     pub(crate) strictness: StrictArguments,
     /// With --dry-run: write what would be removed to FILE, for --from-plan. If FILE is -, the plan goes to stdout, and
     /// the result to stderr.
-    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    #[arg(long, value_name = "FILE", requires = "dry_run", help_heading = OUTPUT)]
     pub(crate) save_plan: Option<PathBuf>,
-    /// Remove exactly the entries that FILE lists and that have not changed. FILE must be a regular file that belongs
-    /// to you or to root, and that nobody else can write.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "aside", "save_plan"])]
-    pub(crate) from_plan: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) record: RecordArguments,
     #[command(flatten)]
@@ -110,6 +124,7 @@ pub struct PruneArguments {
 
 /// Where the result goes besides stdout.
 #[derive(Debug, Args)]
+#[command(next_help_heading = OUTPUT)]
 pub(crate) struct RecordArguments {
     /// Append a Markdown table of the result to the file named by $GITHUB_STEP_SUMMARY.
     #[arg(long)]
@@ -122,6 +137,7 @@ pub(crate) struct RecordArguments {
 
 /// What to keep while a pull is under way.
 #[derive(Debug, Args)]
+#[command(next_help_heading = SAFETY)]
 pub(crate) struct GraceArguments {
     /// While a pull is under way, remove only what has certainly been idle for AGE.
     ///
@@ -142,6 +158,7 @@ pub(crate) struct GraceArguments {
 
 /// What to do where the kernel does not help.
 #[derive(Debug, Args)]
+#[command(next_help_heading = SAFETY)]
 pub(crate) struct StrictArguments {
     /// Keep what cannot be checked for use, instead of removing it by age and policy alone.
     ///
@@ -158,6 +175,7 @@ pub(crate) struct StrictArguments {
 /// last read that the mount recorded.
 #[derive(Debug, Args)]
 #[group(id = "policy", multiple = true, conflicts_with = "aside")]
+#[command(next_help_heading = WHAT_GOES)]
 pub(crate) struct PolicyArguments {
     /// Only entries neither written nor read for AGE, such as 90m, 12h, 7d or 2w.
     #[arg(long, value_name = "AGE", value_parser = units::age)]
@@ -185,16 +203,16 @@ pub(crate) struct PolicyArguments {
     pub(crate) keep_from: Vec<PathBuf>,
     /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB, or a share of the file system, such as
     /// 20%.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount)]
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, help_heading = WHEN_TO_STOP)]
     pub(crate) max_used_space: Option<GivenAmount>,
     /// Stop once the file system has at least this much free space, such as 20GB or 10%.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount)]
+    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, help_heading = WHEN_TO_STOP)]
     pub(crate) min_free_space: Option<GivenAmount>,
 }
 
 /// Show what is in the cache, by kind, age and size, and what common policies would free.
 #[derive(Debug, Args)]
-#[command(after_help = exit::help())]
+#[command(after_help = exit::styled_help())]
 pub struct UsageArguments {
     /// With --check: exit with 3 if the cache's files total more than SIZE, or than a share of the file system.
     #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, requires = "check")]
@@ -210,7 +228,7 @@ pub struct UsageArguments {
 
 /// Hash every blob, and list those whose content does not match their digest.
 #[derive(Debug, Args)]
-#[command(after_help = exit::help())]
+#[command(after_help = exit::styled_help())]
 pub struct VerifyArguments {
     /// Remove the corrupt blobs, and nothing else.
     #[arg(long)]
@@ -234,7 +252,7 @@ pub struct VerifyArguments {
 
 /// Print the cache directory that the other commands would use.
 #[derive(Debug, Args)]
-#[command(after_help = exit::help())]
+#[command(after_help = exit::styled_help())]
 pub struct DirArguments {
     #[command(flatten)]
     pub(crate) cache: CacheArguments,
@@ -242,7 +260,7 @@ pub struct DirArguments {
 
 /// Print shell completions.
 #[derive(Debug, Args)]
-#[command(after_help = exit::help())]
+#[command(after_help = exit::styled_help())]
 pub struct CompletionsArguments {
     /// The shell to complete in.
     #[arg(value_enum)]

@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::style;
+
+/// What stands above the exit codes in the help.
+const HEADING: &str = "Exit codes:";
+
 /// The exit codes and their meanings, as the help of every command and the documents give them.
 pub const CODES: [(&str, &str); 5] = [
     ("0", "done, even if there was nothing to do"),
@@ -17,11 +22,17 @@ pub const CODES: [(&str, &str); 5] = [
 /// The exit codes as the help of every command ends.
 #[must_use]
 pub fn help() -> String {
-    CODES.iter().fold("Exit codes:".to_owned(), |help, (codes, meaning)| {
+    CODES.iter().fold(HEADING.to_owned(), |help, (codes, meaning)| {
         // Help is 100 columns wide: what follows a colon gets a line of its own.
         let meaning = meaning.replace(": ", &format!(":\n{:12}", ""));
         format!("{help}\n  {codes:8}  {meaning}")
     })
+}
+
+/// As [`help`], with the heading as clap styles its own.
+#[must_use]
+pub fn styled_help() -> String {
+    help().replacen(HEADING, &style::paint(style::TITLE, HEADING), 1)
 }
 
 /// How a command ended.

@@ -10,6 +10,7 @@ mod answer;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod examples;
 pub mod exit;
 mod github_summary;
 mod held_off;

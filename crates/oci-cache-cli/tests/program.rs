@@ -67,15 +67,34 @@ fn each_command_s_usage_and_what_it_is_about() {
         heads.push_str(&format!("{}: {about}\n", rest.lines().next().unwrap()));
     }
     assert_snapshot!(heads, @"
-    oci-cache prune [OPTIONS]: In place (the default), remove blobs and unfinished downloads that nobody uses. While a pull is
-    under way, remove only what has certainly been idle for --grace.
-    With --aside, replace the whole cache with an empty directory, then remove the old one. A pull in
-    flight loses what it has written so far and may fail.
+    oci-cache prune [OPTIONS]: Free space in the cache: remove blobs and unfinished downloads that nobody uses, and report in one
+    line what was freed.
+
+    Without flags, all that is not in use goes. Filters narrow that down; all of them must match. Goals
+    stop the prune early: the least recently used goes first. Last use is the later of the last write
+    and the last read that the mount recorded.
+
+    While a pull is under way, only what has certainly been idle for --grace goes; the rest stays, and
+    the prune says what shows the pull.
     oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free
     oci-cache verify [OPTIONS]: Hash every blob, and list those whose content does not match their digest
     oci-cache dir [OPTIONS]: Print the cache directory that the other commands would use
     oci-cache completions <SHELL>: Print shell completions
     ");
+}
+
+#[test]
+fn the_help_of_prune_is_in_groups_and_has_examples() {
+    let help = stdout(&["help", "prune"]);
+    let headings: Vec<&str> =
+        help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' ')).collect();
+    let expected =
+        ["Options", "What goes", "When to stop", "Safety", "Output", "Cache", "Examples", "Exit codes"];
+    assert_eq!(headings, expected.map(|heading| format!("{heading}:")));
+    assert!(help.starts_with("Free space in the cache: "), "{help}");
+    assert!(help.contains("\n    oci-cache prune --older-than 7d\n"), "{help}");
+    assert_eq!(stdout(&["prune", "--help"]), help);
+    assert!(!stdout(&["prune", "-h"]).contains("Examples:"));
 }
 
 #[test]
@@ -106,6 +125,19 @@ fn what_is_wrong_is_told_under_its_name() {
 
     For more information, try '--help'.
     ");
+    let tip = |arguments: &[&str]| {
+        let told = told(arguments);
+        told.lines().find_map(|line| line.strip_prefix("  tip: ")).map(str::to_owned).expect(&told)
+    };
+    for (arguments, expected) in [
+        (&["cache-prune"][..], "a similar subcommand exists: 'prune'"),
+        (&["cache-usage"], "a similar subcommand exists: 'usage'"),
+        (&["purne"], "a similar subcommand exists: 'prune'"),
+        (&["prune", "--dryrun"], "a similar argument exists: '--dry-run'"),
+        (&["prune", "--max-used"], "a similar argument exists: '--max-used-space'"),
+    ] {
+        assert_eq!(tip(arguments), expected, "{arguments:?}");
+    }
     assert_snapshot!(told(&["usage", "--check"]), @"
     error: the following required arguments were not provided:
       --max-used-space <SIZE|PERCENT%>
