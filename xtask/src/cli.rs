@@ -35,7 +35,7 @@ pub(crate) enum Command {
     Fuzz(ProofArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(ProofArguments),
-    /// Generate docs/cli.md from the declarations of the command lines.
+    /// Generate docs/cli.md from the declarations of the command lines, and docs/pictures from what the program prints.
     CliDocs(CliDocsArguments),
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct ProofArguments {
 /// The arguments of `cli-docs`.
 #[derive(Debug, Args)]
 pub(crate) struct CliDocsArguments {
-    /// Only check that docs/cli.md is up to date.
+    /// Only check that they are up to date.
     #[arg(long)]
     pub(crate) check: bool,
 }

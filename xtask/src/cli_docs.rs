@@ -1,7 +1,8 @@
-//! `cargo xtask cli-docs`: generates docs/cli.md from the declarations of the command lines.
+//! `cargo xtask cli-docs`: generates docs/cli.md from the declarations of the command lines, and docs/pictures from what the
+//! program prints.
 //!
 //! Guarantees: the document lists the flags of each program exactly once. `oci-cache-proof` prints its own
-//! sections.
+//! sections, and draws the pictures.
 
 use std::fs;
 
@@ -31,8 +32,19 @@ with the same flags:
 the second. `cargo xtask fuzz` builds the fuzz targets instead.
 ";
 
+/// The picture of what each command prints, and what it shows.
+const PICTURES: [(&str, &str, &str); 3] = [
+    ("oci-cache prune", "prune-80.svg", "What a dry run with -v prints"),
+    ("oci-cache usage", "usage-80.svg", "What usage prints of a layout"),
+    ("oci-cache verify", "verify-80.svg", "What verify prints of a layout with a corrupt blob and a hole"),
+];
+
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     let path = workspace().join("docs/cli.md");
+    let mut pictures = proof::command()?;
+    pictures.arg("pictures").args(arguments.check.then_some("--check"));
+    let status = pictures.status().context("run `oci-cache-proof`")?;
+    ensure!(status.success(), "`oci-cache-proof pictures` ended with {status}");
     let document = document()?;
     if !arguments.check {
         fs::write(&path, document).with_context(|| format!("write `{}`", path.display()))?;
@@ -56,11 +68,19 @@ fn document() -> anyhow::Result<String> {
         ["cache-", "smoke`", "torture`", "fuzz`", "bench`"].iter().any(|start| name.starts_with(start))
     };
     let program = markdown(&oci_cache_cli::command());
-    let all = sections(&program).chain(sections(&own).filter(|section| !is_another(section)));
+    let own = sections(&own).filter(|section| !is_another(section));
+    let all = sections(&program).map(illustrated).chain(own.chain(sections(&proof)).map(str::to_owned));
     let introduction = format!("{INTRODUCTION}\n{}", exit_codes());
-    Ok(all
-        .chain(sections(&proof))
-        .fold(introduction, |document, section| format!("{document}\n## {}\n", section.trim_end())))
+    Ok(all.fold(introduction, |document, section| format!("{document}\n## {}\n", section.trim_end())))
+}
+
+/// A section with the picture of what its command prints, if there is one.
+fn illustrated(section: &str) -> String {
+    let command = section.split('`').nth(1).unwrap_or_default();
+    match PICTURES.iter().find(|(of, ..)| *of == command) {
+        Some((_, picture, what)) => format!("{}\n\n![{what}](pictures/{picture})\n", section.trim_end()),
+        None => section.to_owned(),
+    }
 }
 
 /// The exit codes, once: the help of every command repeats them.

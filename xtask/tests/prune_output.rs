@@ -303,7 +303,8 @@ fn no_command_prints_help() {
       fuzz          Feed random input, guided by coverage, to all that reads what others wrote; needs
                     cargo-fuzz
       bench         Measure the pruner beside other tools, and write the results into docs/
-      cli-docs      Generate docs/cli.md from the declarations of the command lines
+      cli-docs      Generate docs/cli.md from the declarations of the command lines, and docs/pictures
+                    from what the program prints
       help          Print this message or the help of the given subcommand(s)
 
     Options:

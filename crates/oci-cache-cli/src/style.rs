@@ -21,7 +21,7 @@ pub(crate) const ERROR: Style = *CLAP.get_error();
 pub(crate) const WARNING: Style = *CLAP.get_invalid();
 
 /// How lines on stderr begin, and the style of this beginning.
-const BEGINNINGS: [(&str, Style); 11] = [
+const BEGINNINGS: [(&str, Style); 12] = [
     ("error:", ERROR),
     ("warning:", WARNING),
     ("note:", *CLAP.get_valid()),
@@ -32,6 +32,7 @@ const BEGINNINGS: [(&str, Style); 11] = [
     ("removed ", STRONG),
     ("would remove ", STRONG),
     ("keep ", FAINT),
+    ("leave ", FAINT),
     ("missed ", WARNING),
 ];
 

@@ -9,6 +9,7 @@ use clap_markdown::MarkdownOptions;
 
 use crate::bench::BenchArguments;
 use crate::fuzz::FuzzArguments;
+use crate::pictures::PicturesArguments;
 use crate::smoke::SmokeArguments;
 use crate::torture::TortureArguments;
 
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Fuzz(FuzzArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
     Bench(BenchArguments),
+    /// Draw what the program prints on sample caches into docs/pictures.
+    Pictures(PicturesArguments),
     /// Print this command line as Markdown.
     #[command(hide = true)]
     Markdown,

@@ -1,4 +1,4 @@
-//! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|fuzz|bench`.
+//! The proof of the program `oci-cache`: `oci-cache-proof --program PATH smoke|torture|fuzz|bench|pictures`.
 //!
 //! Guarantees: the proof runs the program at that path as a separate process, as users run it. This file only
 //! dispatches. `cli` declares the commands, and each command has a file of its own.
@@ -7,6 +7,7 @@ mod bench;
 mod cli;
 mod fuzz;
 mod kit;
+mod pictures;
 mod smoke;
 mod torture;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
             Command::Torture(arguments) => torture::run(arguments, &program),
             Command::Fuzz(arguments) => fuzz::run(arguments),
             Command::Bench(arguments) => bench::run(arguments, &program),
+            Command::Pictures(arguments) => pictures::run(arguments, &program),
             Command::Markdown => output::print(&cli::markdown()),
         }
     })
