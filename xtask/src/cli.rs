@@ -25,16 +25,18 @@ pub(crate) enum Command {
     #[command(after_long_help = examples::USAGE.help("cargo xtask cache-usage"))]
     CacheUsage(UsageArguments),
     CacheDir(DirArguments),
+    /// Build what people install: an archive, a Debian package, and their checksums.
+    Dist(OtherArguments),
     /// Run the project's own checks: format, lints, tests, documentation.
     Ci(CiArguments),
     /// Prune real caches while real tools pull into them, and count what breaks.
-    Smoke(ProofArguments),
+    Smoke(OtherArguments),
     /// Prune under faults, kills, pulls and attacks, and count what is lost.
-    Torture(ProofArguments),
+    Torture(OtherArguments),
     /// Feed random input, guided by coverage, to all that reads what others wrote; needs cargo-fuzz.
-    Fuzz(ProofArguments),
+    Fuzz(OtherArguments),
     /// Measure the pruner beside other tools, and write the results into docs/.
-    Bench(ProofArguments),
+    Bench(OtherArguments),
     /// Generate docs/cli.md from the declarations of the command lines, and docs/pictures from what the program prints.
     CliDocs(CliDocsArguments),
 }
@@ -50,11 +52,11 @@ pub(crate) struct CiArguments {
     pub(crate) also_as_nobody: bool,
 }
 
-/// The arguments of `oci-cache-proof`.
+/// The arguments of another program.
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true)]
-pub(crate) struct ProofArguments {
-    /// Passed on to `oci-cache-proof` unchanged; --help lists them.
+pub(crate) struct OtherArguments {
+    /// Passed on unchanged; --help lists them.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) arguments: Vec<OsString>,
 }

@@ -1,10 +1,11 @@
 //! `cargo xtask cli-docs`: generates docs/cli.md from the declarations of the command lines, and docs/pictures from what the
 //! program prints.
 //!
-//! Guarantees: the document lists the flags of each program exactly once. `oci-cache-proof` prints its own
-//! sections, and draws the pictures.
+//! Guarantees: the document lists the flags of each program exactly once. `oci-cache-dist` and `oci-cache-proof` print
+//! their own sections, and the latter draws the pictures.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::CommandFactory as _;
@@ -12,8 +13,8 @@ use clap_markdown::MarkdownOptions;
 use oci_cache_cli::exit::{self, Exit};
 
 use crate::cli::{Cli, CliDocsArguments};
-use crate::proof;
 use crate::workspace::workspace;
+use crate::{dist, proof};
 
 const INTRODUCTION: &str = "\
 # The command line
@@ -29,7 +30,7 @@ with the same flags:
 | `oci-cache dir` | `cargo xtask cache-dir` |
 
 `cargo xtask smoke`, `torture` and `bench` build `oci-cache` and `oci-cache-proof`, and test the first with \
-the second. `cargo xtask fuzz` builds the fuzz targets instead.
+the second. `cargo xtask fuzz` builds the fuzz targets instead. `cargo xtask dist` builds what people install.
 ";
 
 /// The picture of what each command prints, and what it shows.
@@ -58,18 +59,19 @@ pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
 }
 
 fn document() -> anyhow::Result<String> {
-    let told = proof::command()?.arg("markdown").output().context("run `oci-cache-proof`")?;
-    ensure!(told.status.success(), "`oci-cache-proof markdown` ended with {}", told.status);
-    let proof = String::from_utf8(told.stdout).context("parse the output of `oci-cache-proof markdown`")?;
+    let dist = printed(dist::command()?.arg("--markdown"))?;
+    let proof = printed(proof::command()?.arg("markdown"))?;
     let own = markdown(&Cli::command());
     // These commands are documented with the programs that run them.
     let is_another = |section: &&str| {
         let name = section.strip_prefix("`cargo xtask ").unwrap_or_default();
-        ["cache-", "smoke`", "torture`", "fuzz`", "bench`"].iter().any(|start| name.starts_with(start))
+        ["cache-", "dist`", "smoke`", "torture`", "fuzz`", "bench`"]
+            .iter()
+            .any(|start| name.starts_with(start))
     };
     let program = markdown(&oci_cache_cli::command());
     let own = sections(&own).filter(|section| !is_another(section));
-    let all = sections(&program).map(illustrated).chain(own.chain(sections(&proof)).map(str::to_owned));
+    let all = sections(&program).map(illustrated).chain(own.chain(sections(&dist)).chain(sections(&proof)).map(str::to_owned));
     let introduction = format!("{INTRODUCTION}\n{}", exit_codes());
     Ok(all.fold(introduction, |document, section| format!("{document}\n## {}\n", section.trim_end())))
 }
@@ -81,6 +83,13 @@ fn illustrated(section: &str) -> String {
         Some((_, picture, what)) => format!("{}\n\n![{what}](pictures/{picture})\n", section.trim_end()),
         None => section.to_owned(),
     }
+}
+
+/// What another program prints about itself.
+fn printed(command: &mut Command) -> anyhow::Result<String> {
+    let output = command.output().with_context(|| format!("run {command:?}"))?;
+    ensure!(output.status.success(), "{command:?} ended with {}", output.status);
+    String::from_utf8(output.stdout).with_context(|| format!("read what {command:?} printed"))
 }
 
 /// The exit codes, once: the help of every command repeats them.

@@ -6,6 +6,8 @@
 mod ci;
 mod cli;
 mod cli_docs;
+mod dist;
+mod programs;
 mod proof;
 mod test_run;
 mod workspace;
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             Some(Command::CacheVerify(arguments)) => commands::verify::run(arguments, &workspaces()),
             Some(Command::CacheUsage(arguments)) => commands::usage::run(arguments, &workspaces()),
             Some(Command::CacheDir(arguments)) => commands::dir::run(arguments),
+            Some(Command::Dist(arguments)) => dist::run(arguments),
             Some(Command::Ci(arguments)) => ci::run(arguments),
             Some(Command::Smoke(arguments)) => proof::run("smoke", arguments),
             Some(Command::Torture(arguments)) => proof::run("torture", arguments),

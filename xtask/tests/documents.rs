@@ -22,7 +22,7 @@ use support::Cache;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 /// Commands that are only run with `--help`.
-const LONG: [&str; 6] = ["ci", "smoke", "bench", "torture", "fuzz", "cli-docs"];
+const LONG: [&str; 7] = ["ci", "dist", "smoke", "bench", "torture", "fuzz", "cli-docs"];
 /// The documents that are not in `docs`.
 const TOP: [&str; 4] =
     ["README.md", "CONTRIBUTING.md", "crates/banger-fmt/README.md", "crates/oci-cache/README.md"];
@@ -32,6 +32,7 @@ const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
 const CARGO: &str = r#"#!/bin/sh
 shift
 case $1 in
+    dist) shift; exec oci-cache-dist "$@" ;;
     smoke | torture | fuzz | bench) exec oci-cache-proof --program /nonexistent "$@" ;;
     *) exec xtask "$@" ;;
 esac
@@ -138,6 +139,7 @@ fn what_is_wrong_is_found() {
         "sudo oci-cache prune --bogus",
         "/opt/oci-cache prune",
         "cargo xtask smoke --bogus",
+        "cargo xtask dist --bogus",
         "cargo xtask torture --only nothing",
         "cargo xtask bench --jobs 2",
         "cargo xtask ci --jobs 2",
@@ -149,6 +151,7 @@ fn what_is_wrong_is_found() {
     }
     for right in [
         "cargo xtask smoke --jobs 4",
+        "cargo xtask dist --target x86_64-unknown-linux-gnu",
         "cargo xtask torture --quick --only kills",
         "cargo xtask bench --quick",
         "cargo xtask",
@@ -206,7 +209,7 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
         let cargo = programs.join("cargo");
         fs::write(&cargo, CARGO).unwrap();
         fs::set_permissions(&cargo, Permissions::from_mode(0o755)).unwrap();
-        for name in ["xtask", "oci-cache", "oci-cache-proof"] {
+        for name in ["xtask", "oci-cache", "oci-cache-dist", "oci-cache-proof"] {
             symlink(built().join(name), programs.join(name)).unwrap();
         }
     }
@@ -231,7 +234,7 @@ fn run(command: &str, cache: &Cache) -> Result<(), String> {
     Err(format!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr)))
 }
 
-/// The directory of `oci-cache` and `oci-cache-proof`, built with the same profile as this program.
+/// The directory of the programs, built with the same profile as this program.
 fn built() -> &'static Path {
     static BUILT: OnceLock<&Path> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -248,6 +251,8 @@ fn built() -> &'static Path {
                 "--locked",
                 "--package",
                 "oci-cache-cli",
+                "--package",
+                "oci-cache-dist",
                 "--package",
                 "oci-cache-proof",
             ])

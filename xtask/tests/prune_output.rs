@@ -297,6 +297,7 @@ fn no_command_prints_help() {
       cache-usage   Show what is in the cache, by kind, age and size, and what common policies would
                     free
       cache-dir     Print the cache directory that the other commands would use
+      dist          Build what people install: an archive, a Debian package, and their checksums
       ci            Run the project's own checks: format, lints, tests, documentation
       smoke         Prune real caches while real tools pull into them, and count what breaks
       torture       Prune under faults, kills, pulls and attacks, and count what is lost
