@@ -4,8 +4,8 @@
 //! the loopback interface only, and ends with the exercise. The pruner is a separate process, as users run
 //! it. Every forbidden failure is counted, listed, and fails the command. No failed pull is retried.
 //!
-//! What it does not guarantee: that a failure that did not occur is impossible. The exercise takes about a
-//! minute.
+//! What it does not guarantee: that a failure that did not occur is impossible. The exercise takes some
+//! minutes.
 
 mod damage;
 mod distance;
@@ -17,6 +17,7 @@ mod idle;
 mod images;
 mod mutation;
 mod oci_layouts;
+mod packages;
 mod prune;
 mod registry;
 mod stores;
@@ -39,7 +40,7 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
 /// The programs that the exercises need.
-const PROGRAMS: [Program; 11] = [
+const PROGRAMS: [Program; 13] = [
     ("docker-registry", "docker-registry"),
     ("skopeo", "skopeo"),
     ("umoci", "umoci"),
@@ -51,6 +52,8 @@ const PROGRAMS: [Program; 11] = [
     ("promtool", "prometheus"),
     ("systemd-analyze", "systemd"),
     ("python3", "python3-venv"),
+    ("debootstrap", "debootstrap"),
+    ("git", "git"),
 ];
 
 /// The arguments of `smoke`.
@@ -90,6 +93,8 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
     rows.push(fleet::row(&prune, &images, scratch.path())?);
     output::complain("smoke: run the systemd units");
     rows.push(units::row(&prune, &images, scratch.path())?);
+    output::complain("smoke: build, install and remove what people install");
+    rows.push(packages::row(&prune, &fleet::python(scratch.path()), scratch.path())?);
 
     let printed = output::print(&table::render(&rows))?;
     verdict(&rows).map(|()| printed)

@@ -66,6 +66,11 @@ pub(crate) fn row(prune: &Prune, images: &Images<'_>, directory: &Path) -> anyho
     Ok(Row { exercise: "fleet files", may_fail: false, tally })
 }
 
+/// Python as the exercise leaves it in a subdirectory of `directory`: with the package `yaml`, which the validator needs.
+pub(crate) fn python(directory: &Path) -> PathBuf {
+    directory.join("fleet/venv/bin/python")
+}
+
 impl Fleet<'_> {
     /// Prunes a layout and a flat cache, confined as the service is.
     fn prunes_confined(&self, images: &Images<'_>, tally: &mut Tally) -> anyhow::Result<()> {

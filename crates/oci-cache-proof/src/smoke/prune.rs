@@ -58,6 +58,11 @@ impl Prune {
         &self.program
     }
 
+    /// The program `oci-cache-dist`, which is built beside it.
+    pub(crate) fn dist(&self) -> PathBuf {
+        self.program.with_file_name("oci-cache-dist")
+    }
+
     /// The program and arguments that prune `cache`.
     pub(crate) fn argv<'a>(
         &'a self,
