@@ -43,7 +43,7 @@ pub fn print(text: &str) -> anyhow::Result<Exit> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn print_styled(text: &str) -> anyhow::Result<Exit> {
     let shows_colours = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
     print(&if shows_colours { Cow::Borrowed(text) } else { Cow::Owned(plain(text)) })
