@@ -71,7 +71,9 @@ fn document() -> anyhow::Result<String> {
     };
     let program = markdown(&oci_cache_cli::command());
     let own = sections(&own).filter(|section| !is_another(section));
-    let all = sections(&program).map(illustrated).chain(own.chain(sections(&dist)).chain(sections(&proof)).map(str::to_owned));
+    let all = sections(&program)
+        .map(illustrated)
+        .chain(own.chain(sections(&dist)).chain(sections(&proof)).map(str::to_owned));
     let introduction = format!("{INTRODUCTION}\n{}", exit_codes());
     Ok(all.fold(introduction, |document, section| format!("{document}\n## {}\n", section.trim_end())))
 }

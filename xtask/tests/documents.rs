@@ -24,8 +24,14 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_xtask");
 /// Commands that are only run with `--help`.
 const LONG: [&str; 7] = ["ci", "dist", "smoke", "bench", "torture", "fuzz", "cli-docs"];
 /// The documents that are not in `docs`.
-const TOP: [&str; 4] =
-    ["README.md", "CONTRIBUTING.md", "crates/banger-fmt/README.md", "crates/oci-cache/README.md"];
+const TOP: [&str; 6] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "crates/banger-fmt/README.md",
+    "crates/oci-cache/README.md",
+];
 /// How documents call the program: in the workspace, and installed.
 const CALLS: [&str; 2] = ["cargo xtask", "oci-cache"];
 /// A replacement for cargo: it runs the programs that are already built.
@@ -66,6 +72,14 @@ fn every_script_parses() {
 #[test]
 fn every_link_leads_to_a_file_and_a_heading() {
     expect_none(documents().iter().flat_map(|path| dead_links(path, &read(path))));
+}
+
+#[test]
+fn the_changelog_has_this_version_and_its_date() {
+    let changelog = read(&workspace().join("CHANGELOG.md"));
+    let headings: Vec<&str> = changelog.lines().filter(|line| line.starts_with("## ")).collect();
+    assert_eq!(headings[0], "## [Unreleased]");
+    assert!(headings[1].starts_with(concat!("## [", env!("CARGO_PKG_VERSION"), "] - 20")), "{}", headings[1]);
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn who_cannot_see_all_holders_waits() {
 
 #[test]
 fn in_a_process_namespace_it_waits_because_it_cannot_see_all_locks() {
-    if !is_root() {
+    if !needs::root() {
         return;
     }
     let cache = open_to_readers(1);
