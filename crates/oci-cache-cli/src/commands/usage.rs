@@ -70,7 +70,7 @@ fn common_policies(mut inventory: Inventory, now: Timestamp, space: Space) -> an
         ("--older-than 7d".to_owned(), policy(&|policy| policy.older_than = days(7))),
         ("--older-than 30d".to_owned(), policy(&|policy| policy.older_than = days(30))),
     ];
-    // What about half of the cache is.
+    // A round size of about two thirds of the cache.
     if let Some((size, bytes)) = units::round_size(inventory.used_bytes() / 3 * 2) {
         let policy = policy(&|policy| policy.max_used = Some(Amount::Bytes(bytes)));
         policies.push((format!("--max-used-space {size}"), policy));
