@@ -19,7 +19,7 @@ pub(crate) struct Cli {
     /// Where to put the files; by default, target/dist.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// The Cargo.toml of the workspace; by default, of the one that this was built in.
+    /// The Cargo.toml of the workspace; by default, of this workspace.
     #[arg(long, value_name = "PATH")]
     pub(crate) manifest_path: Option<PathBuf>,
     /// Print this command line as Markdown.

@@ -18,7 +18,7 @@ use flate2::{Compression, GzBuilder};
 use tempfile::TempDir;
 
 use crate::completions::ZSH;
-use crate::documents::{DOCUMENTS, UNITS};
+use crate::documents::DOCUMENTS;
 use crate::release::{NAME, Release};
 use crate::tree::Tree;
 
@@ -95,7 +95,7 @@ fn debian(tree: &Tree) -> std::io::Result<Tree> {
             Path::new("usr").join(DOCUMENTS).join("changelog.gz")
         } else if path == Path::new(ZSH) {
             Path::new("usr/share/zsh/vendor-completions").join("_oci-cache")
-        } else if path.starts_with(UNITS) {
+        } else if path.extension().is_some_and(|kind| kind == "service") {
             let unit = String::from_utf8_lossy(&file.content);
             file.content = unit.replace("=/usr/local/bin/", "=/usr/bin/").into_bytes();
             installed

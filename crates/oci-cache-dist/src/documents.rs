@@ -1,8 +1,12 @@
 //! Stage: the files of the sources that are installed as they are: units, manifests, licences and documents.
+//!
+//! Guarantees: the documents lie to each other as in the sources, so the links between them lead somewhere.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::Context as _;
+use walkdir::WalkDir;
 
 use crate::release::Release;
 use crate::tree::Tree;
@@ -19,9 +23,9 @@ const UNIT_FILES: [&str; 4] = [
     "oci-cache-verify.service",
     "oci-cache-verify.timer",
 ];
-/// The files in `docs/fleet` that others read.
-const FLEET_FILES: [&str; 4] = ["Containerfile", "alerts.yml", "cronjob.yaml", "daemonset.yaml"];
-const TOP_FILES: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
+/// The files beside the documents.
+const TOP_FILES: [&str; 6] =
+    ["CHANGELOG.md", "CONTRIBUTING.md", "LICENSE-APACHE", "LICENSE-MIT", "README.md", "SECURITY.md"];
 
 /// Adds the files.
 ///
@@ -30,12 +34,28 @@ const TOP_FILES: [&str; 4] = ["CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT", "
 /// If one cannot be read.
 pub(crate) fn add(tree: &mut Tree, release: &Release) -> anyhow::Result<()> {
     let units = UNIT_FILES.map(|name| (format!("docs/fleet/{name}"), format!("{UNITS}/{name}")));
-    let fleet = FLEET_FILES.map(|name| (format!("docs/fleet/{name}"), format!("{DOCUMENTS}/fleet/{name}")));
     let top = TOP_FILES.map(|name| (name.to_owned(), format!("{DOCUMENTS}/{name}")));
-    for (source, path) in units.into_iter().chain(fleet).chain(top) {
+    let documents = below(&release.workspace, "docs")?.into_iter().map(|path| {
+        let installed = format!("{DOCUMENTS}/{path}");
+        (path, installed)
+    });
+    for (source, path) in units.into_iter().chain(top).chain(documents) {
         let source = release.workspace.join(source);
         let content = fs::read(&source).with_context(|| format!("read `{}`", source.display()))?;
         tree.add(path, content);
     }
     Ok(())
+}
+
+/// The files below a directory of the sources, each by its path there.
+fn below(sources: &Path, directory: &str) -> anyhow::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in WalkDir::new(sources.join(directory)).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("list the documents in `{directory}`"))?;
+        if entry.file_type().is_file() {
+            let path = entry.path().strip_prefix(sources).context("a document outside the sources")?;
+            files.push(path.to_str().context("a document's name is not UTF-8")?.to_owned());
+        }
+    }
+    Ok(files)
 }

@@ -6,7 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use cargo_metadata::{Metadata, MetadataCommand, Package};
 
 /// The package of the program.
@@ -88,12 +88,10 @@ fn epoch(workspace: &Path) -> anyhow::Result<u64> {
         return number.with_context(|| format!("SOURCE_DATE_EPOCH is {given:?}, not a number of seconds"));
     }
     let log = output_of(Command::new("git").current_dir(workspace).args(["log", "-1", "--format=%ct"]));
-    let Ok(log) = log else {
-        bail!(
-            "`{}` has no commit to take the time of the files from: set SOURCE_DATE_EPOCH",
-            workspace.display()
-        );
-    };
+    let log = log.with_context(|| {
+        let place = workspace.display();
+        format!("read the time of the last commit in `{place}` for the times of the files; or set SOURCE_DATE_EPOCH")
+    })?;
     log.trim().parse().context("parse the time of the last commit")
 }
 

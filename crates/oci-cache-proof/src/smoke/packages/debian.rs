@@ -10,7 +10,7 @@ use crate::smoke::tally::Tally;
 /// The files of the machine, but what dpkg and man-db keep for themselves.
 const FILES: &str = r#"find / -xdev ! -path "/proc/*" ! -path "/var/lib/dpkg/*" ! -path "/var/log/*" ! -path "/var/cache/*" | sort"#;
 /// What the package must install.
-const INSTALLED: [&str; 10] = [
+const INSTALLED: [&str; 11] = [
     "/usr/bin/oci-cache",
     "/usr/lib/systemd/system/oci-cache-prune.service",
     "/usr/lib/systemd/system/oci-cache-prune.timer",
@@ -19,6 +19,7 @@ const INSTALLED: [&str; 10] = [
     "/usr/share/bash-completion/completions/oci-cache",
     "/usr/share/doc/oci-cache/changelog.gz",
     "/usr/share/doc/oci-cache/copyright",
+    "/usr/share/doc/oci-cache/docs/faq.md",
     "/usr/share/man/man1/oci-cache-prune.1.gz",
     "/usr/share/zsh/vendor-completions/_oci-cache",
 ];
@@ -50,6 +51,11 @@ pub(super) fn check(machine: &Machine, package: &Path, tally: &mut Tally) -> any
     })?;
     expect("grep -h ^ExecStart= /usr/lib/systemd/system/oci-cache-*.service | cut -d' ' -f1", &|said| {
         said == "ExecStart=/usr/bin/oci-cache\nExecStart=/usr/bin/oci-cache\n"
+    })?;
+    // What stops the timers when the package is removed.
+    expect("dpkg-query --control-show oci-cache prerm", &|script| {
+        script.contains("deb-systemd-invoke stop")
+            && ["oci-cache-prune.timer", "oci-cache-verify.timer"].iter().all(|timer| script.contains(timer))
     })?;
     // Installed, but neither enabled nor started.
     expect("find /etc/systemd /run -name 'oci-cache*'", &str::is_empty)?;

@@ -126,7 +126,7 @@ impl Images {
     fn build(&self, unpacked: &Path, base: &str, tag: &str) -> anyhow::Result<()> {
         let build = self.buildah().args(["bud", "--quiet", "--isolation", "chroot", "--pull-never"]);
         let build = build.args(["--build-arg", &format!("BASE={base}"), "--tag", tag, "--file"]);
-        let file = unpacked.join("share/doc/oci-cache/fleet/Containerfile");
+        let file = unpacked.join("share/doc/oci-cache/docs/fleet/Containerfile");
         output_of(build.arg(file).arg(unpacked)).map(drop)
     }
 

@@ -118,5 +118,30 @@ fn sources() -> anyhow::Result<(String, String)> {
     let start = format!("{suite} main ");
     let mirror = targets.lines().find_map(|line| line.strip_prefix(&start));
     let mirror = mirror.with_context(|| format!("apt has no source with the suite {suite}"))?;
-    Ok((suite.to_owned(), mirror.to_owned()))
+    Ok((suite.to_owned(), mirror_of(mirror)?))
+}
+
+/// A mirror that debootstrap can read: of a list of mirrors (`apt-transport-mirror(1)`), the first.
+fn mirror_of(source: &str) -> anyhow::Result<String> {
+    let Some(list) = source.strip_prefix("mirror+file:") else {
+        return Ok(source.to_owned());
+    };
+    let mirrors = fs::read_to_string(list).with_context(|| format!("read the list of mirrors `{list}`"))?;
+    let first = mirrors.lines().find_map(|line| line.split_ascii_whitespace().next());
+    first.map(str::to_owned).with_context(|| format!("the list of mirrors `{list}` is empty"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_list_the_first_mirror_is_taken() {
+        let list = tempfile::NamedTempFile::new().unwrap();
+        fs::write(list.path(), "\nhttp://127.0.0.1/one/\tpriority:1\nhttp://127.0.0.1/two/\n").unwrap();
+        let source = format!("mirror+file:{}", list.path().display());
+        assert_eq!(mirror_of(&source).unwrap(), "http://127.0.0.1/one/");
+        assert_eq!(mirror_of("http://127.0.0.1/debian/").unwrap(), "http://127.0.0.1/debian/");
+        assert!(mirror_of("mirror+file:/nonexistent").is_err());
+    }
 }
