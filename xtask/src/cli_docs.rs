@@ -5,6 +5,7 @@
 //! their own sections, and the latter draws the pictures.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
@@ -14,7 +15,7 @@ use oci_cache_cli::exit::{self, Exit};
 
 use crate::cli::{Cli, CliDocsArguments};
 use crate::workspace::workspace;
-use crate::{dist, proof};
+use crate::{dist, programs, proof};
 
 const INTRODUCTION: &str = "\
 # The command line
@@ -42,11 +43,12 @@ const PICTURES: [(&str, &str, &str); 3] = [
 
 pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     let path = workspace().join("docs/cli.md");
-    let mut pictures = proof::command()?;
+    let programs = programs::build()?;
+    let mut pictures = proof::command(&programs);
     pictures.arg("pictures").args(arguments.check.then_some("--check"));
     let status = pictures.status().context("run `oci-cache-proof`")?;
     ensure!(status.success(), "`oci-cache-proof pictures` ended with {status}");
-    let document = document()?;
+    let document = document(&programs)?;
     if !arguments.check {
         fs::write(&path, document).with_context(|| format!("write `{}`", path.display()))?;
         return Ok(Exit::Done);
@@ -58,9 +60,9 @@ pub(crate) fn run(arguments: &CliDocsArguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn document() -> anyhow::Result<String> {
-    let dist = printed(dist::command()?.arg("--markdown"))?;
-    let proof = printed(proof::command()?.arg("markdown"))?;
+fn document(programs: &Path) -> anyhow::Result<String> {
+    let dist = printed(dist::command(programs).arg("--markdown"))?;
+    let proof = printed(proof::command(programs).arg("markdown"))?;
     let own = markdown(&Cli::command());
     // These commands are documented with the programs that run them.
     let is_another = |section: &&str| {

@@ -4,6 +4,7 @@
 //! so nobody who prunes compiles what packs.
 
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -13,11 +14,11 @@ use crate::cli::OtherArguments;
 use crate::programs;
 
 pub(crate) fn run(arguments: &OtherArguments) -> anyhow::Result<Exit> {
-    let error = command()?.args(&arguments.arguments).exec();
+    let error = command(&programs::build()?).args(&arguments.arguments).exec();
     Err(error).context("run `oci-cache-dist`")
 }
 
-/// Builds the programs. Returns `oci-cache-dist`; the caller adds its arguments.
-pub(crate) fn command() -> anyhow::Result<Command> {
-    Ok(Command::new(programs::build()?.join("oci-cache-dist")))
+/// `oci-cache-dist` of these programs; the caller adds its arguments.
+pub(crate) fn command(programs: &Path) -> Command {
+    Command::new(programs.join("oci-cache-dist"))
 }

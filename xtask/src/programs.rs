@@ -13,12 +13,17 @@ use crate::workspace::{target, workspace};
 
 const PACKAGES: [&str; 3] = ["oci-cache-cli", "oci-cache-dist", "oci-cache-proof"];
 
+/// The arguments that name the packages to cargo.
+pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
+    PACKAGES.iter().flat_map(|package| ["--package", package])
+}
+
 /// Builds the programs. Returns their directory.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let target = target()?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--release", "--locked", "--target-dir"]).arg(&target);
-    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    cargo.args(packages());
     let status = cargo.current_dir(workspace()).status().context("run cargo")?;
     ensure!(status.success(), "building {} ended with {status}", PACKAGES.join(", "));
     Ok(target.join("release"))

@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, ensure};
 use oci_cache_cli::output;
 
+use crate::programs;
 use crate::workspace::{target, workspace};
 
 /// The user and the group `nobody`.
@@ -43,7 +44,7 @@ impl TestRun {
     pub(crate) fn of(user: User) -> anyhow::Result<Self> {
         // The tests of the documents run these programs. `nobody` could not build them.
         let mut build = cargo();
-        build.args(["build", "--locked", "--package", "oci-cache-cli", "--package", "oci-cache-proof"]);
+        build.args(["build", "--locked"]).args(programs::packages());
         ensure!(build.status().context("run cargo")?.success(), "the build of the programs failed");
 
         let directory = target()?.join("ci");
