@@ -23,6 +23,7 @@ const LARGEST: usize = 10;
 
 /// Summary of a cache.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct Usage {
     /// The blobs.
     pub blobs: Tally,
@@ -77,6 +78,7 @@ pub struct LargeBlob {
 
 /// An image of a layout.
 #[derive(Debug, Serialize)]
+#[non_exhaustive]
 pub struct ImageUsage {
     /// Its name, if it has one.
     pub name: Option<String>,

@@ -76,6 +76,14 @@ impl Idleness {
     }
 }
 
+#[cfg(test)]
+impl Idleness {
+    /// That of a mount with `relatime`, for tests, whatever the mount of their files is.
+    pub(crate) fn of_relatime() -> Self {
+        Self { access_times: AccessTimes::Daily, is_watchable: true }
+    }
+}
+
 impl Default for Idleness {
     /// Nothing is certain.
     fn default() -> Self {
