@@ -97,7 +97,7 @@ fn what_matches_nothing_is_named() {
     let absent = format!("sha256:{:064x}", 7);
     let arguments = ["--dry-run", "--keep", "app:2", "--keep", &absent, "--keep", "app:1"];
     let ran = all.cache.prune(&arguments);
-    let warning = format!("warning: 2 pins match nothing here: `app:2`, `{absent}`\n");
+    let warning = format!("warning: 2 names or digests match nothing here: `app:2`, `{absent}`\n");
     assert!(ran.exit == 0 && ran.stderr.contains(&warning), "{}", ran.block());
     let json = all.cache.prune(&[&arguments[..], &["--format", "json"]].concat()).json();
     assert_eq!(json["unmatched"], json!({"count": 2, "first": ["app:2", absent]}));
@@ -106,15 +106,27 @@ fn what_matches_nothing_is_named() {
     let ran = all.cache.prune(&["--dry-run", "--keep", &half]);
     assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
     let ran = all.cache.prune(&["--dry-run", "--keep", &none, "--keep", &none]);
-    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `gone:1`\n"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: 1 name or digest matches nothing here: `gone:1`\n"),
+        "{}",
+        ran.stderr
+    );
     let list = all.cache.base.path().join("list");
     fs::write(&list, &none).unwrap();
     let ran = all.cache.prune(&["--dry-run", "--keep-from", list.to_str().unwrap()]);
-    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `gone:1`\n"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: 1 name or digest matches nothing here: `gone:1`\n"),
+        "{}",
+        ran.stderr
+    );
     // A flat cache has no names.
     let cache = Cache::flat(1, KIB);
     let ran = cache.prune(&["--keep", &flat(1), "--keep", "app"]);
-    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `app`\n"), "{}", ran.block());
+    assert!(
+        ran.stderr.contains("warning: 1 name or digest matches nothing here: `app`\n"),
+        "{}",
+        ran.block()
+    );
     assert!(cache.path().join(flat(1)).exists());
 }
 
@@ -195,7 +207,11 @@ fn a_prune_can_be_narrowed_to_images() {
     assert!(ran.stderr.contains(" B): selected\n"), "{}", ran.stderr);
     let ran = all.cache.prune(&["--image", "app:2"]);
     assert_eq!((ran.exit, all.left().len()), (0, 3), "{}", ran.block());
-    assert!(ran.stderr.contains("warning: 1 pin matches nothing here: `app:2`\n"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: 1 name or digest matches nothing here: `app:2`\n"),
+        "{}",
+        ran.stderr
+    );
     for with in ["--unreferenced", "--corrupt"] {
         assert_eq!(all.cache.prune(&["--untagged", with]).exit, 2);
     }
@@ -223,7 +239,7 @@ fn an_image_by_name_and_digest_is_that_of_the_digest() {
     let absent = format!("app:1@sha256:{:064x}", 7);
     let ran = all.cache.prune(&["--image", &absent]);
     assert_eq!((ran.exit, all.left()), (0, vec![0, 1, 2]), "{}", ran.block());
-    assert!(ran.stderr.contains("warning: 1 pin matches nothing here"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("warning: 1 name or digest matches nothing here"), "{}", ran.stderr);
     let second = format!("app:1@{}", digest(&all.images[1][0]));
     let ran = all.cache.prune(&["--image", &second]);
     assert_eq!((ran.exit, all.left()), (0, vec![0, 2]), "{}", ran.block());
@@ -287,4 +303,14 @@ fn nothing_goes_of_other_images_while_a_kept_one_cannot_be_read() {
         let is_shared_needed = expected.contains(&1);
         assert!(exists(&all.shared) == is_shared_needed, "{arguments}: {}", ran.block());
     }
+}
+
+#[test]
+fn a_name_that_matches_nothing_is_told_even_to_the_quiet() {
+    let cache = Cache::flat(1, KIB);
+    let ran = cache.prune(&["-q", "--dry-run", "--keep", "app"]);
+    assert_eq!(
+        (ran.exit, ran.stderr.as_str()),
+        (0, "warning: 1 name or digest matches nothing here: `app`\n")
+    );
 }

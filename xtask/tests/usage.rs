@@ -190,7 +190,7 @@ fn colours_show_only_where_they_are_wanted() {
     prune.args(["cache-prune", "--cache-dir"]).arg(cache.path()).args(["--dry-run", "--keep", "no:1"]);
     let ran = Ran::of(prune.env("CLICOLOR_FORCE", "1"), cache.base.path());
     assert_eq!(ran.stdout, "\x1b[1mwould free 9.3 KiB\x1b[0m across 12 blob(s) in [TMP]/oci\n");
-    let warning = "\x1b[33mwarning:\x1b[0m 1 pin matches nothing here: `no:1`\n";
+    let warning = "\x1b[33mwarning:\x1b[0m 1 name or digest matches nothing here: `no:1`\n";
     let note = "\x1b[32mnote:\x1b[0m would remove 3 images from `[TMP]/oci/index.json`\n";
     assert_eq!(ran.stderr, format!("{warning}{note}"));
     let refused = Ran::of(

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use oci_cache::Pin;
 
@@ -50,6 +50,12 @@ the least recently used goes first. Last use is the later of the last write and 
 While a pull is under way, only what has certainly been idle for --grace goes; the rest stays, and the prune says what \
 shows the pull.";
 
+const USAGE_ABOUT: &str = "\
+Show what is in the cache, by kind, age and size, and what common policies would free.
+
+Of an image, `size` is what it needs, `own` is what goes if only this image is removed, and `holes` is how much of it is \
+missing. Partials are unfinished downloads; unreferenced blobs are those that no image needs.";
+
 /// Where the cache is.
 #[derive(Debug, Args)]
 pub(crate) struct LocationArguments {
@@ -57,7 +63,7 @@ pub(crate) struct LocationArguments {
     ///
     /// Default: $BANGER_OCI_CACHE_DIR; else, for root, /var/cache/banger/oci; else
     /// $XDG_CACHE_HOME/banger/oci; else ~/.cache/banger/oci.
-    #[arg(long, value_name = "DIR", help_heading = CACHE)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = CACHE)]
     pub(crate) cache_dir: Option<PathBuf>,
 }
 
@@ -67,7 +73,7 @@ pub(crate) struct CacheArguments {
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = Format::Human, help_heading = OUTPUT)]
     pub(crate) format: Format,
-    /// Print only the result and errors, no progress, and no notes but of what the prune had to go without.
+    /// Print only the result, warnings and errors: no progress, and no notes but of what the prune had to go without.
     #[arg(short, long, conflicts_with = "verbose", help_heading = OUTPUT)]
     pub(crate) quiet: bool,
     /// List each entry, its fate and the reason on stderr; with --format json, in the object too. `usage` instead shows
@@ -78,7 +84,7 @@ pub(crate) struct CacheArguments {
     pub(crate) location: LocationArguments,
     /// How long to wait for the cache's lock, such as 90s, 5m or 1h: another prune may hold it, or a script under
     /// `flock -s`. Only prunes wait.
-    #[arg(long, value_name = "AGE", default_value = "5m", value_parser = units::age, help_heading = CACHE)]
+    #[arg(long, value_name = "AGE", value_hint = ValueHint::Other, default_value = "5m", value_parser = units::age, help_heading = CACHE)]
     pub(crate) wait_timeout: Duration,
 }
 
@@ -99,10 +105,10 @@ pub struct PruneArguments {
     pub(crate) policy: PolicyArguments,
     /// Remove exactly the entries that FILE lists and that have not changed. FILE must be a regular file that belongs
     /// to you or to root, and that nobody else can write.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["policy", "aside", "save_plan"], help_heading = WHAT_GOES)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["policy", "aside", "save_plan"], help_heading = WHAT_GOES)]
     pub(crate) from_plan: Option<PathBuf>,
     /// Move the whole cache aside in one step, then remove it. A pull in flight loses what it has written so far, and may
-    /// fail.
+    /// fail. Refused if the directory has a file that is not the cache's.
     #[arg(long, conflicts_with_all = ["strict", "watch_first"], help_heading = WHAT_GOES)]
     pub(crate) aside: bool,
     /// Only report what would be freed; change nothing.
@@ -114,7 +120,7 @@ pub struct PruneArguments {
     pub(crate) strictness: StrictArguments,
     /// With --dry-run: write what would be removed to FILE, for --from-plan. If FILE is -, the plan goes to stdout, and
     /// the result to stderr.
-    #[arg(long, value_name = "FILE", requires = "dry_run", help_heading = OUTPUT)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "dry_run", help_heading = OUTPUT)]
     pub(crate) save_plan: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) record: RecordArguments,
@@ -131,7 +137,7 @@ pub(crate) struct RecordArguments {
     pub(crate) github_summary: bool,
     /// Write the result to FILE as metrics in the Prometheus text format. Use another FILE for each cache and command, in a
     /// directory that only you and root can change.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) metrics_file: Option<PathBuf>,
 }
 
@@ -144,7 +150,7 @@ pub(crate) struct GraceArguments {
     /// Idle means neither written nor read, where the mount would have recorded a read. With 0s, only files that are
     /// open, or are used once the prune has begun to look for pulls, are kept: for a disk that is full now, or for a
     /// mount that does not record reads (noatime) and on which pulls never rest.
-    #[arg(long, value_name = "AGE", default_value = "1h", value_parser = units::age)]
+    #[arg(long, value_name = "AGE", value_hint = ValueHint::Other, default_value = "1h", value_parser = units::age)]
     pub(crate) grace: Duration,
     /// Watch the cache for --grace before removing anything. What nobody opens, creates or renames meanwhile has certainly
     /// been idle for so long.
@@ -178,7 +184,7 @@ pub(crate) struct StrictArguments {
 #[command(next_help_heading = WHAT_GOES)]
 pub(crate) struct PolicyArguments {
     /// Only entries neither written nor read for AGE, such as 90m, 12h, 7d or 2w.
-    #[arg(long, value_name = "AGE", value_parser = units::age)]
+    #[arg(long, value_name = "AGE", value_hint = ValueHint::Other, value_parser = units::age)]
     pub(crate) older_than: Option<Duration>,
     /// Of the blobs, only those that the OCI layout's index does not lead to. Without --older-than, blobs written
     /// within the last hour stay.
@@ -189,33 +195,33 @@ pub(crate) struct PolicyArguments {
     pub(crate) corrupt: bool,
     /// Only images of this name, or of this digest of a manifest, index or config ("image ID"); repeatable. Everything
     /// else stays.
-    #[arg(long, value_name = "NAME|DIGEST", conflicts_with_all = ["unreferenced", "corrupt"])]
+    #[arg(long, value_name = "NAME|DIGEST", value_hint = ValueHint::Other, conflicts_with_all = ["unreferenced", "corrupt"])]
     pub(crate) image: Vec<Pin>,
     /// Only images without a name, and those of --image.
     #[arg(long, conflicts_with_all = ["unreferenced", "corrupt"])]
     pub(crate) untagged: bool,
     /// Keep the image of this name, or the blob of this digest with the images that need it; repeatable.
-    #[arg(long, value_name = "NAME|DIGEST")]
+    #[arg(long, value_name = "NAME|DIGEST", value_hint = ValueHint::Other)]
     pub(crate) keep: Vec<Pin>,
     /// Keep what FILE, a regular file (or - for standard input), lists: one name or digest per line, an OCI index or
     /// manifest, or the output of crictl, docker, podman or skopeo; repeatable.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) keep_from: Vec<PathBuf>,
     /// Stop once the cache's files total at most SIZE, such as 5GiB or 500MB, or a share of the file system, such as
     /// 20%.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, help_heading = WHEN_TO_STOP)]
+    #[arg(long, value_name = "SIZE|PERCENT%", value_hint = ValueHint::Other, value_parser = units::amount, help_heading = WHEN_TO_STOP)]
     pub(crate) max_used_space: Option<GivenAmount>,
     /// Stop once the file system has at least this much free space, such as 20GB or 10%.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, help_heading = WHEN_TO_STOP)]
+    #[arg(long, value_name = "SIZE|PERCENT%", value_hint = ValueHint::Other, value_parser = units::amount, help_heading = WHEN_TO_STOP)]
     pub(crate) min_free_space: Option<GivenAmount>,
 }
 
 /// Show what is in the cache, by kind, age and size, and what common policies would free.
 #[derive(Debug, Args)]
-#[command(after_help = exit::styled_help())]
+#[command(long_about = USAGE_ABOUT, after_help = exit::styled_help())]
 pub struct UsageArguments {
     /// With --check: exit with 3 if the cache's files total more than SIZE, or than a share of the file system.
-    #[arg(long, value_name = "SIZE|PERCENT%", value_parser = units::amount, requires = "check")]
+    #[arg(long, value_name = "SIZE|PERCENT%", value_hint = ValueHint::Other, value_parser = units::amount, requires = "check")]
     pub(crate) max_used_space: Option<GivenAmount>,
     /// Check the cache against --max-used-space.
     #[arg(long, requires = "max_used_space")]
@@ -230,7 +236,7 @@ pub struct UsageArguments {
 #[derive(Debug, Args)]
 #[command(after_help = exit::styled_help())]
 pub struct VerifyArguments {
-    /// Remove the corrupt blobs, and nothing else.
+    /// Remove the corrupt blobs, and the entries of index.json whose manifest is not there. Nothing else goes.
     #[arg(long)]
     pub(crate) prune: bool,
     #[command(flatten)]

@@ -18,6 +18,7 @@ mod input_file;
 mod location;
 mod lock;
 mod metrics_file;
+mod near_miss;
 pub mod output;
 mod output_file;
 mod plan_file;

@@ -76,7 +76,11 @@ fn each_command_s_usage_and_what_it_is_about() {
 
     While a pull is under way, only what has certainly been idle for --grace goes; the rest stays, and
     the prune says what shows the pull.
-    oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free
+    oci-cache usage [OPTIONS]: Show what is in the cache, by kind, age and size, and what common policies would free.
+
+    Of an image, `size` is what it needs, `own` is what goes if only this image is removed, and `holes`
+    is how much of it is missing. Partials are unfinished downloads; unreferenced blobs are those that
+    no image needs.
     oci-cache verify [OPTIONS]: Hash every blob, and list those whose content does not match their digest
     oci-cache dir [OPTIONS]: Print the cache directory that the other commands would use
     oci-cache completions <SHELL>: Print shell completions
@@ -135,8 +139,19 @@ fn what_is_wrong_is_told_under_its_name() {
         (&["purne"], "a similar subcommand exists: 'prune'"),
         (&["prune", "--dryrun"], "a similar argument exists: '--dry-run'"),
         (&["prune", "--max-used"], "a similar argument exists: '--max-used-space'"),
+        (&["gc"], "a similar subcommand exists: 'prune'"),
+        (&["ls"], "a similar subcommand exists: 'usage'"),
+        (&["prune", "--max-size", "5GB"], "a similar argument exists: '--max-used-space'"),
+        (&["prune", "--max-size=5GB"], "a similar argument exists: '--max-used-space'"),
+        (&["usage", "--json"], "a similar argument exists: '--format json'"),
+        (&["prune", "./cache"], "a similar argument exists: '--cache-dir'"),
     ] {
         assert_eq!(tip(arguments), expected, "{arguments:?}");
+    }
+    // What frees the whole cache is advised to nobody.
+    for near in ["--asid", "--a-side", "--side"] {
+        let told = told(&["prune", near]);
+        assert!(told.starts_with("error: unexpected argument") && !told.contains("--aside"), "{told}");
     }
     assert_snapshot!(told(&["usage", "--check"]), @"
     error: the following required arguments were not provided:

@@ -220,6 +220,7 @@ fn print(
         output::complain_all(text::prune::confinement(report));
         output::complain_all(text::prune::armed(report));
     }
+    output::complain_all(text::prune::unmatched(&report.unmatched));
     if !arguments.cache.quiet {
         output::complain_all(text::prune::notes(plan, report));
         let held_off = held_off.filter(|_| report.is_held_off());

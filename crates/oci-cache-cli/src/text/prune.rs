@@ -52,7 +52,6 @@ fn notes_on_entries(plan: &PrunePlan, report: &PruneReport) -> Vec<String> {
         };
         notes.push(format!("note: kept {}: {why}", amount(tally)));
     }
-    notes.extend(unmatched(&report.unmatched));
     notes.extend(pull(plan, report));
     if let Some((path, Some(entries))) = &report.notes.index_changed {
         let images = count(*entries as u64, "image", "images");
@@ -138,8 +137,8 @@ fn notes_on_limits(report: &PruneReport) -> Vec<String> {
     notes
 }
 
-/// Pins that match nothing: perhaps a mistake, by which more goes than was meant.
-fn unmatched(pins: &Unmatched) -> Option<String> {
+/// What matches nothing of what was named to stay or to go: perhaps a mistake, by which more goes than was meant.
+pub(crate) fn unmatched(pins: &Unmatched) -> Option<String> {
     const SHOWN: usize = 3;
     let shown: Vec<String> =
         pins.first.iter().take(SHOWN).map(|pin| format!("`{}`", escape_path(Path::new(pin)))).collect();
@@ -147,7 +146,7 @@ fn unmatched(pins: &Unmatched) -> Option<String> {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let pins = count(pins.count, "pin matches", "pins match");
+    let pins = count(pins.count, "name or digest matches", "names or digests match");
     (!shown.is_empty()).then(|| format!("warning: {pins} nothing here: {}{more}", shown.join(", ")))
 }
 
