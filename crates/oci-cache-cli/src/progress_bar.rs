@@ -118,3 +118,60 @@ fn template(stage: Stage, columns: usize) -> Option<String> {
     let without = || (columns >= what.len() + " 100%".len()).then(|| format!("{what} {{percent}}%"));
     with_bar.or_else(without)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The template with the longest that each part can become.
+    fn longest(template: &str) -> String {
+        let bar = template.split_once("{bar:").and_then(|(_, rest)| rest.split_once('}')?.0.parse().ok());
+        let bar: usize = bar.unwrap_or(0);
+        [
+            (format!("{{bar:{bar}}}").as_str(), "#".repeat(bar).as_str()),
+            ("{pos} of {len}", "9999999 of 9999999"),
+            ("{msg}", "1023.9 KiB of 1023.9 KiB"),
+            ("{binary_bytes_per_sec}", "1023.99 KiB/s"),
+            ("{eta}", "59m"),
+            ("{elapsed}", "59m"),
+            ("{percent}", "100"),
+        ]
+        .into_iter()
+        .fold(template.to_owned(), |text, (part, longest)| text.replace(part, longest))
+    }
+
+    #[test]
+    fn no_bar_is_wider_than_the_terminal() {
+        for stage in [Stage::Waiting, Stage::Hashing, Stage::Watching, Stage::Looking, Stage::Removing] {
+            for columns in 0..200 {
+                let Some(template) = template(stage, columns) else {
+                    assert!(columns < 21, "{stage:?} shows nothing in {columns} columns");
+                    continue;
+                };
+                let text = longest(&template);
+                assert!(!text.contains('{') && text.len() <= columns, "{columns}: {template}: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_narrower_terminal_is_told_less() {
+        // Terminals of 100, 80, 40, 30 and 20 columns, less what stays free.
+        let forms = [92, 72, 32, 22, 12].map(|columns| template(Stage::Removing, columns).unwrap());
+        assert_eq!(
+            forms,
+            [
+                "pruning {bar:21} {pos} of {len} blobs, {msg}, {eta} left",
+                "pruning {bar:28} {msg}, {eta} left",
+                "pruning {bar:8} {percent}%, {eta} left",
+                "pruning {percent}%",
+                "pruning {percent}%",
+            ]
+        );
+        assert_eq!(template(Stage::Removing, 11), None);
+        let hashing = [92, 32].map(|columns| template(Stage::Hashing, columns).unwrap());
+        assert!(hashing[0].ends_with("{binary_bytes_per_sec}, {eta} left"), "{hashing:?}");
+        assert!(hashing[1].ends_with(" {percent}%, {eta} left"), "{hashing:?}");
+        assert_eq!(template(Stage::Watching, 32).unwrap(), "watching what is used, {elapsed}");
+    }
+}
