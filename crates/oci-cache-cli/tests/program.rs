@@ -102,6 +102,30 @@ fn the_help_of_prune_is_in_groups_and_has_examples() {
 }
 
 #[test]
+fn each_flag_of_prune_is_in_its_group() {
+    let help = stdout(&["prune", "-h"]);
+    let mut groups = String::new();
+    for line in help.lines() {
+        // A description starts further to the right.
+        let flag = line.get(..8).and_then(|start| Some(&line[start.find("--")? + 2..]));
+        if let Some(name) = flag.and_then(|flag| flag.split(' ').next()) {
+            groups.push_str(&format!(" {name}"));
+        } else if line.ends_with(':') && !line.starts_with(' ') {
+            groups.push_str(&format!("\n{line}"));
+        }
+    }
+    assert_snapshot!(groups.trim_start(), @"
+    Options: help
+    What goes: older-than unreferenced corrupt image untagged keep keep-from from-plan aside
+    When to stop: max-used-space min-free-space
+    Safety: dry-run grace watch-first strict
+    Output: save-plan github-summary metrics-file format quiet verbose
+    Cache: cache-dir wait-timeout
+    Exit codes:
+    ");
+}
+
+#[test]
 fn every_help_ends_with_the_exit_codes() {
     let ending = format!("\n\n{}\n", oci_cache_cli::exit::help());
     for command in ["prune", "usage", "verify", "dir", "completions"] {
