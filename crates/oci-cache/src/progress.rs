@@ -154,3 +154,22 @@ impl fmt::Debug for Progress {
         debug.field("stop", &self.is_stopped()).field("advance", &self.advance()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_is_told() {
+        let progress = Progress::default();
+        assert_eq!(progress.stage(), Stage::Waiting);
+        for stage in [Stage::Hashing, Stage::Watching, Stage::Looking, Stage::Removing, Stage::Waiting] {
+            progress.enter(stage);
+            assert_eq!(progress.stage(), stage);
+        }
+        progress.add(1, 10);
+        progress.begin(Stage::Removing, 3, 30);
+        let begun = Advance { blobs: 0, bytes: 0, total_blobs: 3, total_bytes: 30 };
+        assert_eq!((progress.stage(), progress.advance()), (Stage::Removing, begun));
+    }
+}
