@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use insta::assert_snapshot;
 use serde_json::json;
-use support::{Cache, KIB, Ran, flat, set_age};
+use support::{Cache, KIB, Ran, flat, nested, set_age};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -228,6 +228,48 @@ fn a_terminal_says_how_wide_it_is_and_whether_it_has_colours() {
         assert!(!plain.contains('\x1b') && widest <= Some(40), "{variables:?}: {plain}");
         assert!(!plain.contains('#'), "there is no room for bars: {plain}");
     }
+}
+
+#[test]
+fn each_stream_has_colours_only_if_it_is_a_terminal() {
+    let cache = Cache::typical_layout();
+    let file = cache.base.path().join("printed");
+    for (redirection, is_stdout_shown) in [("> ", false), ("2> ", true)] {
+        let command = format!(
+            "exec '{}' cache-prune --dry-run --keep no:1 --cache-dir '{}' {redirection}'{}'",
+            env!("CARGO_BIN_EXE_xtask"),
+            cache.path().display(),
+            file.display(),
+        );
+        let mut script = std::process::Command::new("script");
+        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            script.env_remove(variable);
+        }
+        script.env("TERM", "xterm").stdin(std::process::Stdio::piped());
+        let shown = Ran::of(&mut script, cache.base.path()).stdout;
+        let printed = std::fs::read_to_string(&file).unwrap();
+        let (result, warning) = ("would free 9.3 KiB\x1b[0m", "\x1b[33mwarning:\x1b[0m");
+        assert!(shown.contains(if is_stdout_shown { result } else { warning }), "{shown}");
+        let rest = if is_stdout_shown { "warning: " } else { "would free 9.3 KiB across" };
+        assert!(printed.contains(rest) && !printed.contains('\x1b'), "{printed}");
+    }
+}
+
+#[test]
+fn what_is_not_known_of_an_image_is_told() {
+    let cache = Cache::layout();
+    // Neither is a manifest. The second has another size than the index says.
+    cache.write(nested(10), KIB);
+    cache.write(nested(20), 5);
+    cache.write_index(&[
+        support::layout::entry(10, support::layout::MANIFEST, "a\x1b[31m"),
+        support::layout::entry(20, support::layout::MANIFEST, "b"),
+    ]);
+    let text = cache.run("cache-usage", &[]).stdout;
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).expect(&text);
+    assert!(row("a\\").contains("  unknown") && row("b ").contains("  1 or more"), "{text}");
+    assert!(!text.contains('\x1b'), "{text}");
 }
 
 #[test]
