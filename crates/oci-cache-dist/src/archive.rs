@@ -69,6 +69,7 @@ mod tests {
             let entry = entry.unwrap();
             let header = entry.header();
             let owner = (header.uid().unwrap(), header.gid().unwrap());
+            assert_eq!((header.username(), header.groupname()), (Ok(Some("root")), Ok(Some("root"))));
             let path = entry.path().unwrap().display().to_string();
             (path, header.mode().unwrap(), header.mtime().unwrap(), owner)
         });

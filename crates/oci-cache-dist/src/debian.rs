@@ -143,6 +143,10 @@ fn with_gz(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+
     use super::*;
 
     #[test]
@@ -173,6 +177,13 @@ mod tests {
             ]
         );
         assert_eq!(debian.files[Path::new("usr/bin/oci-cache")].mode, 0o755);
+        for path in ["usr/share/doc/oci-cache/changelog.gz", "usr/share/man/man1/a.1.gz"] {
+            let mut text = String::new();
+            GzDecoder::new(debian.files[Path::new(path)].content.as_slice())
+                .read_to_string(&mut text)
+                .unwrap();
+            assert_eq!(text, "text", "{path}");
+        }
         let unit = &debian.files[Path::new("usr/lib/systemd/system/a.service")].content;
         assert_eq!(unit, b"ExecStart=/usr/bin/oci-cache prune");
     }

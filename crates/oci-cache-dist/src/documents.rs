@@ -59,3 +59,19 @@ fn below(sources: &Path, directory: &str) -> anyhow::Result<Vec<String>> {
     }
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_in_all_directories_are_found() {
+        let sources = tempfile::tempdir().unwrap();
+        fs::create_dir_all(sources.path().join("docs/fleet")).unwrap();
+        for name in ["README.md", "docs/faq.md", "docs/fleet/a.timer"] {
+            fs::write(sources.path().join(name), "text").unwrap();
+        }
+        assert_eq!(below(sources.path(), "docs").unwrap(), ["docs/faq.md", "docs/fleet/a.timer"]);
+        assert!(below(sources.path(), "nowhere").is_err());
+    }
+}
