@@ -131,3 +131,27 @@ fn fence_examples(markdown: &str) -> String {
 fn sections(markdown: &str) -> impl Iterator<Item = &str> {
     markdown.split("\n## ").skip(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_become_a_block_of_commands() {
+        let help =
+            "About.\n\nExamples:\n  Do it:\n    run a\n    run b\n  Undo it:\n    run c\n\n    as it is\n";
+        let expected = "About.\n\n###### **Examples:**\n\n```sh\n# Do it\nrun a\nrun b\n# Undo it\nrun c\n```\n\n    as it is\n";
+        assert_eq!(fence_examples(help), expected);
+    }
+
+    #[test]
+    fn a_command_with_a_picture_shows_it() {
+        let section = "`oci-cache usage`\n\nShow what is in the cache.\n\n";
+        let shown = illustrated(section);
+        assert!(
+            shown.starts_with("`oci-cache usage`\n") && shown.ends_with("](pictures/usage-80.svg)\n"),
+            "{shown}"
+        );
+        assert_eq!(illustrated("`oci-cache dir`\n\nPrint it.\n"), "`oci-cache dir`\n\nPrint it.\n");
+    }
+}

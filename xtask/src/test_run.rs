@@ -170,6 +170,7 @@ mod tests {
         assert_eq!(summary(OUTPUT, &skipped.repeat(2)), summary(OUTPUT, skipped));
         let ignored = OUTPUT.replacen("0 ignored", "2 ignored", 1);
         assert_eq!(summary(&ignored, ""), "131 passed, 2 skipped: 2 ignored");
+        assert!(TestRun::read(&ignored, "").unwrap().has_skips());
         let run = TestRun::read(&ignored, skipped).unwrap();
         assert!(run.has_skips() && !TestRun::read(OUTPUT, "").unwrap().has_skips());
         assert_eq!(run.skips(), "a::b: needs chattr\na::c: needs root\nb::c: needs root\n2 ignored");
