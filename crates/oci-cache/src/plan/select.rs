@@ -341,7 +341,9 @@ mod tests {
 
     /// A flat cache with one blob for each last use and size.
     fn inventory(blobs: &[(i64, u64)]) -> Inventory {
-        let root = OwnedFd::from(std::fs::File::open("/").unwrap());
+        // It is gone at once, but stays open, and whoever runs this may write to it.
+        let root = tempfile::tempdir().unwrap();
+        let root = OwnedFd::from(std::fs::File::open(root.path()).unwrap());
         let status = Status::of_descriptor(root.as_fd()).unwrap();
         let blob = |(index, (used, size_bytes)): (usize, &(i64, u64))| {
             let mut digest = [0; 32];
