@@ -48,9 +48,11 @@ pub(crate) fn run(arguments: &CiArguments) -> anyhow::Result<Exit> {
 fn run_plug_ins(shell: &Shell) -> anyhow::Result<Vec<String>> {
     let mut not_run = Vec::new();
     for (name, words) in PLUG_INS {
-        let asked = cmd!(shell, "cargo {name} --version").quiet().ignore_status();
+        // By this variable, which `cargo xtask` leaves behind, a plug-in takes itself for a program that `cargo run` started.
+        let asked =
+            cmd!(shell, "cargo {name} --version").env_remove("CARGO_PKG_NAME").quiet().ignore_status();
         if asked.ignore_stderr().output()?.status.success() {
-            cmd!(shell, "cargo {name} {words...}").run()?;
+            cmd!(shell, "cargo {name} {words...}").env_remove("CARGO_PKG_NAME").run()?;
         } else {
             not_run.push(format!("cargo-{name}"));
         }
