@@ -134,6 +134,11 @@ impl Tree {
         Some(format!("{}: before {before:?}, after {after:?}", path.display()))
     }
 
+    /// Describes the first entry that is gone, changed or new in `later`, before and after.
+    pub(crate) fn any_difference(&self, later: &Self) -> Option<String> {
+        self.first_difference(later, |_, before, after| after.is_none_or(|after| !before.is_same(after)))
+    }
+
     /// Lists the entries without what differs in every run: inodes and times.
     pub(crate) fn outline(&self) -> Vec<String> {
         let line = |(path, entry): (&PathBuf, &Entry)| {
@@ -211,6 +216,8 @@ mod tests {
         assert_eq!(before.first_change(&after, |path| path == "a").unwrap(), "a is gone");
         assert_eq!(before.first_change(&after, |path| path == "b").unwrap(), "b changed");
         assert_eq!(before.first_new(&after, |_| true), Some(Path::new("z")));
+        // The directory itself, first.
+        assert!(before.any_difference(&after).unwrap().starts_with(": before Some(Entry"));
         assert_eq!(before.names_gone_from(&after), Total { blobs: 2, bytes: 4 });
         assert_eq!(before.total_of(|path| path.starts_with("a")), Total { blobs: 1, bytes: 2 });
         assert!(before.outline()[1].starts_with("a 100"), "{:?}", before.outline());
@@ -228,6 +235,7 @@ mod tests {
         assert_eq!(before.first_difference(&tree(), is_touched), None);
         fs::hard_link(path("cache/a"), path("b")).unwrap();
         assert_eq!(before.first_change(&tree(), |_| true), None);
+        assert_eq!(before.any_difference(&tree()), None);
         let difference = before.first_difference(&tree(), is_touched).unwrap();
         assert!(difference.starts_with("a: before Some(Entry") && difference.contains("2 bytes read"));
         fs::write(path("cache/c"), "").unwrap();

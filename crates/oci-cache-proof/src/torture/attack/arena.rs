@@ -117,8 +117,7 @@ impl Arena {
     /// Describes how the canary changed.
     pub(crate) fn change(&self) -> anyhow::Result<Option<String>> {
         let after = Tree::of(&self.path().join("canary"))?;
-        let new = || self.before.first_new(&after, |_| true).map(|path| format!("{} is new", path.display()));
-        Ok(self.before.first_change(&after, |_| true).or_else(new))
+        Ok(self.before.any_difference(&after))
     }
 
     /// Refills the cache while the swapper is stopped. Otherwise most attempts would fail.

@@ -171,9 +171,7 @@ impl Yard {
     /// If it cannot be read.
     pub(super) fn change(&self) -> anyhow::Result<Option<String>> {
         let after = Tree::of(&self.directory.path().join("canary"))?;
-        Ok(self
-            .before
-            .first_difference(&after, |_, before, after| after.is_none_or(|after| !before.is_same(after))))
+        Ok(self.before.any_difference(&after))
     }
 
     /// Restores the two names while the swapper is stopped: if it swapped them meanwhile, root would give away the canary
