@@ -24,7 +24,7 @@ const BLOBS: usize = 20_000;
 /// One blob in so many is opened.
 const STEP: usize = 8;
 const CLIENTS: usize = 2;
-/// The number of caches on each file system.
+/// The number of caches on each file system, at most.
 const CACHES: usize = 8;
 
 /// How many opens succeeded, and of how many of these the name was gone then.
@@ -43,8 +43,13 @@ pub(super) fn rows(stage: &Stage) -> anyhow::Result<Vec<Row>> {
 fn row(stage: &Stage, kind: FileSystem) -> anyhow::Result<Row> {
     let mut row = Row::new("leases", kind.name(), "opens that coincide");
     let mount = mounts::mount(kind, &stage.scratch.join("coinciding"), Recording::Usual)?;
-    for number in 0..if stage.quick { 1 } else { CACHES } {
+    let least = if stage.quick { 1 } else { CACHES };
+    for number in 0..CACHES {
         prune(stage, &mount, number, &mut row)?;
+        // Whether an open coincides is chance. Where none did, there is another try.
+        if number + 1 >= least && row.pulls > 0 {
+            break;
+        }
     }
     row.check(row.pulls > 0 && row.unlinks > 0, || "no open succeeded, so this proves nothing".to_owned());
     mount.unmount()?;
