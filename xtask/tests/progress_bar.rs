@@ -8,7 +8,7 @@ mod support;
 
 use std::fs::{File, FileTimes};
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime};
 
@@ -83,10 +83,8 @@ fn run_and_stop(
     until: Option<&str>,
 ) -> (Option<i32>, String) {
     let command = format!("stty cols {columns} rows 24; exec '{}' {command}", env!("CARGO_BIN_EXE_xtask"));
-    let mut script = Command::new("script");
-    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-    script.env("LC_ALL", locale).env("TERM", "xterm").env_remove("COLUMNS").env("NO_COLOR", "1");
-    let mut script = support::spawn(script.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut script = support::on_a_terminal(&command);
+    let mut script = support::spawn(script.env("LC_ALL", locale).env("NO_COLOR", "1").stdout(Stdio::piped()));
     let (mut keyboard, mut terminal) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
     let (mut output, mut buffer) = (Vec::new(), [0; 4096]);
     let mut is_stopped = until.is_none();

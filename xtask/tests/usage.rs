@@ -200,19 +200,13 @@ fn colours_show_only_where_they_are_wanted() {
     assert!(refused.stderr.starts_with("\x1b[1m\x1b[31merror:\x1b[0m "), "{}", refused.stderr);
 }
 
-/// What `cache-usage` shows on a terminal of 40 columns with such variables. `script(1)` provides it.
+/// What `cache-usage` shows on a terminal of 40 columns with such variables.
 fn shown_on_a_terminal(cache: &Cache, variables: &[(&str, &str)]) -> String {
     let (program, path) = (env!("CARGO_BIN_EXE_xtask"), cache.path());
     let command =
         format!("stty cols 40 rows 24; exec '{program}' cache-usage --cache-dir '{}'", path.display());
-    let mut script = std::process::Command::new("script");
-    script
-        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
-        .stdin(std::process::Stdio::piped());
-    for variable in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
-        script.env_remove(variable);
-    }
-    let ran = Ran::of(script.env("LC_ALL", "C").envs(variables.iter().copied()), cache.base.path());
+    let mut script = support::on_a_terminal(&command);
+    let ran = Ran::of(script.envs(variables.iter().copied()), cache.base.path());
     assert_eq!(ran.exit, 0, "{}", ran.block());
     ran.stdout.replace('\r', "")
 }
@@ -220,12 +214,12 @@ fn shown_on_a_terminal(cache: &Cache, variables: &[(&str, &str)]) -> String {
 #[test]
 fn a_terminal_says_how_wide_it_is_and_whether_it_has_colours() {
     let cache = Cache::typical_layout();
-    let coloured = shown_on_a_terminal(&cache, &[("TERM", "xterm")]);
+    let coloured = shown_on_a_terminal(&cache, &[]);
     assert!(coloured.contains("\x1b[1m9.3 KiB\x1b[0m in [TMP]/oci\n"), "{coloured}");
-    for variables in [[("TERM", "dumb"), ("A", "b")], [("TERM", "xterm"), ("NO_COLOR", "1")]] {
-        let plain = shown_on_a_terminal(&cache, &variables);
+    for variable in [("TERM", "dumb"), ("NO_COLOR", "1")] {
+        let plain = shown_on_a_terminal(&cache, &[variable]);
         let widest = plain.lines().map(str::len).max();
-        assert!(!plain.contains('\x1b') && widest <= Some(40), "{variables:?}: {plain}");
+        assert!(!plain.contains('\x1b') && widest <= Some(40), "{variable:?}: {plain}");
         assert!(!plain.contains('#'), "there is no room for bars: {plain}");
     }
 }
@@ -241,13 +235,7 @@ fn each_stream_has_colours_only_if_it_is_a_terminal() {
             cache.path().display(),
             file.display(),
         );
-        let mut script = std::process::Command::new("script");
-        script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
-        for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
-            script.env_remove(variable);
-        }
-        script.env("TERM", "xterm").stdin(std::process::Stdio::piped());
-        let shown = Ran::of(&mut script, cache.base.path()).stdout;
+        let shown = Ran::of(&mut support::on_a_terminal(&command), cache.base.path()).stdout;
         let printed = std::fs::read_to_string(&file).unwrap();
         let (result, warning) = ("would free 9.3 KiB\x1b[0m", "\x1b[33mwarning:\x1b[0m");
         assert!(shown.contains(if is_stdout_shown { result } else { warning }), "{shown}");

@@ -149,17 +149,43 @@ impl Cache {
     }
 }
 
+/// The variables that the program reads, also through its libraries; `CI` has a say about colours.
+const READ_VARIABLES: [&str; 10] = [
+    "BANGER_OCI_CACHE_DIR",
+    "GITHUB_STEP_SUMMARY",
+    "COLUMNS",
+    "CI",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "NO_COLOR",
+    "LC_CTYPE",
+    "LANG",
+    "TERM",
+];
+
 /// The program, without a terminal on stdin and without the variables that it reads.
 pub fn xtask() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.stdin(Stdio::null());
-    for variable in
-        ["BANGER_OCI_CACHE_DIR", "GITHUB_STEP_SUMMARY", "COLUMNS", "CLICOLOR_FORCE", "LC_CTYPE", "LANG"]
-    {
+    without_read_variables(&mut command);
+    command
+}
+
+/// A shell command on a terminal of its own that knows colours. `script(1)` provides it.
+pub fn on_a_terminal(command: &str) -> Command {
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", command, "/dev/null"]);
+    script.stdin(Stdio::piped());
+    without_read_variables(&mut script);
+    script.env("TERM", "xterm");
+    script
+}
+
+fn without_read_variables(command: &mut Command) {
+    for variable in READ_VARIABLES {
         command.env_remove(variable);
     }
     command.env("LC_ALL", "C");
-    command
 }
 
 /// The hex digits of a test digest: a padded number.
