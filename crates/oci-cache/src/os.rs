@@ -3,7 +3,8 @@
 //! Takes descriptors and single names; gives the kernel's answers.
 //!
 //! Guarantees: every call on an entry is relative to an open directory and follows no symbolic link, so no path
-//! is resolved twice. Only [`sys`] contains `unsafe` code.
+//! is resolved twice. Only [`sys`] contains `unsafe` code: the rest of the library has none but a call of the processor's own
+//! instructions for SHA-256.
 
 pub(crate) mod access;
 pub(crate) mod attributes;
@@ -13,6 +14,7 @@ pub(crate) mod layer;
 pub(crate) mod lease;
 pub(crate) mod processes;
 pub(crate) mod quiet_read;
+pub(crate) mod read_through;
 pub(crate) mod readers;
 pub(crate) mod status;
 pub(crate) mod subvolume;

@@ -11,52 +11,35 @@
 //! name, the blob is an archive of that image, and only the `.json` can be judged. Nothing is changed; access times do not change where `O_NOATIME` is
 //! allowed; pages that were not in the page cache before are dropped again.
 //!
-//! How it is fast: it uses all cores, starts with the largest blobs so that the cores finish together,
-//! and reads in blocks that fit the processor's cache.
+//! How it is fast: each core hashes two blobs at once, while the kernel reads ahead of it and other threads wait for the
+//! disk. The largest blobs come first, so that the cores finish together.
 
+mod block;
+mod check;
+mod checker;
 mod early_end;
+mod hasher;
+mod sha256;
+#[cfg(target_arch = "x86_64")]
+mod sha256_pair;
+mod worker;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd as _;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::io::Errno;
-use sha2::{Digest as _, Sha256, Sha512};
-
-use crate::cache::SETTLE;
-use crate::cache::digest::{Algorithm, Digest, Spelling};
 use crate::cache::finding::Finding;
-use crate::cache::inventory::{Blob, Inventory, Tree};
+use crate::cache::inventory::Inventory;
 use crate::cache::ledger::Tally;
 use crate::error::{Failure, Failures};
-use crate::os::lease::has_writer;
-use crate::os::quiet_read::Windows;
-use crate::os::quiet_read::open_quietly;
-use crate::os::status::Status;
 use crate::progress::{Progress, Stage};
 use crate::scan::references::read_references;
-use crate::verify::early_end::suspicion;
+pub use crate::verify::check::Check;
+use crate::verify::checker::{Checker, Verdict};
+use crate::verify::worker::{Queue, Worker};
 
-/// Size of one read, in bytes: small enough to stay in the second-level cache between copying and
-/// hashing.
-const BUFFER_BYTES: usize = 64 << 10;
-/// A quick check hashes blobs up to this size in full.
-const SMALL_BYTES: u64 = 4096;
-/// Maximum number of times that a changing blob is read.
-const ATTEMPTS: usize = 3;
-
-/// How thoroughly to check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// Hash every blob.
-    Full,
-    /// Hash only blobs that may be truncated: those with a wrong size, a missing trailer or no content.
-    Quick,
-}
+/// Threads for each core: while one waits for the disk, another hashes.
+const THREADS_PER_CORE: usize = 2;
 
 /// The result of a verification. Blobs not found intact are in [`Inventory::findings`].
 #[derive(Debug, Default)]
@@ -105,23 +88,20 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     progress.begin(Stage::Hashing, order.len() as u64, total);
     order.sort_by_key(|&index| std::cmp::Reverse(blobs[index].size_bytes));
     let found = Mutex::new(Found::default());
-    let next = AtomicUsize::new(0);
-    let cores = thread::available_parallelism().map_or(1, usize::from).min(order.len());
-    let work = || {
-        let mut checker = Checker { inventory, check, progress, buffer: vec![0; BUFFER_BYTES] };
-        while let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (index, verdict) =
-                if progress.is_stopped() { (index, Verdict::NotReached) } else { checker.check(index) };
-            found.lock().unwrap_or_else(PoisonError::into_inner).add(inventory, index, verdict);
-        }
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores * THREADS_PER_CORE).min(order.len());
+    let queue = Queue::new(&order, cores);
+    let tell = |index, verdict| {
+        found.lock().unwrap_or_else(PoisonError::into_inner).add(inventory, index, verdict);
     };
+    let work = || Worker::new(Checker { inventory, check, progress }, threads, tell).run(&queue);
     thread::scope(|scope| {
         if progress.has_callback() {
-            let threads = (0..cores).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
-            let threads: Vec<_> = threads.collect();
-            progress.tell_until(|| threads.iter().all(thread::ScopedJoinHandle::is_finished));
+            let started = (0..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+            let started: Vec<_> = started.collect();
+            progress.tell_until(|| started.iter().all(thread::ScopedJoinHandle::is_finished));
         }
-        for _ in 1..cores {
+        for _ in 1..threads {
             // If no thread can be started, this thread does all the work.
             let _ = thread::Builder::new().spawn_scoped(scope, work);
         }
@@ -131,18 +111,6 @@ pub fn verify(inventory: &mut Inventory, check: Check, progress: &Progress) -> V
     verification.interrupted = progress.is_stopped();
     inventory.findings = Some(findings);
     verification
-}
-
-/// The result for one blob.
-enum Verdict {
-    Intact,
-    /// The digest of the content, and whether a lease proved that no process writes to the file.
-    Corrupt(Digest, bool),
-    InUse,
-    Changed,
-    Gone,
-    NotReached,
-    Failed(io::Error),
 }
 
 /// The results so far.
@@ -176,131 +144,5 @@ impl Found {
             }
         };
         self.findings.insert(index, finding);
-    }
-}
-
-/// One thread of a verification.
-struct Checker<'a> {
-    inventory: &'a Inventory,
-    check: Check,
-    progress: &'a Progress,
-    buffer: Vec<u8>,
-}
-
-impl Checker<'_> {
-    /// Checks a blob. Of an archive whose manifest is beside it, that manifest is checked instead. Returns the file
-    /// that was judged.
-    fn check(&mut self, index: usize) -> (usize, Verdict) {
-        let Tree { blobs, companions, .. } = &self.inventory.tree;
-        let is_manifest = |companion: &&usize| blobs[**companion].spelling == Spelling::Json;
-        let manifest = companions.of(index).iter().copied().find(|companion| is_manifest(&companion));
-        let archive = manifest.filter(|&manifest| matches!(self.check_file(manifest), Verdict::Intact));
-        if archive.is_some() {
-            self.progress.add(0, blobs[index].size_bytes);
-        }
-        let (judged, verdict) =
-            archive.map_or_else(|| (index, self.check_file(index)), |manifest| (manifest, Verdict::Intact));
-        if !matches!(verdict, Verdict::NotReached) {
-            self.progress.add(1, 0);
-        }
-        (judged, verdict)
-    }
-
-    fn check_file(&mut self, index: usize) -> Verdict {
-        self.try_check(index, &self.inventory.tree.blobs[index]).unwrap_or_else(|error| {
-            let is_gone = matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::LOOP));
-            if is_gone { Verdict::Gone } else { Verdict::Failed(error) }
-        })
-    }
-
-    fn try_check(&mut self, index: usize, blob: &Blob) -> io::Result<Verdict> {
-        let directory = self.inventory.tree.directory(blob.directory).descriptor.as_fd();
-        let file = open_quietly(directory, blob.digest.file_name(blob.spelling).as_c_str())?;
-        let mut before = Status::of_descriptor(file.as_fd())?;
-        if !before.is_regular_file() {
-            return Ok(Verdict::Changed);
-        }
-        if self.check == Check::Quick && !(1..=SMALL_BYTES).contains(&before.size_bytes) {
-            let expected = self.inventory.references.sizes.get(&index).copied();
-            if suspicion(&file, before.size_bytes, expected)?.is_none() {
-                self.progress.add(0, blob.size_bytes);
-                return Ok(Verdict::Intact);
-            }
-        }
-        for _ in 0..ATTEMPTS {
-            let Some(actual) = self.hash(&file, before.size_bytes, blob.digest.algorithm())? else {
-                return Ok(Verdict::NotReached);
-            };
-            let after = Status::of_descriptor(file.as_fd())?;
-            self.inventory.tree.own_reads.record(index, blob.accessed, &after);
-            if actual == blob.digest && after.size_bytes == before.size_bytes {
-                return Ok(Verdict::Intact);
-            }
-            let has_writer = has_writer(file.as_fd());
-            if has_writer == Some(true) {
-                return Ok(Verdict::InUse);
-            }
-            if after.is_same_content(&before) && (has_writer.is_some() || self.is_at_rest(&file, &after)?) {
-                return Ok(Verdict::Corrupt(actual, has_writer.is_some()));
-            }
-            before = after;
-        }
-        Ok(Verdict::Changed)
-    }
-
-    /// Whether the content stays the same for half a second; used where a lease cannot show writers.
-    fn is_at_rest(&self, file: &File, status: &Status) -> io::Result<bool> {
-        self.progress.wait(SETTLE);
-        Ok(Status::of_descriptor(file.as_fd())?.is_same_content(status))
-    }
-
-    /// Hashes the first `size_bytes` of a file, or all of it if it is shorter; `None` if a stop was requested.
-    ///
-    /// What somebody appends meanwhile is not read: it may grow as fast as it is read.
-    fn hash(&mut self, file: &File, size_bytes: u64, algorithm: Algorithm) -> io::Result<Option<Digest>> {
-        let mut windows = Windows::default();
-        let mut hasher = match algorithm {
-            Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
-            Algorithm::Sha512 => Hasher::Sha512(Box::new(Sha512::new())),
-        };
-        let mut position = 0;
-        while position < size_bytes {
-            windows.look_ahead(file, size_bytes, position);
-            let wanted = usize::try_from(size_bytes - position).unwrap_or(usize::MAX).min(BUFFER_BYTES);
-            let buffer = &mut self.buffer[..wanted];
-            let read = rustix::io::retry_on_intr(|| rustix::io::pread(file, &mut *buffer, position))?;
-            if read == 0 {
-                break;
-            }
-            if self.progress.is_stopped() {
-                return Ok(None);
-            }
-            hasher.update(&self.buffer[..read]);
-            self.progress.add(0, read as u64);
-            windows.drop_read(file, position, position + read as u64);
-            position += read as u64;
-        }
-        Ok(Some(hasher.finish()))
-    }
-}
-
-enum Hasher {
-    Sha256(Sha256),
-    Sha512(Box<Sha512>),
-}
-
-impl Hasher {
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-        }
-    }
-
-    fn finish(self) -> Digest {
-        match self {
-            Self::Sha256(hasher) => Digest::Sha256(hasher.finalize().into()),
-            Self::Sha512(hasher) => Digest::Sha512(Box::new(hasher.finalize().into())),
-        }
     }
 }

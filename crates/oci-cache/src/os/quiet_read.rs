@@ -1,4 +1,4 @@
-//! Reads files without changing their access times or the page cache.
+//! Reads a few bytes of files, or all of small ones, without changing their access times or the page cache.
 //!
 //! Guarantees: access times do not change where `O_NOATIME` is allowed. Pages that were already cached
 //! stay cached. Other pages are dropped again after they are read, if the kernel can tell which pages
@@ -16,11 +16,6 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// Page size of the page cache. Where pages are larger, less is dropped.
 const PAGE_BYTES: u64 = 4096;
-/// Window in which a sequentially read file is checked for cached pages. If the first or the last page
-/// of a window is cached, none of its pages are dropped.
-const WINDOW_BYTES: u64 = 256 << 10;
-/// How far ahead of a sequential read the windows are checked: further than the kernel reads ahead.
-const AHEAD_BYTES: u64 = 64 << 20;
 
 /// Opens the entry `name` of `directory` without changing its access time, where that is allowed: for
 /// the owner and for root (`open(2)`, `O_NOATIME`).
@@ -63,44 +58,13 @@ pub(crate) fn read_exact_quietly(file: &File, bytes: &mut [u8], position: u64) -
     Ok(())
 }
 
-/// Records which windows of a file were cached before it was read sequentially.
-#[derive(Debug, Default)]
-pub(crate) struct Windows {
-    were_cached: Vec<bool>,
-}
-
-impl Windows {
-    /// Checks the windows up to [`AHEAD_BYTES`] past `position`, the position of the next read.
-    pub(crate) fn look_ahead(&mut self, file: &File, size_bytes: u64, position: u64) {
-        let is_cached = |position| read_cached(file, &mut [0], position) != Err(Errno::AGAIN);
-        let end = size_bytes.min(position.saturating_add(AHEAD_BYTES));
-        loop {
-            let start = self.were_cached.len() as u64 * WINDOW_BYTES;
-            if start >= end {
-                return;
-            }
-            let last_byte = start.saturating_add(WINDOW_BYTES).min(size_bytes) - 1;
-            self.were_cached.push(is_cached(start) || is_cached(last_byte));
-        }
-    }
-
-    /// Drops the pages read in the range, except in windows that were cached before.
-    pub(crate) fn drop_read(&self, file: &File, from: u64, to: u64) {
-        for window in from / WINDOW_BYTES..to.div_ceil(WINDOW_BYTES) {
-            let was_cached = usize::try_from(window).ok().and_then(|window| self.were_cached.get(window));
-            if was_cached == Some(&false) {
-                drop_pages(file, window * WINDOW_BYTES, to.min((window + 1) * WINDOW_BYTES));
-            }
-        }
-    }
-}
-
 /// Reads from the page cache only; `EAGAIN` if nothing is cached.
 fn read_cached(file: &File, bytes: &mut [u8], position: u64) -> Result<usize, Errno> {
     preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT)
 }
 
-fn drop_pages(file: &File, start: u64, end: u64) {
+/// Drops the pages of a range from the page cache, where nobody else uses them.
+pub(crate) fn drop_pages(file: &File, start: u64, end: u64) {
     if let Some(length) = end.checked_sub(start).and_then(NonZeroU64::new) {
         // This is advice only: nothing is lost if the kernel ignores it.
         let _ = fadvise(file, start, Some(length), Advice::DontNeed);

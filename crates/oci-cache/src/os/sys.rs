@@ -1,11 +1,13 @@
-//! System calls that no safe crate offers; the only module with `unsafe` code.
+//! System calls that no safe crate offers.
 //!
 //! Guarantees: each function passes only integers, descriptors and names to the kernel. No system call touches the memory
-//! of the process, except [`file_handle`], which lends the kernel a buffer.
+//! of the process, except that [`file_handle`] and [`cached_pages`] lend the kernel a buffer. What [`cached_pages`] maps is
+//! never read, and unmapped before it returns.
 
 use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, IntoRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -85,6 +87,36 @@ pub(crate) fn file_handle(directory: BorrowedFd<'_>, name: &CStr) -> Result<Vec<
     }
     let length = usize::try_from(handle.bytes).unwrap_or(0).min(handle.content.len());
     Ok(handle.content[..length].to_vec())
+}
+
+/// For each page of a file that begins in the range, whether it is in the page cache (`mincore(2)`). To a user who neither
+/// owns the file nor may write to it, the kernel calls every page cached.
+///
+/// # Errors
+///
+/// The error of the system call: of `mmap(2)` where a file system does not map files.
+#[expect(unsafe_code, reason = "mincore is in no safe crate")]
+pub(crate) fn cached_pages(file: BorrowedFd<'_>, range: &Range<u64>) -> Result<Vec<bool>, Errno> {
+    let (Ok(offset), Ok(bytes)) =
+        (libc::off_t::try_from(range.start), usize::try_from(range.end.saturating_sub(range.start)))
+    else {
+        return Err(Errno::OVERFLOW);
+    };
+    let mut pages = vec![0; bytes.div_ceil(rustix::param::page_size())];
+    let descriptor = file.as_raw_fd();
+    // SAFETY: the kernel chooses an address where nothing is mapped. Nobody may read or write there.
+    let address = unsafe {
+        libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, libc::MAP_PRIVATE, descriptor, offset)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(errno_of(&io::Error::last_os_error()));
+    }
+    // SAFETY: the kernel writes a byte for each page of the mapping, and there is room for as many.
+    let result = unsafe { libc::mincore(address, bytes, pages.as_mut_ptr()) };
+    let error = io::Error::last_os_error();
+    // SAFETY: this is the whole mapping from above, and nothing refers to it.
+    unsafe { libc::munmap(address, bytes) };
+    if result == -1 { Err(errno_of(&error)) } else { Ok(pages.iter().map(|page| page & 1 != 0).collect()) }
 }
 
 /// Closes all descriptors, with one system call for each run of consecutive numbers (`close_range(2)`,

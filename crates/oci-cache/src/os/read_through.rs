@@ -1,0 +1,207 @@
+//! Reads a file from its beginning to its end, and leaves the page cache as it was.
+//!
+//! Guarantees: pages that were cached before stay cached. Other pages are dropped again: in pieces while the file is read,
+//! and once more at the end, also at an early one. So a file larger than the memory pushes nothing else out of it.
+//!
+//! What it does not guarantee: that of a file that the user neither owns nor may write to. The kernel then calls every page
+//! cached, and all that is read stays. So it does on file systems that do not map files.
+//!
+//! How it is fast: the kernel reads ahead of the reader, and is left to it. What is cached is asked for much at a time, without
+//! reading anything: a probe that reads, such as `preadv2(2)` with `RWF_NOWAIT`, begins to read ahead and makes the next
+//! probe wrong.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use crate::os::quiet_read::drop_pages;
+use crate::os::sys::cached_pages;
+
+/// What is asked for at a time, in bytes.
+const SPAN_BYTES: u64 = 32 << 20;
+/// How far ahead of the reader it is asked for: further than the kernel reads ahead.
+const AHEAD_BYTES: u64 = SPAN_BYTES;
+/// What is dropped at a time, in bytes. The kernel keeps parts of a large folio, so a piece begins where the largest would.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// A file that is being read.
+#[derive(Debug)]
+pub(crate) struct ReadThrough {
+    file: File,
+    end: u64,
+    position: u64,
+    /// Up to where it is known what was cached.
+    known_to: u64,
+    /// Whole pages that were not cached, in order.
+    uncached: Vec<Range<u64>>,
+    /// Up to where they were dropped again.
+    dropped_to: u64,
+}
+
+impl ReadThrough {
+    /// Begins to read the first `size_bytes` of a file.
+    pub(crate) const fn new(file: File, size_bytes: u64) -> Self {
+        Self { file, end: size_bytes, position: 0, known_to: 0, uncached: Vec::new(), dropped_to: 0 }
+    }
+
+    /// Begins again from the beginning.
+    pub(crate) const fn restart(&mut self, size_bytes: u64) {
+        self.end = size_bytes;
+        self.position = 0;
+        self.dropped_to = 0;
+    }
+
+    /// The file.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Fills the buffer, and returns how many bytes were read. There are fewer only at the end.
+    ///
+    /// # Errors
+    ///
+    /// The error of the system call.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.look_ahead();
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let wanted = left.min(buffer.len());
+        let mut filled = 0;
+        while filled < wanted {
+            let rest = &mut buffer[filled..wanted];
+            let read =
+                rustix::io::retry_on_intr(|| rustix::io::pread(&self.file, &mut *rest, self.position))?;
+            if read == 0 {
+                self.end = self.position;
+                break;
+            }
+            filled += read;
+            self.position += read as u64;
+        }
+        self.drop_read();
+        Ok(filled)
+    }
+
+    /// Whether everything was read.
+    pub(crate) const fn is_at_end(&self) -> bool {
+        self.position == self.end
+    }
+
+    fn look_ahead(&mut self) {
+        while self.known_to < self.end.min(self.position.saturating_add(AHEAD_BYTES)) {
+            let span = self.known_to..self.end.min(self.known_to.saturating_add(SPAN_BYTES));
+            self.known_to = span.end;
+            let page_bytes = rustix::param::page_size() as u64;
+            let pages = cached_pages(self.file.as_fd(), &span).unwrap_or_default();
+            let mut start = span.start;
+            for run in pages.chunk_by(|page, next| page == next) {
+                let end = start + run.len() as u64 * page_bytes;
+                if run.first() == Some(&false) {
+                    self.uncached.push(start..end);
+                }
+                start = end;
+            }
+        }
+    }
+
+    fn drop_read(&mut self) {
+        let is_over = self.is_at_end();
+        let to = if is_over { u64::MAX } else { self.position / PIECE_BYTES * PIECE_BYTES };
+        if to > self.dropped_to {
+            self.drop_between(self.dropped_to, to);
+            self.dropped_to = to;
+        }
+    }
+
+    fn drop_between(&self, from: u64, to: u64) {
+        let first = self.uncached.partition_point(|range| range.end <= from);
+        for range in self.uncached[first..].iter().take_while(|range| range.start < to) {
+            drop_pages(&self.file, range.start.max(from), range.end.min(to));
+        }
+    }
+}
+
+impl Drop for ReadThrough {
+    /// What the kernel was still reading when its turn came is dropped now, and what it read in vain.
+    fn drop(&mut self) {
+        self.drop_between(0, u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::os::unix::fs::FileExt as _;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    const SIZE: u64 = 3 * SPAN_BYTES + 4097;
+
+    /// A file of which these ranges are cached: elsewhere than in /tmp, which may be a tmpfs, where all is cached always.
+    fn file(cached: &[Range<u64>]) -> (tempfile::TempDir, File) {
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = directory.path().join("file");
+        let mut file = File::create(&path).unwrap();
+        let content: Vec<u8> = (0..SIZE).map(|at| (at / 64 * 31).to_le_bytes()[0]).collect();
+        file.write_all(&content).unwrap();
+        file.sync_all().unwrap();
+        let file = File::open(&path).unwrap();
+        drop_pages(&file, 0, SIZE);
+        // Without this, the kernel reads more than is wanted.
+        fadvise(&file, 0, None, Advice::Random).unwrap();
+        for range in cached {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap()];
+            file.read_exact_at(&mut bytes, range.start).unwrap();
+        }
+        fadvise(&file, 0, None, Advice::Normal).unwrap();
+        (directory, file)
+    }
+
+    fn pages(file: &File) -> Vec<bool> {
+        cached_pages(file.as_fd(), &(0..SIZE)).unwrap()
+    }
+
+    #[test]
+    fn what_is_read_is_the_content_and_the_page_cache_stays() {
+        let edges = [0..4096, SPAN_BYTES - 4096..SPAN_BYTES + 8192, 40_000_000..50_000_000, SIZE - 1..SIZE];
+        for cached in [&[][..], &edges, std::slice::from_ref(&(0..SIZE))] {
+            let (directory, file) = file(cached);
+            let before = pages(&file);
+            let mut content = Vec::new();
+            let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
+            let mut buffer = vec![0; 100_000];
+            while !reading.is_at_end() {
+                let read = reading.read(&mut buffer).unwrap();
+                content.extend_from_slice(&buffer[..read]);
+            }
+            drop(reading);
+            assert!(pages(&file) == before, "{cached:?}");
+            assert!(content == fs::read(directory.path().join("file")).unwrap());
+        }
+    }
+
+    #[test]
+    fn an_early_end_leaves_nothing_behind() {
+        let (_directory, file) = file(&[]);
+        let before = pages(&file);
+        let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
+        assert_eq!(reading.read(&mut vec![0; 300_000]).unwrap(), 300_000);
+        drop(reading);
+        assert!(pages(&file) == before);
+    }
+
+    #[test]
+    fn a_file_that_shrinks_ends_and_one_that_grows_does_too() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 10_000]).unwrap();
+        for (size, expected) in [(20_000, 10_000), (3000, 3000), (0, 0)] {
+            let mut reading = ReadThrough::new(file.try_clone().unwrap(), size);
+            assert_eq!(reading.read(&mut vec![0; 30_000]).unwrap(), expected);
+            assert!(reading.is_at_end());
+            assert_eq!(reading.read(&mut vec![0; 30_000]).unwrap(), 0);
+        }
+    }
+}
