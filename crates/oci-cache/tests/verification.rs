@@ -7,6 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use oci_cache::{CacheDir, Check, Finding, Progress, scan, verify};
 use sha2::{Digest as _, Sha256, Sha512};
@@ -76,5 +77,28 @@ fn a_blob_has_its_own_digest_with_any_number_beside_it() {
             expected.insert(path, sha256(&content));
         }
         assert_eq!(corrupt(directory.path()), expected, "{count} blobs");
+    }
+}
+
+#[test]
+fn progress_counts_what_was_checked_and_nothing_after_a_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let contents = contents();
+    for content in &contents {
+        support::put(&directory.path().join(sha256(content)), content, support::DAY);
+    }
+    let bytes: u64 = contents.iter().map(|content| content.len() as u64).sum();
+    let mut inventory = scan(&CacheDir::open(directory.path(), &[]).unwrap()).unwrap();
+    for is_stopped in [false, true] {
+        let progress = Progress::default();
+        progress.stop.store(is_stopped, Ordering::Relaxed);
+        let verification = verify(&mut inventory, Check::Full, &progress);
+        let advance = progress.advance();
+        let expected = if is_stopped { (0, 0) } else { (contents.len() as u64, bytes) };
+        assert_eq!((advance.blobs, advance.bytes), expected);
+        assert_eq!((verification.checked.blobs, verification.checked.bytes), expected);
+        assert_eq!(verification.interrupted, is_stopped);
+        let unread = inventory.findings().filter(|(_, finding)| **finding == Finding::Unread).count();
+        assert_eq!(unread, if is_stopped { contents.len() } else { 0 });
     }
 }

@@ -88,10 +88,12 @@ impl ReadThrough {
     }
 
     fn look_ahead(&mut self) {
-        while self.known_to < self.end.min(self.position.saturating_add(AHEAD_BYTES)) {
-            let span = self.known_to..self.end.min(self.known_to.saturating_add(SPAN_BYTES));
+        let page_bytes = rustix::param::page_size() as u64;
+        // A range begins where a page does, also after a new beginning with another size.
+        let end = self.end.next_multiple_of(page_bytes);
+        while self.known_to < end.min(self.position.saturating_add(AHEAD_BYTES)) {
+            let span = self.known_to..end.min(self.known_to.saturating_add(SPAN_BYTES));
             self.known_to = span.end;
-            let page_bytes = rustix::param::page_size() as u64;
             let pages = cached_pages(self.file.as_fd(), &span).unwrap_or_default();
             let mut start = span.start;
             for run in pages.chunk_by(|page, next| page == next) {
@@ -164,23 +166,62 @@ mod tests {
         cached_pages(file.as_fd(), &(0..SIZE)).unwrap()
     }
 
+    /// Reads on to the end.
+    fn rest_of(reading: &mut ReadThrough) -> Vec<u8> {
+        let (mut content, mut buffer) = (Vec::new(), vec![0; 100_000]);
+        while !reading.is_at_end() {
+            let read = reading.read(&mut buffer).unwrap();
+            content.extend_from_slice(&buffer[..read]);
+        }
+        content
+    }
+
     #[test]
     fn what_is_read_is_the_content_and_the_page_cache_stays() {
         let edges = [0..4096, SPAN_BYTES - 4096..SPAN_BYTES + 8192, 40_000_000..50_000_000, SIZE - 1..SIZE];
         for cached in [&[][..], &edges, std::slice::from_ref(&(0..SIZE))] {
             let (directory, file) = file(cached);
+            let expected = || fs::read(directory.path().join("file")).unwrap();
             let before = pages(&file);
-            let mut content = Vec::new();
             let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
-            let mut buffer = vec![0; 100_000];
-            while !reading.is_at_end() {
-                let read = reading.read(&mut buffer).unwrap();
-                content.extend_from_slice(&buffer[..read]);
-            }
+            let content = rest_of(&mut reading);
+            // It was dropped on the way, but for what the kernel was still busy with.
+            let [then, now] =
+                [&before, &pages(&file)].map(|pages| pages.iter().filter(|page| **page).count());
+            assert!(now - then <= before.len() / 4, "{cached:?}: {then} pages, then {now}");
             drop(reading);
             assert!(pages(&file) == before, "{cached:?}");
-            assert!(content == fs::read(directory.path().join("file")).unwrap());
+            assert!(content == expected());
         }
+    }
+
+    #[test]
+    fn it_begins_again_and_the_page_cache_stays() {
+        let (directory, file) = file(&[]);
+        let before = pages(&file);
+        let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
+        let first = rest_of(&mut reading);
+        reading.restart(SIZE / 2);
+        let second = rest_of(&mut reading);
+        let [then, now] = [&before, &pages(&file)].map(|pages| pages.iter().filter(|page| **page).count());
+        assert!(now - then <= before.len() / 4, "{then} pages, then {now}");
+        drop(reading);
+        assert!(pages(&file) == before);
+        let expected = fs::read(directory.path().join("file")).unwrap();
+        assert!(first == expected && second[..] == expected[..second.len()]);
+        assert_eq!(second.len() as u64, SIZE / 2);
+    }
+
+    #[test]
+    fn a_file_that_has_grown_is_known_to_its_new_end() {
+        let (_directory, file) = file(&[]);
+        let mut reading = ReadThrough::new(file, 5000);
+        assert_eq!(rest_of(&mut reading).len(), 5000);
+        reading.restart(SIZE);
+        assert_eq!(rest_of(&mut reading).len() as u64, SIZE);
+        // All but what the kernel read ahead of the first end, where that is possible at all.
+        let known: u64 = reading.uncached.iter().map(|range| range.end - range.start).sum();
+        assert!(known == 0 || known > SIZE / 2, "{known} of {SIZE} bytes");
     }
 
     #[test]
