@@ -16,12 +16,15 @@ mod half_gone;
 mod measure;
 mod numbers;
 mod observe;
+mod original;
+mod page_cache;
 mod places;
 mod publish;
 mod record;
 mod report;
 #[cfg(test)]
 mod samples;
+mod summary;
 mod unlink_loop;
 
 use std::fs;
@@ -51,7 +54,7 @@ pub(crate) struct BenchArguments {
     /// Small caches and 3 rounds, to see that everything runs; writes nothing into docs/.
     #[arg(long)]
     quick: bool,
-    /// How often each contender runs: 5 times, 3 with --quick; at most 3 with a million blobs.
+    /// How often each contender runs: 5 times, 3 with --quick; at most 2 with a million blobs.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Only the benchmark of this name; can be given several times.

@@ -18,6 +18,22 @@ pub(crate) struct Benchmark {
     pub(crate) kind: Kind,
     /// The maximum number of rounds.
     pub(crate) most_rounds: u16,
+    /// Whether everything is dropped from the kernel's caches before each run.
+    pub(crate) is_cold: bool,
+    /// What the pruner is to reach.
+    pub(crate) aims: &'static [Aim],
+}
+
+/// A ratio of wall times that the pruner is to reach, or stay below.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Aim {
+    /// The contender that it is compared with.
+    pub(crate) beside: &'static str,
+    pub(crate) ratio: f64,
+}
+
+const fn aim(beside: &'static str, ratio: f64) -> Aim {
+    Aim { beside, ratio }
 }
 
 /// What the contenders do with the cache.
@@ -25,11 +41,15 @@ pub(crate) struct Benchmark {
 pub(crate) enum Kind {
     /// They remove it. The wall time counts.
     Prune,
+    /// They remove it: the pruner and the baseline.
+    PruneBesideBaseline,
+    /// The pruner alone removes it.
+    Alone,
     /// They only count it.
     DryRun,
     /// They summarise it, and only count it.
     Usage,
-    /// They hash every blob, from the page cache.
+    /// They hash every blob, or only read it.
     Verify,
     /// They remove it. The time between the first and the last removed name counts.
     HalfGone,
@@ -42,6 +62,8 @@ impl Kind {
     pub(crate) const fn contenders(self) -> &'static [Contender] {
         match self {
             Self::Prune => contenders::PRUNE,
+            Self::PruneBesideBaseline => contenders::BESIDE_BASELINE,
+            Self::Alone => contenders::ALONE,
             Self::DryRun => contenders::DRY_RUN,
             Self::Usage => contenders::USAGE,
             Self::Verify => contenders::VERIFY,
@@ -57,7 +79,7 @@ impl Kind {
 
     /// Whether memory and system calls are measured too.
     pub(crate) const fn is_observed(self) -> bool {
-        matches!(self, Self::Prune | Self::DryRun | Self::Usage | Self::Verify)
+        !matches!(self, Self::HalfGone | Self::UnlinkLimit)
     }
 }
 
@@ -72,6 +94,7 @@ const fn recipe(blobs: usize, sizes: Sizes) -> Recipe {
 
 const SMALL_10K: Recipe = recipe(10_000, Sizes::Each(4 * KIB));
 const SMALL_100K: Recipe = recipe(100_000, Sizes::Each(4 * KIB));
+const MILLION: Recipe = recipe(1_000_000, Sizes::UpTo(4 * KIB));
 const LARGE: Recipe = recipe(48, Sizes::Each(64 * MIB));
 
 const fn benchmark(
@@ -81,7 +104,7 @@ const fn benchmark(
     file_system: FileSystem,
     kind: Kind,
 ) -> Benchmark {
-    Benchmark { name, about, recipe, file_system, kind, most_rounds: u16::MAX }
+    Benchmark { name, about, recipe, file_system, kind, most_rounds: u16::MAX, is_cold: false, aims: &[] }
 }
 
 const ALL: &[Benchmark] = &[
@@ -91,6 +114,14 @@ const ALL: &[Benchmark] = &[
         recipe(47, Sizes::Together(TYPICAL_BYTES)),
         FileSystem::Disk,
         Kind::Prune,
+    )
+    .aiming_at(&[aim(contenders::BASELINE, 0.8)]),
+    benchmark(
+        "typical-one-fresh",
+        "The same with one fresh blob, so that the pruner looks for pulls, for half a second at least.",
+        Recipe { last_is_fresh: true, ..recipe(47, Sizes::Together(TYPICAL_BYTES)) },
+        FileSystem::Disk,
+        Kind::Prune,
     ),
     benchmark(
         "small-10k",
@@ -98,35 +129,49 @@ const ALL: &[Benchmark] = &[
         SMALL_10K,
         FileSystem::Disk,
         Kind::Prune,
-    ),
-    benchmark("small-100k", "Ten times as many.", SMALL_100K, FileSystem::Disk, Kind::Prune),
+    )
+    .aiming_at(&[aim(contenders::BASELINE, 0.4)]),
     benchmark(
-        "small-100k-nested",
-        "The same in the nested layout.",
-        Recipe { layout: Layout::Nested, ..SMALL_100K },
+        "small-10k-cold",
+        "The same, with nothing of it in memory.",
+        SMALL_10K,
         FileSystem::Disk,
         Kind::Prune,
+    )
+    .cold(),
+    benchmark("small-100k", "Ten times as many.", SMALL_100K, FileSystem::Disk, Kind::Prune)
+        .aiming_at(&[aim(contenders::BASELINE, 0.35)]),
+    benchmark(
+        "small-100k-one-fresh",
+        "The same with one fresh blob.",
+        Recipe { last_is_fresh: true, ..SMALL_100K },
+        FileSystem::Disk,
+        Kind::PruneBesideBaseline,
     ),
-    Benchmark {
-        most_rounds: 3,
-        ..benchmark(
-            "million",
-            "Growth: time and memory with a million blobs.",
-            recipe(1_000_000, Sizes::UpTo(4 * KIB)),
-            FileSystem::Disk,
-            Kind::Prune,
-        )
-    },
-    Benchmark {
-        most_rounds: 3,
-        ..benchmark(
-            "million-one-fresh",
-            "The same with one fresh blob, so that the pruner looks for pulls.",
-            Recipe { last_is_fresh: true, ..recipe(1_000_000, Sizes::UpTo(4 * KIB)) },
-            FileSystem::Disk,
-            Kind::Prune,
-        )
-    },
+    benchmark(
+        "small-100k-nested",
+        "The same in the nested layout, idle.",
+        Recipe { layout: Layout::Nested, ..SMALL_100K },
+        FileSystem::Disk,
+        Kind::PruneBesideBaseline,
+    )
+    .aiming_at(&[aim(contenders::BASELINE, 0.35)]),
+    benchmark(
+        "million",
+        "Growth: time and memory with a million blobs.",
+        MILLION,
+        FileSystem::Disk,
+        Kind::Alone,
+    )
+    .rounds(2),
+    benchmark(
+        "million-one-fresh",
+        "The same with one fresh blob.",
+        Recipe { last_is_fresh: true, ..MILLION },
+        FileSystem::Disk,
+        Kind::Alone,
+    )
+    .rounds(2),
     benchmark(
         "large",
         "Few large blobs: freeing the extents is the work.",
@@ -147,31 +192,63 @@ const ALL: &[Benchmark] = &[
         SMALL_10K,
         FileSystem::Image,
         Kind::Prune,
-    ),
-    benchmark("small-100k-image", "Ten times as many.", SMALL_100K, FileSystem::Image, Kind::Prune),
-    benchmark("small-10k-tmpfs", "No journal at all.", SMALL_10K, FileSystem::Tmpfs, Kind::Prune),
-    benchmark("small-100k-tmpfs", "Ten times as many.", SMALL_100K, FileSystem::Tmpfs, Kind::Prune),
+    )
+    .aiming_at(&[aim(contenders::BASELINE, 0.8), aim(contenders::ORIGINAL, 0.65)]),
+    benchmark("small-100k-image", "Ten times as many.", SMALL_100K, FileSystem::Image, Kind::Prune)
+        .aiming_at(&[aim(contenders::BASELINE, 0.8), aim(contenders::ORIGINAL, 0.65)]),
+    benchmark("small-10k-tmpfs", "No journal at all.", SMALL_10K, FileSystem::Tmpfs, Kind::Prune)
+        .aiming_at(&[aim(contenders::BASELINE, 1.1), aim(contenders::ORIGINAL, 0.65)]),
+    benchmark("small-100k-tmpfs", "Ten times as many.", SMALL_100K, FileSystem::Tmpfs, Kind::Prune)
+        .aiming_at(&[aim(contenders::BASELINE, 1.1), aim(contenders::ORIGINAL, 0.65)]),
     benchmark(
         "dry-run-100k",
         "Only counting: the dry run beside tools that report disk usage, metadata in memory.",
         SMALL_100K,
         FileSystem::Disk,
         Kind::DryRun,
-    ),
+    )
+    .aiming_at(&[aim("diskus", 0.6), aim("du -sb", 0.5)]),
+    benchmark(
+        "dry-run-100k-cold",
+        "The same, with nothing of it in memory.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::DryRun,
+    )
+    .cold(),
     benchmark(
         "usage-100k",
         "What is in the cache, and what common policies would free, beside the dry run of one.",
         SMALL_100K,
         FileSystem::Disk,
         Kind::Usage,
-    ),
+    )
+    .aiming_at(&[aim(contenders::DRY_RUN_NAME, 1.3)]),
+    benchmark(
+        "usage-100k-cold",
+        "The same, with nothing of it in memory.",
+        SMALL_100K,
+        FileSystem::Disk,
+        Kind::Usage,
+    )
+    .cold(),
     benchmark(
         "verify",
         "Hashing every blob, contents in the page cache.",
         Recipe { naming: Naming::Content, ..LARGE },
         FileSystem::Disk,
         Kind::Verify,
-    ),
+    )
+    .aiming_at(&[aim(contenders::OPENSSL, 0.75)]),
+    benchmark(
+        "verify-cold",
+        "The same from the disk; `cat` only reads.",
+        Recipe { naming: Naming::Content, ..LARGE },
+        FileSystem::Disk,
+        Kind::Verify,
+    )
+    .cold()
+    .aiming_at(&[aim(contenders::CAT, 1.1)]),
     benchmark(
         "half-gone",
         "How long a cache is visible with some names gone and others still there.",
@@ -185,7 +262,8 @@ const ALL: &[Benchmark] = &[
         SMALL_100K,
         FileSystem::Disk,
         Kind::UnlinkLimit,
-    ),
+    )
+    .rounds(2),
     benchmark(
         "unlink-limit-image",
         "The same floor where the processor sets the pace.",
@@ -201,6 +279,23 @@ const ALL: &[Benchmark] = &[
         Kind::UnlinkLimit,
     ),
 ];
+
+impl Benchmark {
+    /// With everything dropped from the kernel's caches before each run.
+    const fn cold(self) -> Self {
+        Self { is_cold: true, ..self }
+    }
+
+    /// With at most so many rounds.
+    const fn rounds(self, most_rounds: u16) -> Self {
+        Self { most_rounds, ..self }
+    }
+
+    /// With aims.
+    const fn aiming_at(self, aims: &'static [Aim]) -> Self {
+        Self { aims, ..self }
+    }
+}
 
 /// All benchmarks, in the order of the document.
 pub(crate) const fn benchmarks() -> &'static [Benchmark] {
@@ -228,6 +323,20 @@ mod tests {
     #[test]
     fn names_are_unique() {
         assert_eq!(names().into_iter().collect::<BTreeSet<_>>().len(), ALL.len());
+    }
+
+    #[test]
+    fn aims_name_contenders() {
+        for benchmark in ALL {
+            for aim in benchmark.aims {
+                let mut contenders = benchmark.kind.contenders().iter();
+                assert!(
+                    contenders.any(|contender| contender.name == aim.beside),
+                    "{}: {aim:?}",
+                    benchmark.name
+                );
+            }
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::bench::catalogue::{self, Kind};
 use crate::bench::contenders::BASELINE;
 use crate::bench::record::{Record, ratio};
 
@@ -84,7 +85,9 @@ pub(crate) fn svg(records: &[Record]) -> String {
 
 fn group(record: &Record) -> Option<Group<'_>> {
     let baseline = record.contender(BASELINE)?.wall()?;
-    if record.contenders.iter().any(|contender| !contender.half_gone_seconds.is_empty()) {
+    let mut benchmarks = catalogue::benchmarks().iter();
+    let benchmark = benchmarks.find(|benchmark| benchmark.name == record.name);
+    if benchmark.is_some_and(|benchmark| matches!(benchmark.kind, Kind::HalfGone | Kind::UnlinkLimit)) {
         return None;
     }
     let bars = record.contenders.iter().enumerate().filter(|(_, contender)| contender.name != BASELINE);

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a missing program is reported as missing, and never left out.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -28,6 +28,8 @@ pub(crate) enum Work {
     Program(&'static [&'static str]),
     /// A loop within this process.
     Loop(UnlinkLoop),
+    /// The protocol that the pruner replaced, within this process.
+    Original,
 }
 
 /// In arguments, `DIR` stands for the cache, `FILES` for every blob, `LIST` for a file that lists them,
@@ -46,16 +48,32 @@ const RM: Contender = program(BASELINE, &["rm", "-rf", "DIR"]);
 /// The contender that the chart compares with.
 pub(crate) const BASELINE: &str = "rm -rf";
 
+/// The protocol that the pruner replaced.
+pub(crate) const ORIGINAL: &str = "tally, rename aside, remove";
+
 /// For removing a cache.
 pub(crate) const PRUNE: &[Contender] = &[
     CACHE_PRUNE,
     RM,
+    Contender { name: ORIGINAL, work: Work::Original },
     program("find -delete", &["find", "DIR", "-type", "f", "-delete"]),
     program("rmz", &["rmz", "DIR"]),
 ];
 
-const CACHE_DRY_RUN: Contender =
-    own("cache-prune --dry-run", &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]);
+/// The name of the dry run.
+pub(crate) const DRY_RUN_NAME: &str = "cache-prune --dry-run";
+/// Hashing with all cores.
+pub(crate) const OPENSSL: &str = "openssl dgst, all cores";
+/// Reading without hashing.
+pub(crate) const CAT: &str = "cat";
+
+/// For removing a cache, beside the baseline only.
+pub(crate) const BESIDE_BASELINE: &[Contender] = &[CACHE_PRUNE, RM];
+
+/// For removing a cache beside nothing else.
+pub(crate) const ALONE: &[Contender] = &[CACHE_PRUNE];
+
+const CACHE_DRY_RUN: Contender = own(DRY_RUN_NAME, &["prune", "--dry-run", "-q", "--cache-dir", "DIR"]);
 
 /// For summarising a cache.
 pub(crate) const USAGE: &[Contender] =
@@ -72,11 +90,9 @@ pub(crate) const DRY_RUN: &[Contender] = &[
 /// For hashing a cache.
 pub(crate) const VERIFY: &[Contender] = &[
     own("cache-verify", &["verify", "-q", "--cache-dir", "DIR"]),
-    program(
-        "openssl dgst, all cores",
-        &["xargs", "-0", "-a", "LIST", "-n1", "-PCORES", "openssl", "dgst", "-sha256"],
-    ),
+    program(OPENSSL, &["xargs", "-0", "-a", "LIST", "-n1", "-PCORES", "openssl", "dgst", "-sha256"]),
     program("sha256sum", &["sha256sum", "FILES"]),
+    program(CAT, &["cat", "FILES"]),
 ];
 
 /// For the time during which a cache is half-gone.
@@ -108,7 +124,7 @@ impl Contender {
         match self.work {
             Work::Own(arguments) => format!("oci-cache {}", arguments.join(" ")),
             Work::Program(arguments) => arguments.join(" "),
-            Work::Loop(_) => "within the benchmark's own process".to_owned(),
+            Work::Loop(_) | Work::Original => "within the benchmark's own process".to_owned(),
         }
     }
 
@@ -122,7 +138,16 @@ impl Contender {
             Work::Program(arguments) => programs_in(arguments)
                 .find(|program| programs::find(program).is_none())
                 .map(|program| format!("`{program}` is not installed")),
-            Work::Loop(_) => None,
+            Work::Loop(_) | Work::Original => None,
+        }
+    }
+
+    /// The programs that it starts.
+    pub(crate) fn programs<'a>(&self, pruner: &'a Path) -> Vec<&'a OsStr> {
+        match self.work {
+            Work::Own(_) => vec![pruner.as_os_str()],
+            Work::Program(arguments) => programs_in(arguments).map(OsStr::new).collect(),
+            Work::Loop(_) | Work::Original => Vec::new(),
         }
     }
 
@@ -135,7 +160,7 @@ impl Contender {
                 arguments
             }
             Work::Program(arguments) => arguments,
-            Work::Loop(_) => &[],
+            Work::Loop(_) | Work::Original => &[],
         };
         for argument in arguments {
             match *argument {
@@ -190,6 +215,6 @@ mod tests {
     #[test]
     fn programs_are_named_once() {
         let all = all_programs();
-        assert_eq!(all, ["rm", "find", "rmz", "du", "diskus", "pdu", "xargs", "openssl", "sha256sum"]);
+        assert_eq!(all, ["rm", "find", "rmz", "du", "diskus", "pdu", "xargs", "openssl", "sha256sum", "cat"]);
     }
 }

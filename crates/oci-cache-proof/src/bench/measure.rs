@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use crate::bench::caches::Cache;
 use crate::bench::catalogue::{Benchmark, Kind};
 use crate::bench::contenders::{Contender, Work};
 use crate::bench::environment::{Environment, load_average};
-use crate::bench::half_gone;
 use crate::bench::observe::Observer;
 use crate::bench::places::{self, Place};
 use crate::bench::record::{ContenderRecord, Record};
+use crate::bench::{half_gone, original, page_cache};
 use crate::kit::machine::date;
 use crate::kit::process::{command, complaint, quiet};
 use oci_cache_cli::output;
@@ -77,7 +78,11 @@ impl<'a> Laboratory<'a> {
             not_measured: None,
             contenders: Vec::new(),
         };
-        match places::open(benchmark.file_system, &self.home, &benchmark.recipe)? {
+        let place = match benchmark.is_cold.then(page_cache::obstacle).flatten() {
+            Some(obstacle) => Err(obstacle),
+            None => places::open(benchmark.file_system, &self.home, &benchmark.recipe)?,
+        };
+        match place {
             Err(reason) => record.not_measured = Some(reason),
             Ok(place) => {
                 record.file_system.clone_from(&place.description);
@@ -152,14 +157,24 @@ impl Session<'_> {
         record: &mut ContenderRecord,
         cache: &Cache,
     ) -> anyhow::Result<()> {
-        if self.benchmark.kind == Kind::Verify {
+        let line = contender.command_line(&self.laboratory.pruner, cache)?;
+        if self.benchmark.is_cold {
+            page_cache::drop_all()?;
+            // Starting a program is not what is measured: it is in memory, as everywhere else.
+            self.load_programs(contender)?;
+        } else if self.benchmark.kind == Kind::Verify {
             cache.read_through()?;
         }
-        if let Work::Loop(unlink_loop) = contender.work {
-            record.wall_seconds.push(unlink_loop.run(&cache.path())?.as_secs_f64());
+        let within = match contender.work {
+            Work::Loop(unlink_loop) => Some(unlink_loop.run(&cache.path())?),
+            Work::Original => Some(original::run(&cache.path())?),
+            Work::Own(_) | Work::Program(_) => None,
+        };
+        if let Some(elapsed) = within {
+            record.wall_seconds.push(elapsed.as_secs_f64());
             return Ok(());
         }
-        let mut command = command(&contender.command_line(&self.laboratory.pruner, cache)?);
+        let mut command = command(&line);
         if self.benchmark.kind == Kind::HalfGone {
             let span = half_gone::watch(command, cache.blobs())?;
             record.wall_seconds.push(span.wall.as_secs_f64());
@@ -176,13 +191,22 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Brings the programs of a contender, and the libraries that they load, back into memory.
+    fn load_programs(&self, contender: &Contender) -> anyhow::Result<()> {
+        for program in contender.programs(&self.laboratory.pruner) {
+            let mut command = Command::new(program);
+            quiet(command.arg("--version")).output().with_context(|| format!("run {command:?}"))?;
+        }
+        Ok(())
+    }
+
     const fn is_traced(&self) -> bool {
         self.benchmark.recipe.blobs <= MOST_TRACED_BLOBS
     }
 
     /// Measures memory and system calls in runs that are not timed.
     fn observe(&self, contender: &Contender, record: &mut ContenderRecord) -> anyhow::Result<()> {
-        if record.missing.is_some() || matches!(contender.work, Work::Loop(_)) {
+        if record.missing.is_some() || matches!(contender.work, Work::Loop(_) | Work::Original) {
             return Ok(());
         }
         let Laboratory { pruner, observer, home, .. } = self.laboratory;

@@ -1,4 +1,5 @@
-//! docs/benchmarks.md, .json and .svg, where results are kept.
+//! docs/benchmarks.md, benchmarks-in-detail.md, benchmarks.json and benchmarks.svg, where results are kept, and the table in the
+//! README.
 //!
 //! Guarantees: results that are not measured in this run keep their date and machine. Text outside the marks
 //! in the document never changes. All files are written after each benchmark, so an interrupted run leaves a
@@ -11,18 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::bench::record::Record;
-use crate::bench::{catalogue, chart, report};
+use crate::bench::{catalogue, chart, report, summary};
 use crate::kit::section;
-
-const INTRODUCTION: &str = "\
-# Benchmarks
-
-How long the pruner takes, beside tools that remove, count or hash the same files, and how far it is from \
-what the system calls alone cost.
-
-<!-- measured -->
-<!-- /measured -->
-";
 
 /// The results so far.
 #[derive(Debug)]
@@ -43,9 +34,10 @@ impl Publication {
         };
         let names = catalogue::names();
         records.retain(|record| names.contains(&record.name.as_str()));
-        let document = publication.document()?;
-        section::replace(&document, "").context("read benchmarks.md")?;
-        Ok(Self { records, ..publication })
+        let publication = Self { records, ..publication };
+        // A document without its marks is an error before anything is measured.
+        publication.write_documents()?;
+        Ok(publication)
     }
 
     /// Adds a result, or replaces the old one, and writes all files.
@@ -54,21 +46,20 @@ impl Publication {
         self.records.push(record);
         let names = catalogue::names();
         self.records.sort_by_key(|record| names.iter().position(|name| *name == record.name));
-        let document = section::replace(&self.document()?, &report::document(&self.records))?;
         let figures = serde_json::to_string_pretty(&self.records).context("write the figures as JSON")?;
         self.write("benchmarks.json", &format!("{figures}\n"))?;
         self.write("benchmarks.svg", &chart::svg(&self.records))?;
-        self.write("benchmarks.md", &document)
+        self.write_documents()
     }
 
-    /// The document, or a new one.
-    fn document(&self) -> anyhow::Result<String> {
-        let path = self.path("benchmarks.md");
-        match fs::read_to_string(&path) {
-            Ok(text) => Ok(section::ensured(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(INTRODUCTION.to_owned()),
-            Err(error) => Err(error).with_context(|| format!("read `{}`", path.display())),
-        }
+    fn write_documents(&self) -> anyhow::Result<()> {
+        section::write(&self.path("benchmarks.md"), &summary::document(&self.records))?;
+        section::write(&self.path("benchmarks-in-detail.md"), &report::document(&self.records))?;
+        section::write_named(
+            &self.directory.with_file_name("README.md"),
+            "speed",
+            &summary::short(&self.records),
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -89,18 +80,30 @@ mod tests {
     use crate::bench::samples::{contender, record};
 
     #[test]
-    fn a_result_replaces_only_its_own_section() {
+    fn a_result_replaces_only_its_own() {
         let home = TempDir::new().unwrap();
-        let measured = |name: &str, wall| record(name, vec![contender("cache-prune", &[wall])]);
-        let mut publication = Publication::open(home.path()).unwrap();
+        let docs = home.path().join("docs");
+        fs::create_dir(&docs).unwrap();
+        assert!(Publication::open(&docs).is_err(), "there are no documents");
+        for document in ["benchmarks.md", "benchmarks-in-detail.md"] {
+            fs::write(docs.join(document), "# By hand\n<!-- measured -->\n<!-- /measured -->\n").unwrap();
+        }
+        let readme = home.path().join("README.md");
+        fs::write(&readme, "<!-- measured: speed -->\n<!-- /measured: speed -->\n").unwrap();
+        let measured = |name: &str, wall| {
+            record(name, vec![contender("cache-prune", &[wall]), contender("rm -rf", &[8.0])])
+        };
+        let mut publication = Publication::open(&docs).unwrap();
         publication.add(measured("large", 3.0)).unwrap();
-        publication.add(measured("typical", 1.0)).unwrap();
-        let mut publication = Publication::open(home.path()).unwrap();
-        publication.add(measured("typical", 2.0)).unwrap();
-        let expected = [measured("typical", 2.0), measured("large", 3.0)];
-        assert_eq!(Publication::open(home.path()).unwrap().records, expected);
-        let document = fs::read_to_string(home.path().join("benchmarks.md")).unwrap();
-        assert!(document.starts_with("# Benchmarks\n"), "{document}");
-        assert!(document.find("### typical") < document.find("### large"), "{document}");
+        publication.add(measured("small-100k", 1.0)).unwrap();
+        let mut publication = Publication::open(&docs).unwrap();
+        publication.add(measured("small-100k", 2.0)).unwrap();
+        let expected = [measured("small-100k", 2.0), measured("large", 3.0)];
+        assert_eq!(Publication::open(&docs).unwrap().records, expected);
+        let detail = fs::read_to_string(docs.join("benchmarks-in-detail.md")).unwrap();
+        assert!(detail.starts_with("# By hand\n"), "{detail}");
+        assert!(detail.find("### small-100k") < detail.find("### large"), "{detail}");
+        assert!(fs::read_to_string(docs.join("benchmarks.md")).unwrap().contains("| 2.00 s |"));
+        assert!(fs::read_to_string(readme).unwrap().contains("| 2.00 s | 0.25 of `rm -rf` |"));
     }
 }

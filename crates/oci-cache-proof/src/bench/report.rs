@@ -1,4 +1,4 @@
-//! Figures as text: tables, sections and the measured part of docs/benchmarks.md.
+//! Figures as text: tables, sections and the measured part of docs/benchmarks-in-detail.md.
 //!
 //! Guarantees: the same records give the same text. Medians and ratios are computed from raw figures, and
 //! rounded only here.
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use banger_fmt::format_bytes;
 
 use crate::bench::environment::Environment;
-use crate::bench::numbers::{grouped, seconds, two_digits};
+use crate::bench::numbers::{seconds, two_digits};
 use crate::bench::record::{ContenderRecord, Record, ratio};
 use crate::kit::table;
 
@@ -20,9 +20,10 @@ of it again.
 - Contenders take turns, each on a cache made anew, synced and left at rest; the order is reversed every \
 round. Times are wall times from before the start of the process to its end, the start included; medians \
 count.
-- Caches are warm: they have just been written, so inodes and small contents are in memory.
+- Caches are warm: they have just been written, so inodes and small contents are in memory. Before a run of a benchmark \
+whose name ends in `-cold`, the kernel's caches are dropped, but for the programs themselves.
 - Names are created in an order that has nothing to do with their hash, as pulls do it, and all files \
-look an hour old.
+look an hour old; where the name says `one-fresh`, one was just written.
 - The pruner runs as it does for users, lease probe included, but without cargo in front of it.
 - Peak memory is that of the largest process, from a run of its own; so are the system calls, counted by \
 `strace -f -c`.
@@ -36,12 +37,11 @@ pub(crate) fn document(records: &[Record]) -> String {
         text.push_str(&describe(environment, &names));
         text.push('\n');
     }
-    text.push_str("## Results\n\n![Wall time of each contender as a ratio to rm -rf](benchmarks.svg)\n\n");
+    text.push_str("## Results\n\n");
     for record in records {
         text.push_str(&section(record));
         text.push('\n');
     }
-    text.push_str(&growth(records));
     text.push_str(&commands(records));
     text
 }
@@ -112,31 +112,6 @@ fn rows(record: &Record) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
-}
-
-/// How the pruner's time per blob grows with the number of blobs.
-fn growth(records: &[Record]) -> String {
-    let find = |name| records.iter().find(|record| record.name == name);
-    let (Some(few), Some(many)) = (find("small-100k"), find("million")) else {
-        return String::new();
-    };
-    let (Some(per_few), Some(per_many)) = (few.pruner_seconds_per_blob(), many.pruner_seconds_per_blob())
-    else {
-        return String::new();
-    };
-    let row = |record: &Record, per_blob: f64| {
-        let memory = record.pruner().and_then(|pruner| pruner.peak_memory_bytes);
-        let blobs = grouped(record.blobs);
-        vec![
-            blobs,
-            seconds(per_blob),
-            format!("{:.2}", per_blob / per_few),
-            memory.map_or_else(absent, format_bytes),
-        ]
-    };
-    let heads = ["blobs", "time per blob", "ratio", "peak memory"].map(str::to_owned).to_vec();
-    let table = table::markdown(&[heads, row(few, per_few), row(many, per_many)]);
-    format!("### Growth\n\nThe pruner alone, from `small-100k` to `million`.\n\n{table}\n")
 }
 
 /// The commands of all contenders.
@@ -213,14 +188,6 @@ mod tests {
         let mut record = record("small", Vec::new());
         record.not_measured = Some("no tmpfs".to_owned());
         assert!(section(&record).contains("10 blobs: not measured, no tmpfs (2026-01-01)."));
-    }
-
-    #[test]
-    fn growth_needs_both_ends() {
-        let few = Record { blobs: 100, ..record("small-100k", vec![contender("cache-prune", &[1.0])]) };
-        let many = Record { blobs: 1000, ..record("million", vec![contender("cache-prune", &[15.0])]) };
-        assert_eq!(growth(std::slice::from_ref(&few)), "");
-        assert!(growth(&[few, many]).contains("| 1,000 | 15.0 ms       | 1.50 "));
     }
 
     #[test]

@@ -52,14 +52,6 @@ fn replace_between(document: &str, begin: &str, end: &str, measured: &str) -> an
     Ok(format!("{before}{begin}\n{measured}{end}{after}"))
 }
 
-/// Appends an empty section to a document that has no mark.
-pub(crate) fn ensured(document: String) -> String {
-    if document.contains(BEGIN) || document.contains(END) {
-        return document;
-    }
-    format!("{}\n\n{BEGIN}\n{END}\n", document.trim_end())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,7 +62,6 @@ mod tests {
         let replaced = replace(&document, "new\n").unwrap();
         assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
         assert_eq!(replace(&replaced, "new\n").unwrap(), replaced);
-        assert_eq!(ensured(replaced.clone()), replaced);
 
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("page.md");
@@ -94,18 +85,16 @@ mod tests {
     }
 
     #[test]
-    fn a_document_without_marks_gets_them_if_asked() {
-        assert!(replace("by hand\n", "new\n").is_err());
-        let replaced = replace(&ensured("by hand\n".to_owned()), "new\n").unwrap();
-        assert_eq!(replaced, format!("by hand\n\n{BEGIN}\nnew\n{END}\n"));
-    }
-
-    #[test]
     fn marks_that_do_not_match_are_an_error() {
-        let documents =
-            [BEGIN.to_owned(), END.to_owned(), format!("{END}{BEGIN}"), format!("{END}{BEGIN}{END}")];
+        let documents = [
+            "by hand\n".to_owned(),
+            BEGIN.to_owned(),
+            END.to_owned(),
+            format!("{END}{BEGIN}"),
+            format!("{END}{BEGIN}{END}"),
+        ];
         for document in documents {
-            assert!(replace(&ensured(document.clone()), "").is_err(), "{document}");
+            assert!(replace(&document, "").is_err(), "{document}");
         }
     }
 }
