@@ -400,7 +400,12 @@ fn reading_leaves_access_times_and_the_page_cache_alone() {
     let times = accessed();
     assert_eq!(cache.run("cache-verify", &["--io-idle"]).exit, 0);
     assert_eq!(accessed(), times);
-    assert_eq!([cached(&cold), cached(&warm)], residence);
+    // The kernel may be moving some of the pages just then.
+    let now = [cached(&cold), cached(&warm)];
+    for (before, now) in residence.iter().zip(&now) {
+        let [before, now] = [before, now].map(|bytes| bytes.parse::<u64>().unwrap());
+        assert!(before.abs_diff(now) <= 1 << 20, "{before} bytes, then {now}");
+    }
     if needs::unless(residence[0] != residence[1], "a disk under /var/tmp") {
         assert_eq!(residence, ["0".to_owned(), (8usize << 20).to_string()]);
     }

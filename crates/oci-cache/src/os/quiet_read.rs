@@ -58,6 +58,11 @@ pub(crate) fn read_exact_quietly(file: &File, bytes: &mut [u8], position: u64) -
     Ok(())
 }
 
+/// Whether a byte is in the page cache. The kernel may begin to read its page.
+pub(crate) fn is_cached(file: &File, position: u64) -> bool {
+    read_cached(file, &mut [0], position) != Err(Errno::AGAIN)
+}
+
 /// Reads from the page cache only; `EAGAIN` if nothing is cached.
 fn read_cached(file: &File, bytes: &mut [u8], position: u64) -> Result<usize, Errno> {
     preadv2(file, &mut [IoSliceMut::new(bytes)], position, ReadWriteFlags::NOWAIT)

@@ -3,25 +3,30 @@
 //! Guarantees: pages that were cached before stay cached. Other pages are dropped again: in pieces while the file is read,
 //! and once more at the end, also at an early one. So a file larger than the memory pushes nothing else out of it.
 //!
-//! What it does not guarantee: that of a file that the user neither owns nor may write to. The kernel then calls every page
-//! cached, and all that is read stays. So it does on file systems that do not map files.
+//! What it does not guarantee: exactness where `mincore(2)` tells nothing, as to a user who neither owns the file nor may write to
+//! it, or under a filter of system calls. Then a window of 256 KiB stays cached if its first or its last page was. After an
+//! early end, what the kernel was still reading stays. A page that the kernel moves within the memory just when it is asked for
+//! seems not to be cached, and is dropped.
 //!
-//! How it is fast: the kernel reads ahead of the reader, and is left to it. What is cached is asked for much at a time, without
-//! reading anything: a probe that reads, such as `preadv2(2)` with `RWF_NOWAIT`, begins to read ahead and makes the next
-//! probe wrong.
+//! How it is fast: the kernel reads ahead of the reader, and is left to it. What is cached is asked for much at a time, and
+//! dropped much at a time. Of a small file, one probe by a read that does not wait is cheaper.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use crate::os::quiet_read::drop_pages;
+use crate::os::quiet_read::{drop_pages, is_cached};
 use crate::os::sys::cached_pages;
 
 /// What is asked for at a time, in bytes.
 const SPAN_BYTES: u64 = 32 << 20;
 /// How far ahead of the reader it is asked for: further than the kernel reads ahead.
-const AHEAD_BYTES: u64 = SPAN_BYTES;
+const AHEAD_BYTES: u64 = 2 * SPAN_BYTES;
+/// What is probed at a time, in bytes, where the kernel does not tell.
+const WINDOW_BYTES: u64 = 256 << 10;
+/// Maximum number of ranges to remember of a file of which parts are cached.
+const MOST_RANGES: usize = 1 << 16;
 /// What is dropped at a time, in bytes. The kernel keeps parts of a large folio, so a piece begins where the largest would.
 const PIECE_BYTES: u64 = 4 << 20;
 
@@ -94,15 +99,42 @@ impl ReadThrough {
         while self.known_to < end.min(self.position.saturating_add(AHEAD_BYTES)) {
             let span = self.known_to..end.min(self.known_to.saturating_add(SPAN_BYTES));
             self.known_to = span.end;
-            let pages = cached_pages(self.file.as_fd(), &span).unwrap_or_default();
-            let mut start = span.start;
-            for run in pages.chunk_by(|page, next| page == next) {
-                let end = start + run.len() as u64 * page_bytes;
-                if run.first() == Some(&false) {
-                    self.uncached.push(start..end);
-                }
-                start = end;
+            match self.cached_pages(&span) {
+                Some(pages) => self.note(span.start, &pages, page_bytes),
+                None => self.probe(&span),
             }
+        }
+    }
+
+    /// For each page, whether it is cached; `None` if the kernel does not tell, or if a probe is cheaper.
+    fn cached_pages(&self, span: &Range<u64>) -> Option<Vec<bool>> {
+        if self.end <= WINDOW_BYTES {
+            return None;
+        }
+        let pages = cached_pages(self.file.as_fd(), span).ok()?;
+        // So it answers users whom it does not tell.
+        let is_doubtful = pages.iter().all(|is_cached| *is_cached);
+        (!is_doubtful || is_cached(&self.file, span.start)).then_some(pages)
+    }
+
+    fn note(&mut self, mut start: u64, pages: &[bool], page_bytes: u64) {
+        for run in pages.chunk_by(|page, next| page == next) {
+            let end = start + run.len() as u64 * page_bytes;
+            if run.first() == Some(&false) {
+                self.uncached.push(start..end);
+            }
+            start = end;
+        }
+    }
+
+    fn probe(&mut self, span: &Range<u64>) {
+        let mut start = span.start;
+        while start < span.end {
+            let end = span.end.min(start.saturating_add(WINDOW_BYTES));
+            if !is_cached(&self.file, start) && !is_cached(&self.file, self.end.min(end).saturating_sub(1)) {
+                self.uncached.push(start..end);
+            }
+            start = end;
         }
     }
 
@@ -112,6 +144,9 @@ impl ReadThrough {
         if to > self.dropped_to {
             self.drop_between(self.dropped_to, to);
             self.dropped_to = to;
+            if self.uncached.len() > MOST_RANGES {
+                self.uncached.retain(|range| range.end > to);
+            }
         }
     }
 
@@ -126,7 +161,10 @@ impl ReadThrough {
 impl Drop for ReadThrough {
     /// What the kernel was still reading when its turn came is dropped now, and what it read in vain.
     fn drop(&mut self) {
-        self.drop_between(0, u64::MAX);
+        let is_dropped_at_once = self.is_at_end() && self.end <= PIECE_BYTES;
+        if !is_dropped_at_once {
+            self.drop_between(0, u64::MAX);
+        }
     }
 }
 
@@ -135,6 +173,8 @@ mod tests {
     use std::fs;
     use std::io::Write as _;
     use std::os::unix::fs::FileExt as _;
+    use std::thread::sleep;
+    use std::time::Duration;
 
     use rustix::fs::{Advice, fadvise};
 
@@ -166,6 +206,25 @@ mod tests {
         cached_pages(file.as_fd(), &(0..SIZE)).unwrap()
     }
 
+    /// Checks that no page came into the page cache, and that at most one of twenty went: one that the kernel moves within the
+    /// memory just when it is asked for seems not to be cached.
+    fn assert_unchanged(before: &[bool], after: &[bool]) {
+        let changed = |is_cached: bool| {
+            let pages = before.iter().zip(after).enumerate();
+            let pages = pages.filter(|(_, (then, now))| then != now && **now == is_cached);
+            pages.map(|(page, _)| page).collect::<Vec<_>>()
+        };
+        assert_eq!(changed(true), [0; 0], "pages that came");
+        let gone = changed(false);
+        assert!(gone.len() <= before.len() / 20, "{} pages went, from {:?} on", gone.len(), gone.first());
+    }
+
+    /// Checks that most of what was read was dropped on the way, and not only at the end.
+    fn assert_mostly_dropped(before: &[bool], now: &[bool]) {
+        let came = before.iter().zip(now).filter(|(then, now)| !**then && **now).count();
+        assert!(came <= before.len() / 4, "{came} pages");
+    }
+
     /// Reads on to the end.
     fn rest_of(reading: &mut ReadThrough) -> Vec<u8> {
         let (mut content, mut buffer) = (Vec::new(), vec![0; 100_000]);
@@ -190,7 +249,7 @@ mod tests {
                 [&before, &pages(&file)].map(|pages| pages.iter().filter(|page| **page).count());
             assert!(now - then <= before.len() / 4, "{cached:?}: {then} pages, then {now}");
             drop(reading);
-            assert!(pages(&file) == before, "{cached:?}");
+            assert_unchanged(&before, &pages(&file));
             assert!(content == expected());
         }
     }
@@ -201,15 +260,13 @@ mod tests {
         let before = pages(&file);
         let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
         let first = rest_of(&mut reading);
-        reading.restart(SIZE / 2);
+        reading.restart(SIZE);
         let second = rest_of(&mut reading);
-        let [then, now] = [&before, &pages(&file)].map(|pages| pages.iter().filter(|page| **page).count());
-        assert!(now - then <= before.len() / 4, "{then} pages, then {now}");
+        assert_mostly_dropped(&before, &pages(&file));
         drop(reading);
-        assert!(pages(&file) == before);
+        assert_unchanged(&before, &pages(&file));
         let expected = fs::read(directory.path().join("file")).unwrap();
-        assert!(first == expected && second[..] == expected[..second.len()]);
-        assert_eq!(second.len() as u64, SIZE / 2);
+        assert!(first == expected && second == expected);
     }
 
     #[test]
@@ -230,8 +287,16 @@ mod tests {
         let before = pages(&file);
         let mut reading = ReadThrough::new(file.try_clone().unwrap(), SIZE);
         assert_eq!(reading.read(&mut vec![0; 300_000]).unwrap(), 300_000);
+        // Until the kernel has read ahead.
+        for _ in 0..100 {
+            let seen = pages(&file);
+            sleep(Duration::from_millis(100));
+            if pages(&file) == seen {
+                break;
+            }
+        }
         drop(reading);
-        assert!(pages(&file) == before);
+        assert_unchanged(&before, &pages(&file));
     }
 
     #[test]
