@@ -293,6 +293,38 @@ fn where_writers_cannot_be_seen_it_says_so() {
 }
 
 #[test]
+fn a_stop_before_a_blob_was_seen_at_rest_calls_nothing_corrupt() {
+    if !needs::root() {
+        return;
+    }
+    let cache = Cache::new();
+    let truncated = write_truncated(&cache, 1, KIB);
+    std::os::unix::fs::chown(&truncated, Some(1234), None).unwrap();
+    let stopped_in_time = || {
+        let mut program = Command::new("setpriv");
+        program.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
+        program.arg(env!("CARGO_BIN_EXE_xtask")).args(["cache-verify", "--cache-dir"]).arg(cache.path());
+        let verify = support::spawn(program.stdout(Stdio::piped()).stderr(Stdio::null()));
+        let pid = verify.id().to_string();
+        let has_it_open = || {
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            { descriptors }
+                .any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link == truncated))
+        };
+        while !has_it_open() {
+            sleep(Duration::from_millis(1));
+        }
+        // It has hashed the blob, and waits for half a second.
+        sleep(Duration::from_millis(100));
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let output = verify.wait_with_output().unwrap();
+        String::from_utf8(output.stdout).unwrap().contains(": 0 corrupt (interrupted")
+    };
+    // On a busy machine, a stop may come too late.
+    assert!((0..10).any(|_| stopped_in_time()));
+}
+
+#[test]
 fn a_layout_loses_the_blob_and_the_entry_that_leads_to_it() {
     let cache = Cache::layout();
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";

@@ -95,14 +95,14 @@ mod tests {
         };
         let mut publication = Publication::open(&docs).unwrap();
         publication.add(measured("large", 3.0)).unwrap();
-        publication.add(measured("small-100k", 1.0)).unwrap();
+        publication.add(measured("small-10k", 1.0)).unwrap();
         let mut publication = Publication::open(&docs).unwrap();
-        publication.add(measured("small-100k", 2.0)).unwrap();
-        let expected = [measured("small-100k", 2.0), measured("large", 3.0)];
+        publication.add(measured("small-10k", 2.0)).unwrap();
+        let expected = [measured("small-10k", 2.0), measured("large", 3.0)];
         assert_eq!(Publication::open(&docs).unwrap().records, expected);
         let detail = fs::read_to_string(docs.join("benchmarks-in-detail.md")).unwrap();
         assert!(detail.starts_with("# By hand\n"), "{detail}");
-        assert!(detail.find("### small-100k") < detail.find("### large"), "{detail}");
+        assert!(detail.find("### small-10k") < detail.find("### large"), "{detail}");
         assert!(fs::read_to_string(docs.join("benchmarks.md")).unwrap().contains("| 2.00 s |"));
         assert!(fs::read_to_string(readme).unwrap().contains("| 2.00 s | 0.25 of `rm -rf` |"));
     }

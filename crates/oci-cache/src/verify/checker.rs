@@ -117,8 +117,15 @@ impl Checker<'_> {
         if has_writer == Some(true) {
             return Ok(Next::Judged(Verdict::InUse));
         }
-        if after.is_same_content(before) && (has_writer.is_some() || self.is_at_rest(reading, &after)?) {
-            return Ok(Next::Judged(Verdict::Corrupt(actual, has_writer.is_some())));
+        if after.is_same_content(before) {
+            let is_at_rest = has_writer.is_some() || self.is_at_rest(reading, &after)?;
+            if has_writer.is_none() && self.progress.is_stopped() {
+                // Half a second was not over.
+                return Ok(Next::Judged(Verdict::NotReached));
+            }
+            if is_at_rest {
+                return Ok(Next::Judged(Verdict::Corrupt(actual, has_writer.is_some())));
+            }
         }
         *attempts += 1;
         if *attempts == ATTEMPTS {
