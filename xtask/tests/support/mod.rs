@@ -34,6 +34,12 @@ pub fn spawn(command: &mut Command) -> Child {
     command.spawn().unwrap()
 }
 
+/// Whether a process has a file open, by the path that `/proc/PID/fd` tells.
+pub fn has_open(process: &Child, path: &Path) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{}/fd", process.id())).into_iter().flatten().flatten();
+    { descriptors }.any(|descriptor| fs::read_link(descriptor.path()).is_ok_and(|link| link == path))
+}
+
 /// Lets the processes that this one starts from now on heed SIGHUP, though this one may run under `nohup`: what is ignored is
 /// inherited, what is handled is not.
 pub fn let_children_heed_hangups() {
@@ -109,13 +115,18 @@ impl Cache {
     }
 
     pub fn run_unprivileged(&self, command: &str, arguments: &[&str]) -> Ran {
+        Ran::of(self.unprivileged(command).args(arguments), self.base.path())
+    }
+
+    /// A command on this cache, without any capability.
+    pub fn unprivileged(&self, command: &str) -> Command {
         let mut program = Command::new("setpriv");
         program.args(["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]);
         if !needs::is_root() {
             program = Command::new("env");
         }
         program.arg(env!("CARGO_BIN_EXE_xtask")).args([command, "--cache-dir"]).arg(self.path());
-        Ran::of(program.args(arguments), self.base.path())
+        program
     }
 
     /// Waits until another process holds the cache's lock.
