@@ -262,8 +262,7 @@ const ALL: &[Benchmark] = &[
         SMALL_100K,
         FileSystem::Disk,
         Kind::UnlinkLimit,
-    )
-    .rounds(2),
+    ),
     benchmark(
         "unlink-limit-image",
         "The same floor where the processor sets the pace.",

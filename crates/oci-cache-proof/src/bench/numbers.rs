@@ -26,6 +26,11 @@ pub(crate) fn grouped(number: usize) -> String {
     text
 }
 
+/// What a figure that was not measured is shown as.
+pub(crate) fn absent() -> String {
+    "–".to_owned()
+}
+
 /// A number with two decimals.
 pub(crate) fn two_digits(figure: f64) -> String {
     format!("{figure:.2}")

@@ -5,10 +5,11 @@
 //! What it does not guarantee: anything to a pull. A pull that has a blob open, or is about to, loses it.
 
 use std::fs;
+use std::hint::black_box;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use walkdir::WalkDir;
 
 /// Removes everything in a directory, and leaves an empty one.
@@ -32,7 +33,8 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<Duration> {
     )]
     fs::remove_dir_all(&aside).with_context(context)?;
     let elapsed = started.elapsed();
-    ensure!(files > 0 || bytes == 0, "`{}` has bytes and no files", directory.display());
+    // The tally is not printed, but it is part of the work.
+    black_box((files, bytes));
     Ok(elapsed)
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use banger_fmt::format_bytes;
 
 use crate::bench::environment::Environment;
-use crate::bench::numbers::{seconds, two_digits};
+use crate::bench::numbers::{absent, seconds, two_digits};
 use crate::bench::record::{ContenderRecord, Record, ratio};
 use crate::kit::table;
 
@@ -151,10 +151,6 @@ fn describe(environment: &Environment, names: &[&str]) -> String {
         "{names}:\n\n- {cores} cores of {processor}, {memory} of memory\n- Linux {kernel}\n- disk: {disk}\n\
          - {pruner}; {tools}\n"
     )
-}
-
-fn absent() -> String {
-    "–".to_owned()
 }
 
 /// The lowest and the highest figure.

@@ -10,7 +10,7 @@ use banger_fmt::format_bytes;
 use crate::bench::catalogue::{self, Aim, Benchmark, Kind};
 use crate::bench::contenders::{BASELINE, CAT, OPENSSL};
 use crate::bench::environment::Environment;
-use crate::bench::numbers::{seconds, two_digits};
+use crate::bench::numbers::{absent, seconds, two_digits};
 use crate::bench::record::{ContenderRecord, Record, ratio};
 use crate::kit::table;
 
@@ -183,10 +183,6 @@ fn ratio_to(record: &Record, other: &str) -> Option<f64> {
 
 fn wall(contender: Option<&ContenderRecord>) -> String {
     contender.and_then(ContenderRecord::wall).map_or_else(absent, seconds)
-}
-
-fn absent() -> String {
-    "–".to_owned()
 }
 
 #[cfg(test)]
