@@ -16,10 +16,9 @@ use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 use tempfile::TempDir;
 
-use crate::kit::machine::{self, Machine};
 use crate::kit::process::{self, Ended};
 use crate::kit::workspace::workspace;
-use crate::kit::{programs, section, table};
+use crate::kit::{machine, programs, section, table};
 
 /// How long a target may take beyond its time, to be built and to start.
 const SPARE: Duration = Duration::from_secs(1800);
@@ -110,6 +109,7 @@ pub(crate) fn run(arguments: &FuzzArguments) -> anyhow::Result<Exit> {
         "fuzz needs `cargo-fuzz`, which is not on the search path: cargo install cargo-fuzz --locked"
     );
     let scratch = TempDir::with_prefix("oci-cache-fuzz-").context("make a temporary directory")?;
+    let started = Instant::now();
     let mut rows = Vec::new();
     for target in Target::ALL.into_iter().filter(|target| arguments.only.is_none_or(|only| only == *target)) {
         output::complain(&format!("fuzz: {} for {} s", target.name(), arguments.seconds));
@@ -117,7 +117,9 @@ pub(crate) fn run(arguments: &FuzzArguments) -> anyhow::Result<Exit> {
     }
     let printed = output::print(&told(&rows))?;
     if arguments.publish {
-        let measured = format!("\n{}\n\n{}\n", source(arguments.seconds)?, told(&rows));
+        let command = format!("cargo xtask fuzz --seconds {} --publish", arguments.seconds);
+        let source = machine::source(&command, started.elapsed())?;
+        let measured = format!("\n{source}\n\n{}\n", told(&rows));
         section::write_named(&workspace().join("docs/reliability.md"), "fuzz", &measured)?;
     }
     match rows.iter().map(|row| row.findings).sum::<u64>() {
@@ -189,15 +191,6 @@ fn told(rows: &[Row]) -> String {
         ]
     }));
     table::markdown(&cells)
-}
-
-/// Describes the run and the machine.
-fn source(seconds: u32) -> anyhow::Result<String> {
-    let Machine { processor, cores, kernel, .. } = Machine::look()?;
-    let date = machine::date();
-    Ok(format!(
-        "`cargo xtask fuzz --seconds {seconds} --publish` on {date}: {cores} cores ({processor}), Linux {kernel}."
-    ))
 }
 
 #[cfg(test)]

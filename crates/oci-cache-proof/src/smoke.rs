@@ -27,6 +27,7 @@ mod trace;
 mod units;
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
@@ -36,6 +37,8 @@ use self::prune::Prune;
 use self::registry::Registry;
 use self::table::Row;
 use crate::kit::programs::{self, Program};
+use crate::kit::workspace::workspace;
+use crate::kit::{machine, section};
 use oci_cache_cli::exit::Exit;
 use oci_cache_cli::output;
 
@@ -62,6 +65,9 @@ pub(crate) struct SmokeArguments {
     /// How many pulls run at a time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) jobs: u16,
+    /// Write the table into docs/reliability.md
+    #[arg(long)]
+    pub(crate) publish: bool,
 }
 
 /// Runs all exercises of the program and prints the table.
@@ -71,6 +77,7 @@ pub(crate) struct SmokeArguments {
 /// If a program is missing, an exercise cannot run, or there is a forbidden failure.
 pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<Exit> {
     programs::check("smoke", &PROGRAMS)?;
+    let started = Instant::now();
     let scratch = TempDir::with_prefix("oci-cache-smoke-").context("create a temporary directory")?;
     let prune = Prune::new(program);
     let registry = Registry::start(scratch.path())?;
@@ -97,6 +104,12 @@ pub(crate) fn run(arguments: &SmokeArguments, program: &Path) -> anyhow::Result<
     rows.push(packages::row(&prune, &fleet::python(scratch.path()), scratch.path())?);
 
     let printed = output::print(&table::render(&rows))?;
+    if arguments.publish {
+        let command = format!("cargo xtask smoke --jobs {} --publish", arguments.jobs);
+        let source = machine::source(&command, started.elapsed())?;
+        let measured = format!("\n{source}\n\n{}\n", table::markdown(&rows));
+        section::write_named(&workspace().join("docs/reliability.md"), "smoke", &measured)?;
+    }
     verdict(&rows).map(|()| printed)
 }
 

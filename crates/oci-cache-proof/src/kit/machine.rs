@@ -39,6 +39,20 @@ impl Machine {
     }
 }
 
+/// Says what measured the figures of a page, when, for how long, and on which machine.
+///
+/// # Errors
+///
+/// If a file of `/proc` cannot be read.
+pub(crate) fn source(command: &str, time: Duration) -> anyhow::Result<String> {
+    let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;
+    let memory = memory_kibibytes.map_or("unknown".to_owned(), |kibibytes| format!("{kibibytes} kB"));
+    let (date, minutes) = (date(), time.as_secs().div_ceil(60));
+    Ok(format!(
+        "`{command}` on {date}, {minutes} minutes: {cores} cores ({processor}), memory {memory}, Linux {kernel}."
+    ))
+}
+
 /// The number of cores that this process may use.
 ///
 /// # Errors
@@ -83,6 +97,12 @@ mod tests {
         assert_eq!(value_of("a\t: 1\nmodel name\t: Some CPU\n", "model name"), Some("Some CPU"));
         assert_eq!(value_of("MemTotal:       1024 kB\n", "MemTotal").and_then(kibibytes), Some(1024));
         assert_eq!(value_of("Name:\tx\n", "VmHWM").and_then(kibibytes), None);
+    }
+
+    #[test]
+    fn the_source_has_the_minutes() {
+        let source = source("cargo xtask x", Duration::from_secs(61)).unwrap();
+        assert!(source.starts_with("`cargo xtask x` on ") && source.contains(", 2 minutes: "), "{source}");
     }
 
     #[test]

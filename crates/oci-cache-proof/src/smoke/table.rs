@@ -44,16 +44,25 @@ const HEADER: [&str; 8] = [
     "failed checks",
 ];
 
+/// Renders the table and a summary for a document.
+pub(crate) fn markdown(rows: &[Row]) -> String {
+    format!("{}{}", table::markdown(&cells(rows)), summary(rows))
+}
+
 /// Renders the table, the failures, and a summary.
 pub(crate) fn render(rows: &[Row]) -> String {
-    let mut cells = vec![HEADER.map(str::to_owned)];
-    cells.extend(rows.iter().map(cells_of));
-    let mut text = table::plain(&cells);
+    let mut text = table::plain(&cells(rows));
     for row in rows {
         render_failures(&mut text, row);
     }
     text.push_str(&summary(rows));
     text
+}
+
+fn cells(rows: &[Row]) -> Vec<[String; HEADER.len()]> {
+    let mut cells = vec![HEADER.map(str::to_owned)];
+    cells.extend(rows.iter().map(cells_of));
+    cells
 }
 
 fn cells_of(row: &Row) -> [String; HEADER.len()] {
@@ -97,6 +106,24 @@ fn summary(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_has_the_table_and_the_summary() {
+        let (mut passed, mut failed) = (Tally::default(), Tally::default());
+        (passed.pulls, passed.prunes) = (5, 7);
+        failed.fail(Failure::Pull("create"), "no such file: `/tmp/somewhere`");
+        let rows = [
+            Row { exercise: "flat", may_fail: false, tally: passed },
+            Row { exercise: "flat, aside", may_fail: true, tally: failed },
+        ];
+        let text = markdown(&rows);
+        assert!(
+            text.starts_with("| exercise    | pulls |") && text.contains("\n| flat        | 5     |"),
+            "{text}"
+        );
+        assert!(text.ends_with(" |\n\n5 pulls, 7 prunes in place or dry, 0 failure(s)\n"), "{text}");
+        assert!(!text.contains("somewhere"), "{text}");
+    }
 
     #[test]
     fn columns_line_up_and_failures_follow() {

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::kit::machine::{self, Machine};
+use crate::kit::machine;
 use crate::kit::section;
 use crate::kit::workspace::workspace;
 use crate::torture::row::{Row, told};
@@ -17,7 +17,8 @@ use crate::torture::row::{Row, told};
 ///
 /// If a page has no section, or cannot be written.
 pub(crate) fn write(rows: &[Row], quick: bool, time: Duration) -> anyhow::Result<()> {
-    let source = source(quick, time)?;
+    let command = if quick { "cargo xtask torture --quick --publish" } else { "cargo xtask torture" };
+    let source = machine::source(command, time)?;
     section::write(&page("reliability.md"), &format!("\n{source}\n\n{}\n", told(rows)))?;
     section::write(&page("prune-protocol.md"), &format!("\n{source}\n\n{}\n", rates(rows)))
 }
@@ -41,17 +42,6 @@ fn rates(rows: &[Row]) -> String {
     text
 }
 
-/// Describes the run and the machine.
-fn source(quick: bool, time: Duration) -> anyhow::Result<String> {
-    let command = if quick { "cargo xtask torture --quick --publish" } else { "cargo xtask torture" };
-    let Machine { processor, cores, memory_kibibytes, kernel } = Machine::look()?;
-    let memory = memory_kibibytes.map_or("unknown".to_owned(), |kibibytes| format!("{kibibytes} kB"));
-    let (date, minutes) = (machine::date(), time.as_secs().div_ceil(60));
-    Ok(format!(
-        "`{command}` on {date}, {minutes} minutes: {cores} cores ({processor}), memory {memory}, Linux {kernel}."
-    ))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,12 +59,5 @@ mod tests {
         let lines: Vec<&str> = text.lines().skip(2).collect();
         let expected = ["| ext4 | in place | 150438 | 7 | 4.7 |", "| ext4 | stalled | 8 | 4 | 50000.0 |"];
         assert_eq!(lines, expected);
-    }
-
-    #[test]
-    fn the_source_has_the_minutes() {
-        let source = source(true, Duration::from_secs(61)).unwrap();
-        assert!(source.starts_with("`cargo xtask torture --quick --publish` on "), "{source}");
-        assert!(source.contains(", 2 minutes: "), "{source}");
     }
 }
