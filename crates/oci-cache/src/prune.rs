@@ -33,6 +33,7 @@ mod queue;
 mod removal;
 mod removed;
 mod report;
+mod reserve;
 mod sign;
 mod spare;
 mod strictness;

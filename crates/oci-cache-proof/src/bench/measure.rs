@@ -86,16 +86,23 @@ impl<'a> Laboratory<'a> {
             Err(reason) => record.not_measured = Some(reason),
             Ok(place) => {
                 record.file_system.clone_from(&place.description);
-                let shared = if benchmark.kind.removes() {
-                    None
-                } else {
-                    Some(benchmark.recipe.make(&place.directory, self.rest)?)
-                };
+                let shared =
+                    if benchmark.kind.removes() { None } else { Some(self.make_cache(benchmark, &place)?) };
                 record.contenders =
                     Session { laboratory: self, benchmark, place: &place, shared }.run_all()?;
             }
         }
         Ok(record)
+    }
+
+    fn make_cache(&self, benchmark: &Benchmark, place: &Place) -> anyhow::Result<Cache> {
+        // ext4 without a journal passes over inodes that were deleted within minutes, one by one, while it has them in
+        // memory: making 100,000 files takes 45 s instead of 3 s. Source: `recently_deleted` in Linux's
+        // `fs/ext4/ialloc.c`.
+        if benchmark.file_system == FileSystem::Disk && page_cache::obstacle().is_none() {
+            page_cache::drop_all()?;
+        }
+        benchmark.recipe.make(&place.directory, self.rest)
     }
 }
 
@@ -163,7 +170,7 @@ impl Session<'_> {
         } else if self.benchmark.kind == Kind::Verify {
             cache.read_through()?;
         }
-        // Starting a program is not what is measured.
+        // Reading the program from the disk is not what is measured.
         self.load_programs(contender)?;
         let within = match contender.work {
             Work::Loop(unlink_loop) => Some(unlink_loop.run(&cache.path())?),
@@ -223,16 +230,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn make_cache(&self) -> anyhow::Result<Cache> {
-        // ext4 without a journal passes over inodes that were deleted within minutes, one by one, while it has them in
-        // memory: making 100,000 files takes 45 s instead of 3 s. Source: `recently_deleted` in Linux's
-        // `fs/ext4/ialloc.c`.
-        if self.benchmark.file_system == FileSystem::Disk && page_cache::obstacle().is_none() {
-            page_cache::drop_all()?;
-        }
-        self.benchmark.recipe.make(&self.place.directory, self.laboratory.rest)
-    }
-
     /// Runs `work` on a cache, and checks afterwards that it is done.
     fn with_cache(&self, work: impl FnOnce(&Cache) -> anyhow::Result<()>) -> anyhow::Result<()> {
         if self.laboratory.stop.load(Ordering::Relaxed) {
@@ -242,7 +239,7 @@ impl Session<'_> {
         let (cache, expected) = match &self.shared {
             Some(shared) => (shared, shared.blobs().len()),
             None => {
-                made = self.make_cache()?;
+                made = self.laboratory.make_cache(self.benchmark, self.place)?;
                 (&made, 0)
             }
         };

@@ -1,7 +1,7 @@
 //! System calls that no safe crate offers.
 //!
 //! Guarantees: each function passes only integers, descriptors and names to the kernel. No system call touches the memory
-//! of the process, except that [`file_handle`] and [`cached_pages`] lend the kernel a buffer. What [`cached_pages`] maps is
+//! of the process, except that [`file_handle`], [`cached_pages`] and [`times_waited`] lend the kernel a buffer. What [`cached_pages`] maps is
 //! never read, and unmapped before it returns.
 
 use std::ffi::CStr;
@@ -134,6 +134,19 @@ pub(crate) fn close_all(descriptors: &mut Vec<OwnedFd>) {
             run.iter().for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(*number) }));
         }
     }
+}
+
+/// How often the calling thread has waited for something else than a core: for a disk or a lock (`getrusage(2)`,
+/// `ru_nvcsw`).
+#[expect(unsafe_code, reason = "getrusage for a thread is in no safe crate")]
+pub(crate) fn times_waited() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel writes one `rusage` into the buffer; before that it is zero, which is a valid one.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    u64::try_from(usage.ru_nvcsw).unwrap_or_default()
 }
 
 /// A private descriptor table of one thread.

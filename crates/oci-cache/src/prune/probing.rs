@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::cache::inventory::Blob;
 use crate::error::Failure;
-use crate::os::lease::{Probe, probe};
+use crate::os::lease::{Opened, Probe, ask_again, probe};
 use crate::os::status::Status;
 use crate::plan::fate::Keep;
 use crate::prune::beside::OpenFiles;
@@ -25,7 +25,17 @@ impl<'a> Worker<'a> {
             OpenFiles::Spare(Some(beside)) => beside.pulls.watch_of(directory),
             _ => None,
         };
-        match probe(self.tree.directory(directory).descriptor.as_fd(), name, watch) {
+        let probe = probe(self.tree.directory(directory).descriptor.as_fd(), name, watch);
+        self.judge(index, probe)
+    }
+
+    /// Finds out the same again, of a file that this thread has open and whose lease it has released.
+    pub(crate) fn probe_again(&mut self, index: usize, opened: Opened<'a>) -> Probed<'a> {
+        self.judge(index, ask_again(opened))
+    }
+
+    fn judge(&mut self, index: usize, probe: Probe<'a>) -> Probed<'a> {
+        match probe {
             Probe::Idle(lease) => Probed::Holder(Holder::Nobody(lease)),
             Probe::InUse(_) | Probe::Leased if matches!(self.open_files, OpenFiles::Disregard) => {
                 Probed::Holder(Holder::Somebody)

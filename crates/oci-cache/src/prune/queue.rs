@@ -33,11 +33,16 @@ impl<'a> Queue<'a> {
 
     /// How many worker threads pay off; 0 if the caller alone is as fast.
     pub(crate) fn worthwhile_threads(&self) -> usize {
-        let large = self.doomed.iter().filter(|index| self.is_large(**index)).count();
+        let large = self.large();
         match large + (self.doomed.len() - large) / (2 * BATCH) {
             1 => 0,
             parts => parts,
         }
+    }
+
+    /// How many of the blobs are large.
+    pub(crate) fn large(&self) -> usize {
+        self.doomed.iter().filter(|index| self.is_large(**index)).count()
     }
 
     /// Takes the next blobs, about `count`; returns none if the queue is empty.

@@ -2,9 +2,9 @@
 //!
 //! Guarantees: those of [`crate::prune::worker`], for all blobs.
 //!
-//! How it is fast: blobs are removed in inode order. There are more threads than cores, because on many
-//! file systems each removal waits for the disk. Each thread has a private descriptor table, so it can
-//! close consecutive descriptors with one system call.
+//! How it is fast: blobs are removed in inode order. If removals wait for the disk, there are more threads
+//! than cores. Each thread has a private descriptor table, so it can close consecutive descriptors with one
+//! system call.
 
 use std::collections::VecDeque;
 use std::thread;
@@ -19,13 +19,15 @@ use crate::progress::Progress;
 use crate::prune::beside::OpenFiles;
 use crate::prune::queue::{BATCH, Queue};
 use crate::prune::removed::Removal;
+use crate::prune::reserve::Reserve;
 use crate::prune::turns::Turns;
 use crate::prune::worker::Worker;
 
-/// Maximum number of removing threads. Threads beyond the number of cores cost a few hundredths of the
-/// time where no removal waits for the disk. Where removals wait, as with ext4's `discard`, they save
-/// most of it.
+/// Maximum number of removing threads, where removals wait for the disk.
 const THREADS: usize = 16;
+/// Maximum number where they do not, beside one for each large blob. About a quarter of a thread's work is the removal of
+/// names, which the threads do one after the other in each directory.
+const THREADS_AT_FIRST: usize = 4;
 /// The workers may use the open-file limit divided by this.
 const SHARE_OF_OPEN_FILES: u64 = 8;
 
@@ -40,6 +42,9 @@ pub(crate) fn remove_each(
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let threads = queue.worthwhile_threads().min(THREADS).min(limit);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let at_first = cores.min(THREADS_AT_FIRST).max(queue.large());
+    let reserve = Reserve::new();
     let batch_size = limit.clamp(1, BATCH);
     let root = tree.directories.first();
     let file_system = root.and_then(|root| fstatfs(&root.descriptor).ok()).map_or(OVERLAY, |it| it.f_type);
@@ -48,6 +53,7 @@ pub(crate) fn remove_each(
         tree,
         queue: &queue,
         turns: &turns,
+        reserve: &reserve,
         batch_size,
         has_own_table: false,
         is_overlay: file_system == OVERLAY,
@@ -57,16 +63,21 @@ pub(crate) fn remove_each(
         waiting: VecDeque::new(),
         removal: Removal::default(),
     };
-    on_threads(threads, &worker)
+    on_threads(threads, at_first, &worker)
 }
 
-/// Runs `threads` workers, each on its own thread. Runs one worker on the calling thread if `threads` is
-/// 0, as for a few blobs, or if no thread can be started.
-fn on_threads<'a>(threads: usize, worker: &(impl Fn() -> Worker<'a> + Sync)) -> Removal {
+/// Runs `threads` workers, each on its own thread; those beyond `at_first` stand by until they are needed.
+/// Runs one worker on the calling thread if `threads` is 0, as for a few blobs, or if no thread can be
+/// started.
+fn on_threads<'a>(threads: usize, at_first: usize, worker: &(impl Fn() -> Worker<'a> + Sync)) -> Removal {
     thread::scope(|scope| {
-        let start = |_| {
-            let work = || {
+        let start = |number| {
+            let work = move || {
                 let worker = worker();
+                if number >= at_first && !worker.reserve.is_needed() {
+                    return worker.removal;
+                }
+                let _on_duty = worker.reserve.on_duty();
                 let own = OwnDescriptors::enter(&worker.needed_descriptors());
                 Worker { has_own_table: own.is_some(), ..worker }.run()
             };

@@ -1,22 +1,23 @@
 //! The threads of a removal take turns in each directory, because the kernel does too.
 //!
-//! Guarantees: one thread at a time has the turn in a directory. A thread that holds a lease gives up waiting [soon](SOON),
-//! so that it can release the lease first: where an unlink takes long, as on a frozen file system, no process waits for
-//! more than one file of a directory.
+//! Guarantees: one thread at a time has the turn in a directory. A thread that holds a lease waits for its turn only
+//! [briefly](BRIEFLY), so that it can release the lease first: where an unlink takes long, as on a frozen file system, no
+//! process waits for more than one file of a directory for longer than that.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hint;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-use std::{hint, thread};
 
 use rustix::fs::FsWord;
 
 use crate::cache::inventory::Tree;
 
-/// For how long a thread asks for its turn before it gives up, and whoever opens its file waits with it: about as long as
-/// all threads need, one after the other, where no unlink waits for a disk. To give up costs a second probe of the file.
-const SOON: Duration = Duration::from_micros(200);
-/// How often to ask before the core is offered to a thread that may have the turn: about as long as a few unlinks.
-const ATTEMPTS: u32 = 1000;
+/// For how long a thread asks for its turn while it holds a lease, and whoever opens its file waits with it: about as long
+/// as the unlinks of all other threads take, where none of them waits for a disk. To give up costs a second probe of the
+/// file. It does not offer its core to others meanwhile: it might get it back only after milliseconds.
+const BRIEFLY: Duration = Duration::from_micros(200);
+/// Pauses of the processor between two questions: below a microsecond.
+const PAUSES: u32 = 20;
 /// `TMPFS_MAGIC` in Linux's `include/uapi/linux/magic.h`.
 const TMPFS: FsWord = 0x0102_1994;
 
@@ -35,22 +36,24 @@ impl Turns {
         Self((0..directories).map(|_| Mutex::default()).collect())
     }
 
-    /// Takes the turn in the directory at this position, if it comes [soon](SOON).
-    pub(crate) fn take_soon(&self, directory: usize) -> Option<Turn<'_>> {
+    /// Takes the turn in the directory at this position, if it comes within [this time](BRIEFLY).
+    pub(crate) fn take_briefly(&self, directory: usize) -> Option<Turn<'_>> {
+        self.take_within(directory, BRIEFLY)
+    }
+
+    fn take_within(&self, directory: usize, time: Duration) -> Option<Turn<'_>> {
         let Some(turn) = self.0.get(directory) else { return Some(Turn(None)) };
-        let since = Instant::now();
-        loop {
-            for _ in 0..ATTEMPTS {
-                if let Ok(guard) = turn.try_lock() {
-                    return Some(Turn(Some(guard)));
-                }
-                hint::spin_loop();
-            }
-            if since.elapsed() >= SOON {
-                return None;
-            }
-            thread::yield_now();
+        if let Some(taken) = try_take(turn) {
+            return Some(taken);
         }
+        let since = Instant::now();
+        while since.elapsed() < time {
+            (0..PAUSES).for_each(|_| hint::spin_loop());
+            if let Some(taken) = try_take(turn) {
+                return Some(taken);
+            }
+        }
+        None
     }
 
     /// Waits for the turn in the directory at this position.
@@ -59,20 +62,54 @@ impl Turns {
     }
 }
 
+fn try_take(turn: &Mutex<()>) -> Option<Turn<'_>> {
+    match turn.try_lock() {
+        Ok(guard) => Some(Turn(Some(guard))),
+        Err(TryLockError::Poisoned(poisoned)) => Some(Turn(Some(poisoned.into_inner()))),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::thread;
 
     #[test]
-    fn whoever_is_not_served_soon_can_wait() {
+    fn whoever_is_not_served_briefly_can_wait() {
         let turns = Turns(vec![Mutex::default(), Mutex::default()]);
-        let turn = turns.take_soon(0).unwrap();
-        assert!(turns.take_soon(0).is_none() && turns.take_soon(1).is_some());
+        let turn = turns.take_briefly(0).unwrap();
+        assert!(turns.take_briefly(0).is_none() && turns.take_briefly(1).is_some());
         thread::scope(|scope| {
             let waiting = scope.spawn(|| drop(turns.wait(0)));
             drop(turn);
             waiting.join().unwrap();
         });
-        assert!(turns.take_soon(0).is_some());
+        assert!(turns.take_briefly(0).is_some());
+    }
+
+    #[test]
+    fn a_turn_that_comes_in_time_is_taken() {
+        let turns = Turns(vec![Mutex::default()]);
+        let turn = turns.take_briefly(0).unwrap();
+        thread::scope(|scope| {
+            let asking = scope.spawn(|| turns.take_within(0, Duration::from_secs(60)).is_some());
+            thread::sleep(Duration::from_millis(5));
+            drop(turn);
+            assert!(asking.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_thread_that_panicked_holds_nobody_up() {
+        let turns = Turns(vec![Mutex::default()]);
+        thread::scope(|scope| {
+            let panicking = scope.spawn(|| {
+                let _turn = turns.take_briefly(0).unwrap();
+                panic!("in the middle of a turn");
+            });
+            assert!(panicking.join().is_err());
+        });
+        assert!(turns.take_within(0, Duration::ZERO).is_some());
     }
 }

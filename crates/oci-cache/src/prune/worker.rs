@@ -2,9 +2,10 @@
 //!
 //! Guarantees, for each blob: it is removed by a single name in an open directory; no path is resolved.
 //! It is removed under a lease, where leases work, so nobody has it open at that moment. It is removed
-//! only if inode, size and all times are those of the scan; a change time that this prune set is explained. No lease is held while the thread waits for
-//! others in the directory. If a pull may have used it within the hour, or the grace, the watch is read
-//! under the lease: whoever opened and closed it before is seen, and whoever opens it now waits.
+//! only if inode, size and all times are those of the scan; a change time that this prune set is explained.
+//! While the thread waits for others in the directory, it holds a lease only
+//! [briefly](crate::prune::turns). If a pull may have used the blob within the hour, or the grace, the watch
+//! is read under the lease: whoever opened and closed it before is seen, and whoever opens it now waits.
 //! Everything counted as removed was removed. One failure does not stop the rest.
 
 use std::collections::VecDeque;
@@ -17,7 +18,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::cache::inventory::{Blob, Tree};
-use crate::os::lease::{Opened, PATIENCE, Probe, ask_again, ask_patiently, is_undisturbed, release_lease};
+use crate::os::lease::{Opened, PATIENCE, Probe, ask_patiently, is_undisturbed, release_lease};
 use crate::os::status::Status;
 use crate::os::sys::close_all;
 use crate::os::watch::Watch;
@@ -29,6 +30,7 @@ use crate::prune::last_look::{self, Unlinked};
 use crate::prune::queue::Queue;
 use crate::prune::removed::Removal;
 use crate::prune::report::Outcome;
+use crate::prune::reserve::Reserve;
 use crate::prune::turns::{Turn, Turns};
 
 /// One thread of a removal.
@@ -37,6 +39,7 @@ pub(crate) struct Worker<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) queue: &'a Queue<'a>,
     pub(crate) turns: &'a Turns,
+    pub(crate) reserve: &'a Reserve,
     pub(crate) batch_size: usize,
     /// Whether this worker has a private descriptor table; only then are closes batched.
     pub(crate) has_own_table: bool,
@@ -86,7 +89,12 @@ impl<'a> Worker<'a> {
                 self.remove_file(names, Holder::NotProbed);
             }
             self.ask_again(false);
-            close_all(&mut self.closing);
+            if self.has_own_table {
+                self.reserve.watch(self.closing.len(), || close_all(&mut self.closing));
+            } else {
+                // Each was closed at once, so nobody knows what waits for the disk.
+                self.reserve.call();
+            }
         }
     }
 
@@ -190,11 +198,17 @@ impl<'a> Worker<'a> {
                 }
             };
             let directory = usize::from(blob.directory);
-            if let Some(turn) = turn.take().or_else(|| self.turns.take_soon(directory)) {
+            if let Some(turn) = turn.take().or_else(|| self.turns.take_briefly(directory)) {
                 break (status, turn);
             }
-            // Whoever uses the blob meanwhile is seen by another check.
-            turn = Some(self.wait_without_lease(directory, holder)?);
+            // Whoever uses the blob meanwhile is seen by this probe or by another check.
+            let (taken, probed) = self.wait_without_lease(index, mem::replace(holder, Holder::NotProbed));
+            turn = Some(taken);
+            *holder = match probed {
+                Probed::Holder(holder) => holder,
+                Probed::Settled(outcome) => return Ok(outcome),
+                Probed::InUse(opened) => return Err(opened),
+            };
         };
         // If somebody waits for the lease, the kernel may take it away at any moment.
         if let Holder::Nobody(lease) = holder
@@ -205,27 +219,16 @@ impl<'a> Worker<'a> {
         Ok(self.unlink(index, name, holder, &status))
     }
 
-    /// Waits for the turn in a directory. Holds no lease meanwhile, and takes it again afterwards.
-    ///
-    /// # Errors
-    ///
-    /// A file that looks open since then.
-    fn wait_without_lease(&self, directory: usize, holder: &mut Holder<'a>) -> Result<Turn<'a>, Opened<'a>> {
-        let lease = match mem::replace(holder, Holder::Unknown) {
-            Holder::Nobody(lease) => lease,
-            other => {
-                *holder = other;
-                return Ok(self.turns.wait(directory));
-            }
+    /// Waits for the turn in the directory of a name. Holds no lease meanwhile, and then finds out again who has the file
+    /// open.
+    fn wait_without_lease(&mut self, index: usize, holder: Holder<'a>) -> (Turn<'a>, Probed<'a>) {
+        let directory = usize::from(self.blob(index).directory);
+        let Holder::Nobody(lease) = holder else {
+            return (self.turns.wait(directory), Probed::Holder(holder));
         };
         release_lease(lease.as_fd());
         let turn = self.turns.wait(directory);
-        match ask_again(lease) {
-            Probe::Idle(lease) => *holder = Holder::Nobody(lease),
-            Probe::InUse(opened) => return Err(opened),
-            _ => {}
-        }
-        Ok(turn)
+        (turn, self.probe_again(index, lease))
     }
 
     fn unlink(&mut self, index: usize, name: &CStr, holder: &Holder<'_>, status: &Status) -> Outcome {
@@ -352,10 +355,12 @@ mod tests {
             assert_eq!(pulls.sign(), None);
             let tree = &self.plan.inventory.tree;
             let (queue, turns) = (Queue::new(tree, Vec::new()), Turns::in_directories_of(tree, 0));
+            let reserve = Reserve::new();
             let mut worker = Worker {
                 tree,
                 queue: &queue,
                 turns: &turns,
+                reserve: &reserve,
                 batch_size: 32,
                 has_own_table: false,
                 is_overlay: false,
@@ -435,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn no_lease_is_held_while_waiting_for_a_turn() {
+    fn no_lease_is_held_while_waiting_long_for_a_turn() {
         for stays_open in [true, false] {
             let fixture = Fixture::new();
             let names = fixture.names(1);
@@ -445,7 +450,7 @@ mod tests {
                 thread::scope(|scope| {
                     let (taken, is_taken) = mpsc::channel();
                     let other = scope.spawn(move || {
-                        let turn = turns.take_soon(0).unwrap();
+                        let turn = turns.take_briefly(0).unwrap();
                         taken.send(()).unwrap();
                         // The lease is released while the turn is taken, so this open returns.
                         let opened = File::open(&path).unwrap();
