@@ -7,6 +7,7 @@
 //!
 //! What it does not guarantee: an idle machine. The load average before each benchmark is recorded.
 
+mod aims;
 mod caches;
 mod catalogue;
 mod chart;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::bench::record::Record;
-use crate::bench::{catalogue, chart, report, summary};
+use crate::bench::{aims, catalogue, chart, report, summary};
 use crate::kit::section;
 
 /// The results so far.
@@ -54,7 +54,9 @@ impl Publication {
 
     fn write_documents(&self) -> anyhow::Result<()> {
         section::write(&self.path("benchmarks.md"), &summary::document(&self.records))?;
-        section::write(&self.path("benchmarks-in-detail.md"), &report::document(&self.records))?;
+        let in_detail = self.path("benchmarks-in-detail.md");
+        section::write_named(&in_detail, "aims", &aims::table(&self.records))?;
+        section::write(&in_detail, &report::document(&self.records))?;
         section::write_named(
             &self.directory.with_file_name("README.md"),
             "speed",
@@ -85,9 +87,10 @@ mod tests {
         let docs = home.path().join("docs");
         fs::create_dir(&docs).unwrap();
         assert!(Publication::open(&docs).is_err(), "there are no documents");
-        for document in ["benchmarks.md", "benchmarks-in-detail.md"] {
-            fs::write(docs.join(document), "# By hand\n<!-- measured -->\n<!-- /measured -->\n").unwrap();
-        }
+        let marks = "# By hand\n<!-- measured -->\n<!-- /measured -->\n";
+        fs::write(docs.join("benchmarks.md"), marks).unwrap();
+        let aims = "<!-- measured: aims -->\n<!-- /measured: aims -->\n";
+        fs::write(docs.join("benchmarks-in-detail.md"), format!("{marks}{aims}")).unwrap();
         let readme = home.path().join("README.md");
         fs::write(&readme, "<!-- measured: speed -->\n<!-- /measured: speed -->\n").unwrap();
         let measured = |name: &str, wall| {
@@ -103,6 +106,7 @@ mod tests {
         let detail = fs::read_to_string(docs.join("benchmarks-in-detail.md")).unwrap();
         assert!(detail.starts_with("# By hand\n"), "{detail}");
         assert!(detail.find("### small-10k") < detail.find("### large"), "{detail}");
+        assert!(detail.contains("| small-10k ") && detail.contains("| met "), "{detail}");
         assert!(fs::read_to_string(docs.join("benchmarks.md")).unwrap().contains("| 2.00 s |"));
         assert!(fs::read_to_string(readme).unwrap().contains("| 2.00 s | 0.25 of `rm -rf` |"));
     }

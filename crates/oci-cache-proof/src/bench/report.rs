@@ -21,7 +21,10 @@ of it again.
 round. Times are wall times from before the start of the process to its end, the start included; medians \
 count.
 - Caches are warm: they have just been written, so inodes and small contents are in memory. Before a run of a benchmark \
-whose name ends in `-cold`, the kernel's caches are dropped, but for the programs themselves.
+whose name ends in `-cold`, the caches of the whole machine are dropped. Before each run, the program is started once, so \
+that it is in memory.
+- As root, the caches of the whole machine are also dropped before a cache is made on the disk. Otherwise, ext4 without a \
+journal would look for inodes among those that it has just freed, for most of a minute.
 - Names are created in an order that has nothing to do with their hash, as pulls do it, and all files \
 look an hour old; where the name says `one-fresh`, one was just written.
 - The pruner runs as it does for users, lease probe included, but without cargo in front of it.
