@@ -1,8 +1,8 @@
 //! System calls that no safe crate offers.
 //!
 //! Guarantees: each function passes only integers, descriptors and names to the kernel. No system call touches the memory
-//! of the process, except that [`file_handle`], [`cached_pages`] and [`times_waited`] lend the kernel a buffer. What [`cached_pages`] maps is
-//! never read, and unmapped before it returns.
+//! of the process, except that [`file_handle`], [`cached_pages`] and [`times_waited`] lend the kernel a buffer. What
+//! [`cached_pages`] maps is never read, and unmapped before it returns.
 
 use std::ffi::CStr;
 use std::io;
@@ -136,17 +136,16 @@ pub(crate) fn close_all(descriptors: &mut Vec<OwnedFd>) {
     }
 }
 
-/// How often the calling thread has waited for something else than a core: for a disk or a lock (`getrusage(2)`,
-/// `ru_nvcsw`).
-#[expect(unsafe_code, reason = "getrusage for a thread is in no safe crate")]
-pub(crate) fn times_waited() -> u64 {
+/// How often the calling thread has waited for anything but a core, such as a disk or a lock (`getrusage(2)`,
+/// `ru_nvcsw`); `None` if the kernel does not tell.
+#[expect(unsafe_code, reason = "rustix has no getrusage")]
+pub(crate) fn times_waited() -> Option<u64> {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the kernel writes one `rusage` into the buffer; before that it is zero, which is a valid one.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    u64::try_from(usage.ru_nvcsw).unwrap_or_default()
+    // SAFETY: the kernel writes one `rusage` into the buffer.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: all zeroes, as before the call, are a valid `rusage` too.
+    let usage = unsafe { usage.assume_init() };
+    (result == 0).then(|| u64::try_from(usage.ru_nvcsw).unwrap_or_default())
 }
 
 /// A private descriptor table of one thread.

@@ -34,7 +34,8 @@ impl<'a> Worker<'a> {
         self.judge(index, ask_again(opened))
     }
 
-    fn judge(&mut self, index: usize, probe: Probe<'a>) -> Probed<'a> {
+    /// What a probe came to, whether it was the first of the file or not.
+    pub(crate) fn judge(&mut self, index: usize, probe: Probe<'a>) -> Probed<'a> {
         match probe {
             Probe::Idle(lease) => Probed::Holder(Holder::Nobody(lease)),
             Probe::InUse(_) | Probe::Leased if matches!(self.open_files, OpenFiles::Disregard) => {

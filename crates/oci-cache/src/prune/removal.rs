@@ -2,8 +2,8 @@
 //!
 //! Guarantees: those of [`crate::prune::worker`], for all blobs.
 //!
-//! How it is fast: blobs are removed in inode order. If removals wait for the disk, there are more threads
-//! than cores. Each thread has a private descriptor table, so it can close consecutive descriptors with one
+//! How it is fast: blobs are removed in inode order. If removals wait for the disk, or blobs are large, there
+//! are more threads than cores. Each thread has a private descriptor table, so it can close consecutive descriptors with one
 //! system call.
 
 use std::collections::VecDeque;
@@ -25,9 +25,9 @@ use crate::prune::worker::Worker;
 
 /// Maximum number of removing threads, where removals wait for the disk.
 const THREADS: usize = 16;
-/// Maximum number where they do not, beside one for each large blob. About a quarter of a thread's work is the removal of
-/// names, which the threads do one after the other in each directory.
-const THREADS_AT_FIRST: usize = 4;
+/// Maximum number for the sake of the cores, where they do not. About a quarter of a thread's work is the
+/// removal of names, which the threads do one after the other in each directory.
+const THREADS_FOR_CORES: usize = 4;
 /// The workers may use the open-file limit divided by this.
 const SHARE_OF_OPEN_FILES: u64 = 8;
 
@@ -42,8 +42,7 @@ pub(crate) fn remove_each(
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX) / SHARE_OF_OPEN_FILES;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let threads = queue.worthwhile_threads().min(THREADS).min(limit);
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let at_first = cores.min(THREADS_AT_FIRST).max(queue.large());
+    let at_first = threads_at_first(thread::available_parallelism().map_or(1, usize::from), queue.large());
     let reserve = Reserve::new();
     let batch_size = limit.clamp(1, BATCH);
     let root = tree.directories.first();
@@ -64,6 +63,12 @@ pub(crate) fn remove_each(
         removal: Removal::default(),
     };
     on_threads(threads, at_first, &worker)
+}
+
+/// How many threads do not wait until they are needed: one for each core, or for each large blob if those are
+/// more.
+fn threads_at_first(cores: usize, large_blobs: usize) -> usize {
+    cores.min(THREADS_FOR_CORES).max(large_blobs)
 }
 
 /// Runs `threads` workers, each on its own thread; those beyond `at_first` stand by until they are needed.
@@ -107,6 +112,12 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use crate::{CacheDir, Policy, Progress, Space, apply, scan, select};
+
+    #[test]
+    fn there_is_a_thread_for_each_core_or_large_blob() {
+        let cases = [(1, 0), (2, 0), (64, 0), (2, 9)];
+        assert_eq!(cases.map(|(cores, large)| super::threads_at_first(cores, large)), [1, 2, 4, 9]);
+    }
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -10,6 +10,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::os::sys::times_waited;
 
+/// Fewer waits say nothing: any close of a large file may wait for a lock.
+const FEWEST_WAITS: u64 = 4;
+
 /// Whether the reserve is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
@@ -26,7 +29,7 @@ pub(crate) struct Reserve {
     changed: Condvar,
 }
 
-/// A thread that takes part in a removal. When the first such thread is done, so is the removal.
+/// A thread that takes part in a removal. When the first such thread is done, nothing is left in the queue.
 #[derive(Debug)]
 pub(crate) struct OnDuty<'a>(&'a Reserve);
 
@@ -47,12 +50,14 @@ impl Reserve {
         *need.unwrap_or_else(PoisonError::into_inner) == Need::Needed
     }
 
-    /// Runs `work`, which closes so many files, and calls the reserve if the thread waits about once for each.
+    /// Runs `work`, which closes so many files, and calls the reserve if the thread waits for more than every second, or if
+    /// nobody knows how often it waits.
     pub(crate) fn watch(&self, files: usize, work: impl FnOnce()) {
         let before = times_waited();
         work();
-        if 2 * times_waited().saturating_sub(before) > files as u64 {
-            self.settle(Need::Needed);
+        let waits = times_waited().zip(before).map(|(after, before)| after.saturating_sub(before));
+        if waits.is_none_or(|waits| waits >= FEWEST_WAITS && 2 * waits > files as u64) {
+            self.call();
         }
     }
 
@@ -84,27 +89,43 @@ mod tests {
 
     #[test]
     fn only_who_waits_often_calls_the_reserve() {
-        let reserve = Reserve::new();
         let wait = |times: usize| (0..times).for_each(|_| thread::sleep(Duration::from_millis(1)));
-        reserve.watch(32, || wait(4));
-        assert_eq!(*reserve.need.lock().unwrap(), Need::NotYet);
-        reserve.watch(32, || wait(32));
-        drop(reserve.on_duty());
-        assert!(reserve.is_needed());
+        let calls = |files, waits| {
+            let reserve = Reserve::new();
+            reserve.watch(files, || wait(waits));
+            drop(reserve.on_duty());
+            reserve.is_needed()
+        };
+        assert_eq!([calls(32, 0), calls(32, 12), calls(1, 1)], [false; 3]);
+        assert_eq!([calls(32, 20), calls(8, 8)], [true; 2]);
     }
 
     #[test]
-    fn the_reserve_ends_with_the_removal() {
+    fn all_of_the_reserve_ends_with_the_removal() {
         let reserve = Reserve::new();
         thread::scope(|scope| {
-            let standing_by = scope.spawn(|| reserve.is_needed());
+            let standing_by: Vec<_> = (0..3).map(|_| scope.spawn(|| reserve.is_needed())).collect();
+            // They wait by now, or will find out at once.
+            thread::sleep(Duration::from_millis(20));
             let panicking = scope.spawn(|| {
                 let _on_duty = reserve.on_duty();
                 panic!("in the middle of a removal");
             });
-            assert!(panicking.join().is_err() && !standing_by.join().unwrap());
+            assert!(panicking.join().is_err());
+            assert!(standing_by.into_iter().all(|thread| !thread.join().unwrap()));
         });
         reserve.call();
         assert!(!reserve.is_needed());
+    }
+
+    #[test]
+    fn all_of_the_reserve_comes() {
+        let reserve = Reserve::new();
+        thread::scope(|scope| {
+            let standing_by: Vec<_> = (0..3).map(|_| scope.spawn(|| reserve.is_needed())).collect();
+            thread::sleep(Duration::from_millis(20));
+            reserve.call();
+            assert!(standing_by.into_iter().all(|thread| thread.join().unwrap()));
+        });
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Guarantees: one thread at a time has the turn in a directory. A thread that holds a lease waits for its turn only
 //! [briefly](BRIEFLY), so that it can release the lease first: where an unlink takes long, as on a frozen file system, no
-//! process waits for more than one file of a directory for longer than that.
+//! process waits for more than one file of a directory for longer than that, and for as long as the thread itself waits for
+//! a core.
 
 use std::hint;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -15,7 +16,7 @@ use crate::cache::inventory::Tree;
 /// For how long a thread asks for its turn while it holds a lease, and whoever opens its file waits with it: about as long
 /// as the unlinks of all other threads take, where none of them waits for a disk. To give up costs a second probe of the
 /// file. It does not offer its core to others meanwhile: it might get it back only after milliseconds.
-const BRIEFLY: Duration = Duration::from_micros(200);
+pub(crate) const BRIEFLY: Duration = Duration::from_micros(200);
 /// Pauses of the processor between two questions: below a microsecond.
 const PAUSES: u32 = 20;
 /// `TMPFS_MAGIC` in Linux's `include/uapi/linux/magic.h`.
@@ -36,12 +37,8 @@ impl Turns {
         Self((0..directories).map(|_| Mutex::default()).collect())
     }
 
-    /// Takes the turn in the directory at this position, if it comes within [this time](BRIEFLY).
-    pub(crate) fn take_briefly(&self, directory: usize) -> Option<Turn<'_>> {
-        self.take_within(directory, BRIEFLY)
-    }
-
-    fn take_within(&self, directory: usize, time: Duration) -> Option<Turn<'_>> {
+    /// Takes the turn in the directory at this position, if it comes within this time.
+    pub(crate) fn take_within(&self, directory: usize, time: Duration) -> Option<Turn<'_>> {
         let Some(turn) = self.0.get(directory) else { return Some(Turn(None)) };
         if let Some(taken) = try_take(turn) {
             return Some(taken);
@@ -73,27 +70,43 @@ fn try_take(turn: &Mutex<()>) -> Option<Turn<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::mpsc;
     use std::thread;
 
     #[test]
     fn whoever_is_not_served_briefly_can_wait() {
         let turns = Turns(vec![Mutex::default(), Mutex::default()]);
-        let turn = turns.take_briefly(0).unwrap();
-        assert!(turns.take_briefly(0).is_none() && turns.take_briefly(1).is_some());
+        let turn = turns.take_within(0, BRIEFLY).unwrap();
+        assert!(turns.take_within(1, BRIEFLY).is_some());
+        let times = (0..10).map(|_| {
+            let since = Instant::now();
+            assert!(turns.take_within(0, BRIEFLY).is_none());
+            since.elapsed()
+        });
+        let shortest = times.min().unwrap();
+        assert!((BRIEFLY..Duration::from_millis(10)).contains(&shortest), "{shortest:?}");
         thread::scope(|scope| {
             let waiting = scope.spawn(|| drop(turns.wait(0)));
             drop(turn);
             waiting.join().unwrap();
         });
-        assert!(turns.take_briefly(0).is_some());
+        assert!(turns.take_within(0, BRIEFLY).is_some());
     }
 
     #[test]
     fn a_turn_that_comes_in_time_is_taken() {
         let turns = Turns(vec![Mutex::default()]);
-        let turn = turns.take_briefly(0).unwrap();
+        let turn = turns.take_within(0, BRIEFLY).unwrap();
         thread::scope(|scope| {
-            let asking = scope.spawn(|| turns.take_within(0, Duration::from_secs(60)).is_some());
+            let (asks, is_asking) = mpsc::channel();
+            let asking = scope.spawn({
+                let turns = &turns;
+                move || {
+                    asks.send(()).unwrap();
+                    turns.take_within(0, Duration::from_secs(60)).is_some()
+                }
+            });
+            is_asking.recv().unwrap();
             thread::sleep(Duration::from_millis(5));
             drop(turn);
             assert!(asking.join().unwrap());
@@ -105,7 +118,7 @@ mod tests {
         let turns = Turns(vec![Mutex::default()]);
         thread::scope(|scope| {
             let panicking = scope.spawn(|| {
-                let _turn = turns.take_briefly(0).unwrap();
+                let _turn = turns.take_within(0, BRIEFLY).unwrap();
                 panic!("in the middle of a turn");
             });
             assert!(panicking.join().is_err());

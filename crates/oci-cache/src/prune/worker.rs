@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::mem;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -31,7 +31,7 @@ use crate::prune::queue::Queue;
 use crate::prune::removed::Removal;
 use crate::prune::report::Outcome;
 use crate::prune::reserve::Reserve;
-use crate::prune::turns::{Turn, Turns};
+use crate::prune::turns::{BRIEFLY, Turn, Turns};
 
 /// One thread of a removal.
 #[derive(Debug)]
@@ -89,11 +89,10 @@ impl<'a> Worker<'a> {
                 self.remove_file(names, Holder::NotProbed);
             }
             self.ask_again(false);
-            if self.has_own_table {
-                self.reserve.watch(self.closing.len(), || close_all(&mut self.closing));
-            } else {
-                // Each was closed at once, so nobody knows what waits for the disk.
-                self.reserve.call();
+            match self.closing.len() {
+                // Each was closed at once, or none was open: nobody knows what waits for the disk.
+                0 => self.reserve.call(),
+                files => self.reserve.watch(files, || close_all(&mut self.closing)),
             }
         }
     }
@@ -198,13 +197,15 @@ impl<'a> Worker<'a> {
                 }
             };
             let directory = usize::from(blob.directory);
-            if let Some(turn) = turn.take().or_else(|| self.turns.take_briefly(directory)) {
+            // Without a lease, there is no second probe to save.
+            let time = if matches!(holder, Holder::Nobody(_)) { BRIEFLY } else { Duration::ZERO };
+            if let Some(turn) = turn.take().or_else(|| self.turns.take_within(directory, time)) {
                 break (status, turn);
             }
             // Whoever uses the blob meanwhile is seen by this probe or by another check.
-            let (taken, probed) = self.wait_without_lease(index, mem::replace(holder, Holder::NotProbed));
+            let (taken, again) = self.wait_without_lease(index, mem::replace(holder, Holder::NotProbed));
             turn = Some(taken);
-            *holder = match probed {
+            *holder = match again {
                 Probed::Holder(holder) => holder,
                 Probed::Settled(outcome) => return Ok(outcome),
                 Probed::InUse(opened) => return Err(opened),
@@ -297,7 +298,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::sync::mpsc;
     use std::thread;
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use crate::cache::names;
     use crate::prune::pulls::Pulls;
@@ -420,6 +421,19 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_fails_keeps_the_blob() {
+        let fixture = Fixture::new();
+        let names = fixture.names(1);
+        let removal = fixture.with_worker(|worker, _| {
+            let failed = worker.judge(names[0], Probe::Failed(Errno::IO));
+            assert!(matches!(failed, Probed::Settled(Outcome::Failed)), "{failed:?}");
+            let unknown = worker.judge(names[0], Probe::Unknown);
+            assert!(matches!(unknown, Probed::Holder(Holder::Unknown)), "{unknown:?}");
+        });
+        assert_eq!(removal.failures.total(), 1);
+    }
+
+    #[test]
     fn a_file_that_somebody_waits_for_stays() {
         let fixture = Fixture::new();
         let names = fixture.names(1);
@@ -450,7 +464,7 @@ mod tests {
                 thread::scope(|scope| {
                     let (taken, is_taken) = mpsc::channel();
                     let other = scope.spawn(move || {
-                        let turn = turns.take_briefly(0).unwrap();
+                        let turn = turns.take_within(0, BRIEFLY).unwrap();
                         taken.send(()).unwrap();
                         // The lease is released while the turn is taken, so this open returns.
                         let opened = File::open(&path).unwrap();
