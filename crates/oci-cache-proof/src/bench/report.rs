@@ -29,7 +29,8 @@ journal would look for inodes among those that it has just freed, for most of a 
 look an hour old; where the name says `one-fresh`, one was just written.
 - The pruner runs as it does for users, lease probe included, but without cargo in front of it.
 - Peak memory is that of the largest process, from a run of its own; so are the system calls, counted by \
-`strace -f -c`.
+`strace -f -c`. Under strace a removal takes so long that the pruner's threads give up their turns and probe \
+again; the figure of tmpfs, where there are no turns, is nearer to what it does otherwise.
 - A contender that leaves a blob behind ends the benchmark with an error.
 ";
 
