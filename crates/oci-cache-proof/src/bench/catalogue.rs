@@ -1,6 +1,6 @@
 //! The benchmarks: which cache, on which file system, with which contenders.
 //!
-//! Guarantees: names are unique. A quick benchmark differs from the full one only in sizes.
+//! Guarantees: names are unique. A quick benchmark differs from the full one only in sizes, and in the number of rounds.
 
 use crate::bench::caches::{Layout, Naming, Recipe, Sizes};
 use crate::bench::contenders::{self, Contender};
@@ -17,7 +17,9 @@ pub(crate) struct Benchmark {
     pub(crate) file_system: FileSystem,
     pub(crate) kind: Kind,
     /// The maximum number of rounds.
-    pub(crate) most_rounds: u16,
+    most_rounds: u16,
+    /// How many rounds there are for each that was asked for.
+    rounds_for_one: u16,
     /// Whether everything is dropped from the kernel's caches before each run.
     pub(crate) is_cold: bool,
     /// What the pruner is to reach.
@@ -104,7 +106,17 @@ const fn benchmark(
     file_system: FileSystem,
     kind: Kind,
 ) -> Benchmark {
-    Benchmark { name, about, recipe, file_system, kind, most_rounds: u16::MAX, is_cold: false, aims: &[] }
+    Benchmark {
+        name,
+        about,
+        recipe,
+        file_system,
+        kind,
+        most_rounds: u16::MAX,
+        rounds_for_one: 1,
+        is_cold: false,
+        aims: &[],
+    }
 }
 
 const ALL: &[Benchmark] = &[
@@ -115,6 +127,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Prune,
     )
+    .short()
     .aiming_at(&[aim(contenders::BASELINE, 0.8)]),
     benchmark(
         "typical-one-fresh",
@@ -130,6 +143,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Prune,
     )
+    .short()
     .aiming_at(&[aim(contenders::BASELINE, 0.4)]),
     benchmark(
         "small-10k-cold",
@@ -163,7 +177,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Alone,
     )
-    .rounds(2),
+    .at_most(2),
     benchmark(
         "million-one-fresh",
         "The same with one fresh blob.",
@@ -171,7 +185,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Alone,
     )
-    .rounds(2),
+    .at_most(2),
     benchmark(
         "large",
         "Few large blobs: freeing the extents is the work.",
@@ -193,10 +207,12 @@ const ALL: &[Benchmark] = &[
         FileSystem::Image,
         Kind::Prune,
     )
+    .short()
     .aiming_at(&[aim(contenders::BASELINE, 0.8), aim(contenders::ORIGINAL, 0.65)]),
     benchmark("small-100k-image", "Ten times as many.", SMALL_100K, FileSystem::Image, Kind::Prune)
         .aiming_at(&[aim(contenders::BASELINE, 0.8), aim(contenders::ORIGINAL, 0.65)]),
     benchmark("small-10k-tmpfs", "No journal at all.", SMALL_10K, FileSystem::Tmpfs, Kind::Prune)
+        .short()
         .aiming_at(&[aim(contenders::BASELINE, 1.1), aim(contenders::ORIGINAL, 0.65)]),
     benchmark("small-100k-tmpfs", "Ten times as many.", SMALL_100K, FileSystem::Tmpfs, Kind::Prune)
         .aiming_at(&[aim(contenders::BASELINE, 1.1), aim(contenders::ORIGINAL, 0.65)]),
@@ -207,6 +223,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::DryRun,
     )
+    .short()
     .aiming_at(&[aim("diskus", 0.6), aim("du -sb", 0.5)]),
     benchmark(
         "dry-run-100k-cold",
@@ -223,6 +240,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Usage,
     )
+    .short()
     .aiming_at(&[aim(contenders::DRY_RUN_NAME, 1.3)]),
     benchmark(
         "usage-100k-cold",
@@ -239,6 +257,7 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Verify,
     )
+    .short()
     .aiming_at(&[aim(contenders::OPENSSL, 0.75)]),
     benchmark(
         "verify-cold",
@@ -286,8 +305,13 @@ impl Benchmark {
     }
 
     /// With at most so many rounds.
-    const fn rounds(self, most_rounds: u16) -> Self {
+    const fn at_most(self, most_rounds: u16) -> Self {
         Self { most_rounds, ..self }
+    }
+
+    /// With three times as many rounds: a run takes a fraction of a second, so the machine's own work disturbs it more.
+    const fn short(self) -> Self {
+        Self { rounds_for_one: 3, ..self }
     }
 
     /// With aims.
@@ -309,7 +333,12 @@ pub(crate) fn names() -> Vec<&'static str> {
 impl Benchmark {
     /// The same benchmark with a small cache.
     pub(crate) fn quick(&self) -> Self {
-        Self { recipe: self.recipe.quick(), ..self.clone() }
+        Self { recipe: self.recipe.quick(), rounds_for_one: 1, ..self.clone() }
+    }
+
+    /// How many rounds there are if so many are asked for.
+    pub(crate) fn rounds(&self, asked: u16) -> u16 {
+        asked.saturating_mul(self.rounds_for_one).min(self.most_rounds)
     }
 }
 
@@ -336,6 +365,17 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn short_runs_take_more_rounds_and_the_million_fewer() {
+        let rounds = |name: &str, asked| {
+            let benchmark = ALL.iter().find(|benchmark| benchmark.name == name).unwrap();
+            [benchmark.rounds(asked), benchmark.quick().rounds(asked)]
+        };
+        assert_eq!(rounds("small-10k-tmpfs", 3), [9, 3]);
+        assert_eq!(rounds("small-100k", 3), [3, 3]);
+        assert_eq!(rounds("million", 3), [2, 2]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::bench::contenders::all_programs;
 use crate::kit::machine::{Machine, read};
 use crate::kit::programs;
 use crate::kit::shell::shell;
+use crate::kit::workspace::workspace;
 
 /// The machine and the tools.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,7 @@ pub(crate) struct Environment {
     pub(crate) kernel: String,
     /// The disk that the caches are on: its kind, file system and mount options.
     pub(crate) disk: String,
+    /// The pruner's version and commit.
     pub(crate) pruner: String,
     /// A line for each installed tool.
     pub(crate) tools: Vec<String>,
@@ -111,11 +113,18 @@ fn disk_kind(device: &str) -> &'static str {
     }
 }
 
-/// The pruner's version.
+/// The pruner's version, and the commit that is checked out, if git knows one.
 fn version(pruner: &Path) -> anyhow::Result<String> {
     let shell = shell()?;
     let said = cmd!(shell, "{pruner} --version").quiet().read();
-    said.with_context(|| format!("ask `{}` for its version", pruner.display()))
+    let said = said.with_context(|| format!("ask `{}` for its version", pruner.display()))?;
+    shell.change_dir(workspace());
+    let git = |arguments: &[&str]| cmd!(shell, "git {arguments...}").quiet().ignore_stderr().read().ok();
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return Ok(said) };
+    // Figures of earlier benchmarks change docs/.
+    let changes = git(&["status", "--porcelain", "--", "Cargo.toml", "Cargo.lock", "crates", "xtask"]);
+    let changed = if changes.is_some_and(|changes| changes.is_empty()) { "" } else { ", changed since" };
+    Ok(format!("{said}, commit {commit}{changed}"))
 }
 
 /// The versions of all installed tools.
@@ -149,6 +158,13 @@ mod tests {
         let file_system = |path| Mount::among(TABLE, Path::new(path)).unwrap().file_system;
         assert_eq!(file_system("/home/me/cache"), "tmpfs");
         assert_eq!(file_system("/home/mean"), "ext4");
+    }
+
+    #[test]
+    fn the_commit_stands_beside_the_version() {
+        let version = version(Path::new("rustc")).unwrap();
+        let is_checkout = workspace().join(".git").exists();
+        assert!(version.starts_with("rustc 1.") && version.contains(", commit ") == is_checkout, "{version}");
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Session<'_> {
             output::complain(&format!("{}: warm-up", self.benchmark.name));
             self.take_turns(contenders, &mut records.clone(), false)?;
         }
-        let rounds = self.laboratory.rounds.min(self.benchmark.most_rounds);
+        let rounds = self.benchmark.rounds(self.laboratory.rounds);
         for round in 0..rounds {
             output::complain(&format!("{}: round {} of {rounds}", self.benchmark.name, round + 1));
             self.take_turns(contenders, &mut records, round % 2 == 1)?;

@@ -178,7 +178,9 @@ fn prune(
 ) -> (PruneReport, Option<LeftIndex>) {
     let mut report = plan.report_of_kept();
     let removal = BlobRemoval { plan, guard: Guard::of(plan), beside, progress };
-    let (bound, free): (Vec<usize>, Vec<usize>) = plan.doomed_blobs(early).partition(plan.is_bound());
+    let mut free: Vec<usize> = plan.doomed_blobs(early).collect();
+    let is_bound = plan.is_bound();
+    let bound = free.extract_if(.., |index| is_bound(index)).collect();
     let unchanged = removal.remove(free, Part::Free, &mut report);
     match beside {
         Some(Beside { pulls, .. }) => {

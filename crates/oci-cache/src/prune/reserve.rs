@@ -100,20 +100,26 @@ mod tests {
         assert_eq!([calls(32, 20), calls(8, 8)], [true; 2]);
     }
 
+    /// What three threads that stand by learn from what happens meanwhile.
+    fn standing_by(reserve: &Reserve, meanwhile: impl FnOnce()) -> [bool; 3] {
+        thread::scope(|scope| {
+            let threads = [(); 3].map(|()| scope.spawn(|| reserve.is_needed()));
+            // They wait by now, or will find out at once.
+            thread::sleep(Duration::from_millis(20));
+            meanwhile();
+            threads.map(|thread| thread.join().unwrap())
+        })
+    }
+
     #[test]
     fn all_of_the_reserve_ends_with_the_removal() {
         let reserve = Reserve::new();
-        thread::scope(|scope| {
-            let standing_by: Vec<_> = (0..3).map(|_| scope.spawn(|| reserve.is_needed())).collect();
-            // They wait by now, or will find out at once.
-            thread::sleep(Duration::from_millis(20));
-            let panicking = scope.spawn(|| {
-                let _on_duty = reserve.on_duty();
-                panic!("in the middle of a removal");
-            });
-            assert!(panicking.join().is_err());
-            assert!(standing_by.into_iter().all(|thread| !thread.join().unwrap()));
-        });
+        let panic = || {
+            let _on_duty = reserve.on_duty();
+            panic!("in the middle of a removal");
+        };
+        let panics = || assert!(thread::scope(|scope| scope.spawn(panic).join().is_err()));
+        assert_eq!(standing_by(&reserve, panics), [false; 3]);
         reserve.call();
         assert!(!reserve.is_needed());
     }
@@ -121,11 +127,6 @@ mod tests {
     #[test]
     fn all_of_the_reserve_comes() {
         let reserve = Reserve::new();
-        thread::scope(|scope| {
-            let standing_by: Vec<_> = (0..3).map(|_| scope.spawn(|| reserve.is_needed())).collect();
-            thread::sleep(Duration::from_millis(20));
-            reserve.call();
-            assert!(standing_by.into_iter().all(|thread| thread.join().unwrap()));
-        });
+        assert_eq!(standing_by(&reserve, || reserve.call()), [true; 3]);
     }
 }

@@ -19,14 +19,14 @@ use crate::prune::report::Outcome;
 /// Removes the blobs of `tree` at the indexes `doomed`: companions last, and only if their blob is gone.
 pub(crate) fn remove_blobs(
     tree: &Tree,
-    doomed: Vec<usize>,
+    mut doomed: Vec<usize>,
     open_files: OpenFiles<'_>,
     progress: &Progress,
 ) -> Removal {
-    let (companions, mut blobs): (Vec<usize>, Vec<usize>) =
-        doomed.into_iter().partition(|index| tree.companions.owner(*index).is_some());
+    let companions: Vec<usize> =
+        doomed.extract_if(.., |index| tree.companions.owner(*index).is_some()).collect();
     if companions.is_empty() {
-        let mut removal = remove_each(tree, blobs, open_files, progress);
+        let mut removal = remove_each(tree, doomed, open_files, progress);
         removal.exceptions.sort_unstable_by_key(|(index, _)| *index);
         return removal;
     }
@@ -40,8 +40,8 @@ pub(crate) fn remove_blobs(
         .filter(|companion| is_in_use(tree, **companion, open_files))
         .filter_map(|companion| tree.companions.owner(*companion))
         .collect();
-    blobs.retain(|index| !in_use.contains(index));
-    let mut removal = remove_each(tree, blobs, open_files, progress);
+    doomed.retain(|index| !in_use.contains(index));
+    let mut removal = remove_each(tree, doomed, open_files, progress);
     for &blob in &in_use {
         settle(&mut removal, blob, Outcome::Kept(Keep::InUse));
     }
