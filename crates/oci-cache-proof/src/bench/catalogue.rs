@@ -257,7 +257,6 @@ const ALL: &[Benchmark] = &[
         FileSystem::Disk,
         Kind::Verify,
     )
-    .short()
     .aiming_at(&[aim(contenders::OPENSSL, 0.75)]),
     benchmark(
         "verify-cold",
