@@ -120,11 +120,19 @@ fn version(pruner: &Path) -> anyhow::Result<String> {
     let said = said.with_context(|| format!("ask `{}` for its version", pruner.display()))?;
     shell.change_dir(workspace());
     let git = |arguments: &[&str]| cmd!(shell, "git {arguments...}").quiet().ignore_stderr().read().ok();
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return Ok(said) };
+    let commit = git(&["rev-parse", "--short", "HEAD"]);
     // Figures of earlier benchmarks change docs/.
     let changes = git(&["status", "--porcelain", "--", "Cargo.toml", "Cargo.lock", "crates", "xtask"]);
-    let changed = if changes.is_some_and(|changes| changes.is_empty()) { "" } else { ", changed since" };
-    Ok(format!("{said}, commit {commit}{changed}"))
+    Ok(with_commit(said, commit.as_deref(), changes.as_deref()))
+}
+
+/// A version, the commit, if git knows one, and whether git knows of changes since, or does not know.
+fn with_commit(version: String, commit: Option<&str>, changes: Option<&str>) -> String {
+    match (commit, changes) {
+        (None, _) => version,
+        (Some(commit), Some("")) => format!("{version}, commit {commit}"),
+        (Some(commit), _) => format!("{version}, commit {commit}, changed since"),
+    }
 }
 
 /// The versions of all installed tools.
@@ -162,9 +170,14 @@ mod tests {
 
     #[test]
     fn the_commit_stands_beside_the_version() {
-        let version = version(Path::new("rustc")).unwrap();
-        let is_checkout = workspace().join(".git").exists();
-        assert!(version.starts_with("rustc 1.") && version.contains(", commit ") == is_checkout, "{version}");
+        let told = |commit, changes| with_commit("oci-cache 1.2.3".to_owned(), commit, changes);
+        assert_eq!(told(Some("abc1234"), Some("")), "oci-cache 1.2.3, commit abc1234");
+        for changes in [Some(" M Cargo.toml"), None] {
+            assert_eq!(told(Some("abc1234"), changes), "oci-cache 1.2.3, commit abc1234, changed since");
+        }
+        // Outside a repository, or in one of another user, git says nothing.
+        assert_eq!(told(None, None), "oci-cache 1.2.3");
+        assert!(version(Path::new("rustc")).unwrap().starts_with("rustc 1."));
     }
 
     #[test]
