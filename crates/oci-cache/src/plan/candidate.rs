@@ -12,6 +12,9 @@ pub(crate) struct Candidate {
     pub(crate) last_used: Timestamp,
     pub(crate) size_bytes: u64,
     pub(crate) what: What,
+    /// Whether its file has other names, which may be candidates too. Asked here, while the inventory is read from first to
+    /// last: in the order of last use, it would be read anew for each.
+    pub(crate) has_other_names: bool,
     /// How its digest begins; 0 if it has none. It decides most ties without a look at the inventory, which sorting a
     /// large cache would wait for.
     start: u64,
@@ -27,7 +30,9 @@ pub(crate) enum What {
 
 impl Candidate {
     pub(crate) fn new(plan: &PrunePlan, last_used: Timestamp, size_bytes: u64, what: What) -> Self {
-        Self { last_used, size_bytes, what, start: what.digest(plan).map_or(0, Digest::start) }
+        let has_other_names = what.file(plan).is_some_and(|(_, links)| links > 1);
+        let start = what.digest(plan).map_or(0, Digest::start);
+        Self { last_used, size_bytes, what, has_other_names, start }
     }
 
     /// Orders by least recent use, then larger size, then digest, then path.
@@ -42,6 +47,19 @@ impl Candidate {
 }
 
 impl What {
+    /// The inode of its file, and how many names that has. Of a partial with several files, only its own number.
+    pub(crate) fn file(self, plan: &PrunePlan) -> Option<(u64, u32)> {
+        let tree = &plan.inventory.tree;
+        match self {
+            Self::Blob(index) => Some((tree.blobs[index].inode, tree.blobs[index].links)),
+            Self::Partial(index) => {
+                let status = &tree.partials[index].status;
+                Some((status.id.inode, if status.is_directory() { 1 } else { status.links }))
+            }
+            Self::Image(_) => None,
+        }
+    }
+
     fn digest(self, plan: &PrunePlan) -> Option<&Digest> {
         match self {
             Self::Blob(index) => Some(&plan.inventory.tree.blobs[index].digest),

@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use crate::cache::cache_dir::Space;
-use crate::cache::inventory::Blob;
 use crate::plan::PrunePlan;
 use crate::plan::candidate::{Candidate, What};
 use crate::plan::fate::{Fate, Keep};
@@ -34,8 +33,7 @@ pub(crate) fn take_until_met(
     };
     for candidate in candidates {
         match candidate.what {
-            What::Partial(index) => taking.file(plan, Name::Partial(index)),
-            What::Blob(index) => taking.file(plan, Name::Blob(index)),
+            What::Blob(_) | What::Partial(_) => taking.file(plan, candidate),
             What::Image(index) => taking.image(plan, index),
         }
     }
@@ -45,7 +43,7 @@ pub(crate) fn take_until_met(
             && plan.blob_fates[index] == Fate::Keep(Keep::FreesNothing)
             && !taking.meter.is_met()
         {
-            taking.names(plan, &[Name::Blob(index)]);
+            taking.names(plan, &[candidate.what]);
         }
     }
 }
@@ -55,46 +53,46 @@ struct Taking<'a> {
     /// For each blob, how many images lead to it that are not taken.
     counts: Vec<u32>,
     /// The candidates that are names of the same file, by its inode. Those that are decided are left out.
-    names: HashMap<u64, Vec<Name>>,
+    names: HashMap<u64, Vec<What>>,
     removal: Fate,
     foresight: &'a Foresight,
     policy: &'a Policy,
 }
 
-/// A candidate that is a name of a file.
-#[derive(Clone, Copy)]
-enum Name {
-    Blob(usize),
-    Partial(usize),
-}
-
 impl Taking<'_> {
-    fn file(&mut self, plan: &mut PrunePlan, name: Name) {
-        let (inode, links) = identity(plan, name);
-        let names = match links {
-            0 | 1 => vec![name],
-            // With its first name, the file was decided on.
-            _ => self.names.remove(&inode).unwrap_or_default(),
-        };
-        self.names(plan, &names);
+    /// Takes a blob or a partial, with the other names of its file.
+    fn file(&mut self, plan: &mut PrunePlan, candidate: &Candidate) {
+        let what = candidate.what;
+        if !candidate.has_other_names {
+            self.names(plan, &[what]);
+        } else if let Some(names) = what.file(plan).and_then(|(inode, _)| self.names.remove(&inode)) {
+            self.names(plan, &names);
+        }
+        // Otherwise, the file was decided on with its first name.
     }
 
     /// Takes names that stay or go together, with the companions of blobs.
-    fn names(&mut self, plan: &mut PrunePlan, names: &[Name]) {
-        let companions = &plan.inventory.tree.companions;
-        let (mut blobs, mut partials) = (Vec::new(), Vec::new());
-        for name in names {
-            match name {
-                Name::Blob(index) => blobs.extend(companions.unit(*index)),
-                Name::Partial(index) => partials.push(*index),
-            }
-        }
-        if !self.meter.is_met() && self.cannot_go(plan, &blobs, &partials) {
+    fn names(&mut self, plan: &mut PrunePlan, names: &[What]) {
+        if self.meter.is_met() {
+            // Most names of a large cache end here, so nothing is looked up in the inventory.
+            names.iter().for_each(|what| set_fate(plan, *what, Fate::Keep(Keep::GoalMet)));
             return;
         }
-        let fate = self.fate_of(plan, &blobs, &partials);
-        partials.into_iter().for_each(|index| plan.partial_fates[index] = fate);
-        blobs.into_iter().for_each(|index| plan.blob_fates[index] = fate);
+        let companions = &plan.inventory.tree.companions;
+        let (mut blobs, mut partials) = (Vec::new(), Vec::new());
+        for what in names {
+            match *what {
+                What::Blob(index) => blobs.extend(companions.unit(index)),
+                What::Partial(index) => partials.push(index),
+                What::Image(_) => {}
+            }
+        }
+        if self.cannot_go(plan, &blobs, &partials) {
+            return;
+        }
+        let takes = self.meter.take(plan, &blobs, &partials);
+        let fate = if takes { self.removal } else { Fate::Keep(Keep::FreesNothing) };
+        names.iter().for_each(|what| set_fate(plan, *what, fate));
     }
 
     fn image(&mut self, plan: &mut PrunePlan, index: usize) {
@@ -126,17 +124,6 @@ impl Taking<'_> {
         }
     }
 
-    /// Takes blobs and partials that stay or go together.
-    fn fate_of(&mut self, plan: &PrunePlan, blobs: &[usize], partials: &[usize]) -> Fate {
-        if self.meter.is_met() {
-            Fate::Keep(Keep::GoalMet)
-        } else if self.meter.take(plan, blobs, partials) {
-            self.removal
-        } else {
-            Fate::Keep(Keep::FreesNothing)
-        }
-    }
-
     /// Whether it is known that some of these cannot be removed. These are told; the others stay with them.
     fn cannot_go(&self, plan: &mut PrunePlan, blobs: &[usize], partials: &[usize]) -> bool {
         if self.foresight.is_clear() && partials.is_empty() {
@@ -157,31 +144,24 @@ impl Taking<'_> {
     }
 }
 
-/// The inode of a candidate's file, and how many names it has. Of a partial with several files, only its own number.
-fn identity(plan: &PrunePlan, name: Name) -> (u64, u32) {
-    match name {
-        Name::Blob(index) => {
-            let Blob { inode, links, .. } = plan.inventory.tree.blobs[index];
-            (inode, links)
+/// Sets the fate of a partial, or of a blob and its companions.
+fn set_fate(plan: &mut PrunePlan, what: What, fate: Fate) {
+    match what {
+        What::Blob(index) => {
+            let unit = plan.inventory.tree.companions.unit(index);
+            unit.for_each(|index| plan.blob_fates[index] = fate);
         }
-        Name::Partial(index) => {
-            let status = &plan.inventory.tree.partials[index].status;
-            (status.id.inode, if status.is_directory() { 1 } else { status.links })
-        }
+        What::Partial(index) => plan.partial_fates[index] = fate,
+        What::Image(_) => {}
     }
 }
 
 /// The candidates whose files have several names, by inode.
-fn names_of_files(plan: &PrunePlan, candidates: &[Candidate]) -> HashMap<u64, Vec<Name>> {
-    let mut names: HashMap<u64, Vec<Name>> = HashMap::new();
-    for candidate in candidates {
-        let name = match candidate.what {
-            What::Blob(index) => Name::Blob(index),
-            What::Partial(index) => Name::Partial(index),
-            What::Image(_) => continue,
-        };
-        if let (inode, 2..) = identity(plan, name) {
-            names.entry(inode).or_default().push(name);
+fn names_of_files(plan: &PrunePlan, candidates: &[Candidate]) -> HashMap<u64, Vec<What>> {
+    let mut names: HashMap<u64, Vec<What>> = HashMap::new();
+    for candidate in candidates.iter().filter(|candidate| candidate.has_other_names) {
+        if let Some((inode, _)) = candidate.what.file(plan) {
+            names.entry(inode).or_default().push(candidate.what);
         }
     }
     names
