@@ -1,7 +1,7 @@
 //! The benchmarks: they measure the pruner and other tools, and write the results to docs/.
 //!
 //! Guarantees: every figure is measured in this run or taken from docs/benchmarks.json. Contenders take
-//! turns, each on a new copy of the cache that is synced before the clock starts. Their order is reversed
+//! turns, those that remove each on a new copy of the cache that is synced before the clock starts. Their order is reversed
 //! every round. A contender that leaves a blob behind ends the run with an error instead of a figure. All
 //! caches are in temporary directories. These are removed at the end, also after the first SIGINT or SIGTERM.
 //!
@@ -55,8 +55,8 @@ pub(crate) struct BenchArguments {
     /// Small caches and 3 rounds, to see that everything runs; writes nothing into docs/.
     #[arg(long)]
     quick: bool,
-    /// How often each contender runs: 5 times, 3 with --quick; at most 2 with a million blobs. Three times as often where a
-    /// run takes a fraction of a second, but not with --quick.
+    /// How often each contender runs: 5 times, 3 with --quick; at most 2 with a million blobs. Without --quick, some
+    /// benchmarks with short runs have three times as many.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// Only the benchmark of this name; can be given several times.

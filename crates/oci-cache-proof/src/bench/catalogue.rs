@@ -276,21 +276,21 @@ const ALL: &[Benchmark] = &[
     ),
     benchmark(
         "unlink-limit",
-        "The floor: bare loops of `unlinkat`, names already in memory, beside the whole command.",
+        "Bare loops of `unlinkat`, names already in memory, beside the whole command. Where removals wait for a disk, more threads are faster, so these are no limit.",
         SMALL_100K,
         FileSystem::Disk,
         Kind::UnlinkLimit,
     ),
     benchmark(
         "unlink-limit-image",
-        "The same floor where the processor sets the pace.",
+        "The same where the processor sets the pace: here they are the floor.",
         SMALL_100K,
         FileSystem::Image,
         Kind::UnlinkLimit,
     ),
     benchmark(
         "unlink-limit-tmpfs",
-        "The same floor without a journal.",
+        "The floor without a journal.",
         SMALL_100K,
         FileSystem::Tmpfs,
         Kind::UnlinkLimit,
@@ -308,7 +308,7 @@ impl Benchmark {
         Self { most_rounds, ..self }
     }
 
-    /// With three times as many rounds: a run takes a fraction of a second, so the machine's own work disturbs it more.
+    /// With three times as many rounds: a run is so short that the machine's own work disturbs it more.
     const fn short(self) -> Self {
         Self { rounds_for_one: 3, ..self }
     }

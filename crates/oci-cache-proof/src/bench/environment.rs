@@ -122,7 +122,8 @@ fn version(pruner: &Path) -> anyhow::Result<String> {
     let git = |arguments: &[&str]| cmd!(shell, "git {arguments...}").quiet().ignore_stderr().read().ok();
     let commit = git(&["rev-parse", "--short", "HEAD"]);
     // Figures of earlier benchmarks change docs/.
-    let changes = git(&["status", "--porcelain", "--", "Cargo.toml", "Cargo.lock", "crates", "xtask"]);
+    let changes =
+        git(&["status", "--porcelain", "--", "Cargo.toml", "Cargo.lock", ".cargo", "crates", "xtask"]);
     Ok(with_commit(said, commit.as_deref(), changes.as_deref()))
 }
 
@@ -177,7 +178,12 @@ mod tests {
         }
         // Outside a repository, or in one of another user, git says nothing.
         assert_eq!(told(None, None), "oci-cache 1.2.3");
-        assert!(version(Path::new("rustc")).unwrap().starts_with("rustc 1."));
+        let shell = shell().unwrap();
+        shell.change_dir(workspace());
+        let knows_commit = cmd!(shell, "git rev-parse HEAD").quiet().ignore_stderr().read().is_ok();
+        let version = version(Path::new("rustc")).unwrap();
+        assert!(version.starts_with("rustc 1."), "{version}");
+        assert_eq!(version.contains(", commit "), knows_commit, "{version}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: in each round every contender runs once, and the next round reverses their order. So a machine
 //! that becomes slower or faster favours nobody. Making, syncing and removing caches is not timed. The timed
-//! part is from before a process starts to its end.
+//! part is from before a process starts to its end, or a loop of the benchmark's own process.
 
 use std::fs;
 use std::path::{Path, PathBuf};

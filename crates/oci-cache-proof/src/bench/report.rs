@@ -14,12 +14,15 @@ use crate::bench::record::{ContenderRecord, Record, ratio};
 use crate::kit::table;
 
 const HOW: &str = "\
-Everything between the two marks around this text is written by `cargo xtask bench`, which measures all \
-of it again.
+## How it is measured
 
-- Contenders take turns, each on a cache made anew, synced and left at rest; the order is reversed every \
-round. Times are wall times from before the start of the process to its end, the start included; medians \
-count.
+From here on, everything is written by `cargo xtask bench`, which measures all of it again.
+
+- Contenders take turns, and the order is reversed every round. Those that remove get a cache made anew each time, synced \
+and left at rest. The others share one, after a round that does not count. Medians count.
+- Times are wall times from before the start of the process to its end. What runs within the benchmark's own process has \
+no start to include.
+- Load averages before a benchmark include the making of its caches, and the benchmark before it.
 - Caches are warm: they have just been written, so inodes and small contents are in memory. Before a run of a benchmark \
 whose name ends in `-cold`, the caches of the whole machine are dropped. Before each run, the program is started once, so \
 that it is in memory.

@@ -69,6 +69,7 @@ pub(crate) fn document(records: &[Record]) -> String {
             _ => writeln!(text, "; {others} of the benchmarks on another machine or with another version."),
         };
     }
+    text.push_str("\nIn the chart, each tool is compared with `rm -rf`, which is the line at 1.00.\n");
     text.push_str("\n![Wall time of each contender as a ratio to rm -rf](benchmarks.svg)\n");
     for group in GROUPS {
         let rows = rows(group, records);

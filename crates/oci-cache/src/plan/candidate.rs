@@ -12,8 +12,8 @@ pub(crate) struct Candidate {
     pub(crate) last_used: Timestamp,
     pub(crate) size_bytes: u64,
     pub(crate) what: What,
-    /// Whether its file has other names, which may be candidates too. Asked here, while the inventory is read from first to
-    /// last: in the order of last use, it would be read anew for each.
+    /// Whether its file has other names, which may be candidates too. Asked while blobs are read in the order of the
+    /// inventory. In the order of last use, each would be read from memory again.
     pub(crate) has_other_names: bool,
     /// How its digest begins; 0 if it has none. It decides most ties without a look at the inventory, which sorting a
     /// large cache would wait for.
@@ -47,7 +47,8 @@ impl Candidate {
 }
 
 impl What {
-    /// The inode of its file, and how many names that has. Of a partial with several files, only its own number.
+    /// The inode of its file, and how many names that has; of a partial with several files, only its own inode. `None` for
+    /// an image.
     pub(crate) fn file(self, plan: &PrunePlan) -> Option<(u64, u32)> {
         let tree = &plan.inventory.tree;
         match self {

@@ -74,7 +74,7 @@ impl Taking<'_> {
     /// Takes names that stay or go together, with the companions of blobs.
     fn names(&mut self, plan: &mut PrunePlan, names: &[What]) {
         if self.meter.is_met() {
-            // Most names of a large cache end here, so nothing is looked up in the inventory.
+            // With a goal, most names of a large cache end here: their blobs are not looked at.
             names.iter().for_each(|what| set_fate(plan, *what, Fate::Keep(Keep::GoalMet)));
             return;
         }
